@@ -20,7 +20,7 @@ from bisae.analysis.table import cells_table
 from bisae.analysis.work import Work, chosen_cells
 from bisae.errors import AnalysisFailed, ConfigError
 from bisae.instances import build
-from bisae.launch import one_process_per_job, train_first
+from bisae.launch import one_process_per_job, run_first
 from bisae.lock import sole_writer
 from bisae.noise import hush
 from bisae.terminal import leaves
@@ -42,13 +42,13 @@ def analyze(cfg: DictConfig) -> pd.DataFrame:
         monosemanticity=Monosemanticity(**settings["monosemanticity"]),
         alignment=Alignment(**settings["alignment"]),
         contextual=Contextual(**settings["contextual"]),
-        **{key: settings[key] for key in ("language", "threshold", "bilingual", "resamples", "seed")},
+        **{key: settings[key] for key in ("language", "threshold", "bilingual", "recovered", "resamples", "seed")},
     )
     store = build({key: value for key, value in settings["activations"].items() if key != "pass"})
     report, wandb_runs = build(cfg.report), build(cfg.logger)
     text = AnalysedText(settings["split"], settings["tokens"], store, cache / "codes", settings["device"])
 
-    train_first(settings["train"], [f"runs={settings['runs']}", f"cache={settings['cache']}"])
+    run_first("train.py", settings["train"], [f"runs={settings['runs']}", f"cache={settings['cache']}"])
     cells, chosen, damaged = chosen_cells(check_texts("runs", settings["runs"]), **settings["only"])
     work = Work.plan(cells, chosen, rules, text, settings.get("model"), settings.get("corpus"), cache)
     work.describe()
@@ -59,7 +59,9 @@ def analyze(cfg: DictConfig) -> pd.DataFrame:
         if output is not None and places:
             followed = [Lineage(**settings["lineage"]).follow(ladder) for ladder in ladders(places)]
             figures = report.write(Path(output), table, places, followed)
-            wandb_runs.log_report(output, dict(leaves(rules.describe)), table, figures, Path(output))
+            files = [Path(output, name) for name in ("cells.parquet", "index.html")]
+            described = dict(leaves(rules.describe))
+            wandb_runs.log_report("analysis", output, described, {"cells": table}, figures, files)
     work.close()
     if failures := [*damaged, *(f"{cell}: {problem}" for cell, problem in work.failures.items())]:
         raise AnalysisFailed("\n".join([f"{len(failures)} cells could not be analysed:", *failures]))

@@ -93,15 +93,16 @@ def run_job(script: Path, cfg: Any) -> None:
         (folder / "error").write_text(f"ended with status {status}", encoding="utf-8")
 
 
-def train_first(jobs: Sequence[Sequence[str]], shared: Sequence[str]) -> None:
-    """Run train.py with each job's overrides and the shared ones; what is trained already costs its start only.
+def run_first(script: str, jobs: Sequence[Sequence[str]], shared: Sequence[str]) -> None:
+    """Run train.py or analyze.py with each job's overrides and the shared ones; what is done costs its start only.
 
-    TrainingFailed if a job does not end well.
+    TrainingFailed or AnalysisFailed if a job does not end well.
     """
-    script = Path(__file__).parents[1] / "train.py"
+    failed = {"train.py": TrainingFailed, "analyze.py": AnalysisFailed}[script]
     for job in jobs:
-        if status := subprocess.run([sys.executable, str(script), *job, *shared]).returncode:
-            raise TrainingFailed(f"{' '.join(job)} ended with status {status}")
+        command = [sys.executable, str(Path(__file__).parents[1] / script), *job, *shared]
+        if status := subprocess.run(command).returncode:
+            raise failed(f"{script} {' '.join(job)} ended with status {status}")
 
 
 def layers_of_all_jobs(overrides: Sequence[str]) -> str | None:

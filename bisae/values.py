@@ -46,6 +46,11 @@ WHOLE = {  # key: least value
     "translation.tasks.shots": 0,
     "translation.metrics.comet.batch": 1,
     "translation.metrics.comet.gpus": 0,
+    "control.random": 0,
+    "perplexity.context": 2,
+    "perplexity.stride": 1,
+    "continue.max_new_tokens": 1,
+    "batch": 1,
 }
 ABOVE_ZERO = ("sae.lr", "activations.disk_gib", "alignment.level", "lineage.least")
 NOT_NEGATIVE = (
@@ -66,6 +71,8 @@ YES_OR_NO = (
     "model.trust_remote_code",
     "logger.upload",
     "trainer.enable_progress_bar",
+    "control.shuffled",
+    "control.self",
 )
 TEXT = (
     "cache",
@@ -76,6 +83,7 @@ TEXT = (
     "model.name",
     "corpus.field",
     "split",
+    "perplexity.split",
 )
 
 
@@ -102,10 +110,25 @@ def check_values(settings: Mapping[str, Any]) -> None:
 
 def check_texts(key: str, value: object) -> list[str]:
     """The values of a key that holds one text or several."""
-    values: list[Any] = value if isinstance(value, list) else [value]
+    values = listed(value)
     if not values or not all(isinstance(text, str) and text for text in values):
         raise ConfigError(key, value, "must be text, or a list of texts")
     return values
+
+
+def numbers(key: str, values: list[Any]) -> list[float]:
+    """ConfigError unless all are finite numbers, and there is one."""
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ConfigError(key, value, "must be a number")
+    if not values:
+        raise ConfigError(key, values, "give a number at least")
+    return [float(value) for value in values]
+
+
+def listed(value: object) -> list[Any]:
+    """One value, or a list of them, as a list."""
+    return value if isinstance(value, list) else [value]
 
 
 def writable(folders: Mapping[str, Path]) -> None:

@@ -126,24 +126,31 @@ class WandbRuns:
                 log.warning("W&B run %s goes on without its cell: %s: %s", run, type(error).__name__, error)
 
     def log_report(
-        self, name: str, settings: Mapping[str, Any], cells: Any, figures: Sequence[Path], folder: Path
+        self,
+        kind: str,
+        name: str,
+        settings: Mapping[str, Any],
+        tables: Mapping[str, Any],
+        figures: Sequence[Path],
+        files: Sequence[Path],
     ) -> None:
-        """A run of its own for a report: the table of cells, the pictures, and where it lies.
+        """A run of its own for a report: its `tables`, the pictures, and where its `files` lie.
 
-        The same cells under the same settings go on in the same run.
+        The same rows of the first table under the same settings go on in the same run.
         """
-        about = json.dumps([cells["hash"].tolist(), settings], sort_keys=True)
+        about = json.dumps([next(iter(tables.values()))["hash"].tolist(), settings], sort_keys=True)
         run = hashlib.sha256(about.encode()).hexdigest()[:12]
-        self.open(run, name, "analysis", settings)
+        self.open(run, name, kind, settings)
         if run in self._runs:
             try:
                 import wandb
 
                 pictures = {f"figures/{path.stem}": wandb.Image(str(path)) for path in figures if path.suffix == ".png"}
-                self._runs[run].log({"cells": wandb.Table(dataframe=cells), **pictures})
+                shown = {table: wandb.Table(dataframe=rows) for table, rows in tables.items()}
+                self._runs[run].log({**shown, **pictures})
                 artifact = wandb.Artifact(f"report-{run}", type="report")
-                artifact.add_reference((folder / "cells.parquet").resolve().as_uri())
-                artifact.add_reference((folder / "index.html").resolve().as_uri())
+                for file in files:
+                    artifact.add_reference(file.resolve().as_uri())
                 self._runs[run].log_artifact(artifact)
             except Exception as error:
                 self._give_up(run, error)

@@ -52,6 +52,19 @@ TINY_ANALYSIS = [
     "logger=none",
 ]
 
+TINY_INTERVENTION = [
+    "perplexity.documents=6",
+    "translation.tasks.examples=4",
+    "translation.tasks.shots=1",
+    "translation.tasks.max_new_tokens=6",
+    "~translation.metrics.comet",
+    "control.random=2",
+    "batch=4",
+    "resamples=20",
+    "device=cpu",
+    "logger=none",
+]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kill-points", type=int, default=3, help="points at which train.py is killed and resumed")
@@ -77,7 +90,11 @@ def config(tmp_path: Path) -> Callable[..., DictConfig]:
             places = [f"runs={tmp_path}/runs", f"cache={tmp_path}/cache"] if name != "pretrain" else []
             if name == "analyze":
                 places += [f"output={tmp_path}/report", f"alignment.pairs={few_pairs(tmp_path)}"]
-            shrunk = {"train": TINY, "analyze": TINY_ANALYSIS}[name] if tiny else []
+            elif name == "intervene":
+                places.append(f"output={tmp_path}/interventions")
+            shrunk = {"train": TINY, "analyze": TINY_ANALYSIS, "intervene": TINY_INTERVENTION}[name] if tiny else []
+            if "translation=none" in overrides:
+                shrunk = [key for key in shrunk if "translation." not in key]
             return compose(name, [*shrunk, *places, *overrides])
 
     return composed

@@ -1,6 +1,6 @@
-"""Runs train.py, analyze.py or bisae.pretrain in this process and kills it (SIGKILL) at a chosen call.
+"""Runs train.py, analyze.py, intervene.py or bisae.pretrain in this process and kills it (SIGKILL) at a chosen call.
 
-    python -m tests.killed train|analyze|pretrain <place> <call> [override ...]
+    python -m tests.killed train|analyze|intervene|pretrain <place> <call> [override ...]
 
 Places: `before-rename` and `after-rename` (of any file: shards, manifests, saves, cells), `step` (the start of a
 training step), `resumed-step` (a training step after going on from a save), `at-cell` (before a cell is written),

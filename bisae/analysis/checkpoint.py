@@ -84,6 +84,8 @@ class CheckpointCells:
             text = Text(languages, self._language, clustering)
             described = describe(self._reading, cell.layer, sae, codes, text, self.rules, self._sides(cell, sae))
             metrics = summarize(described, languages, self.rules)
+            if self._loss_recovered is not None:
+                metrics |= self._loss_recovered.of(sae, cell.layer, self.rules.resamples, self.rules.seed)
             lm = {
                 key: getattr(self.recipe.checkpoint, key) for key in ("parameters", "d_model", "layers", "tokens_seen")
             }
@@ -106,6 +108,7 @@ class CheckpointCells:
         for name in ("_reading", "_pairs"):
             if name in self.__dict__ and self.__dict__[name] is not None:
                 self.__dict__.pop(name).close()
+        self.__dict__.pop("_loss_recovered", None)
 
     def _encode(self, cell: FoundCell, sae: SparseAutoencoder, codes: CodesFolder) -> None:
         reading, done = self._reading, 0
@@ -159,6 +162,15 @@ class CheckpointCells:
         source = self.recipe.pair_pass(sentences, self.text.device)
         tokens = Tokens.read(source, None, "alignment.pairs")
         return Reading.open(self.text.store, source, tokens, self.layers, "LM activations, sentence pairs")
+
+    @cached_property
+    def _loss_recovered(self) -> Any:
+        if self.rules.recovered is None:
+            return None
+        from bisae.analysis.loss_recovered import LossRecovered  # slow to import
+
+        device, tokenizer = torch.device(self.text.sae_device), self._lm_pass.tokenizer
+        return LossRecovered(self.recipe, self.text.split, self.rules.recovered, tokenizer, device)
 
     @cached_property
     def _texts(self) -> list[str]:

@@ -41,7 +41,8 @@ def ladders(places: Sequence[Place]) -> list[list[Place]]:
     for place in sorted(places, key=lambda place: place.cell.step):
         cell = place.cell
         read = {key: value for key, value in cell.identity["activations"].items() if key != "weights"}
-        name = name_of({"model": cell.model, "layer": cell.layer, **cell.identity, "activations": read})
+        identity = {key: value for key, value in cell.identity.items() if key != "imported"}  # the weights' checksum
+        name = name_of({"model": cell.model, "layer": cell.layer, **identity, "activations": read})
         found.setdefault(name, []).append(place)
     return [ladder for ladder in found.values() if len({place.cell.step for place in ladder}) == len(ladder) > 1]
 

@@ -72,6 +72,7 @@ class Rules:
     bilingual: str
     alignment: Alignment
     contextual: Contextual
+    recovered: int | None
     resamples: int
     seed: int
 
@@ -82,6 +83,8 @@ class Rules:
             raise ConfigError("bilingual", self.bilingual, "choose monosemantic or alignment")
         if self.bilingual == "alignment" and self.alignment.pairs is None:
             raise ConfigError("bilingual", "alignment", "needs alignment.pairs")
+        if self.recovered is not None and (type(self.recovered) is not int or self.recovered < 1):
+            raise ConfigError("recovered", self.recovered, "must be null or a whole number of documents")
         shares = {"threshold": self.threshold, "monosemanticity.quantile": self.monosemanticity.quantile}
         for key, share in shares.items():
             if not 0.5 <= share < 1:
@@ -119,6 +122,7 @@ class Rules:
             "bilingual": self.bilingual,
             "alignment": {**asdict(self.alignment), "pairs": sentences and sentences.checksum("")},
             "contextual": asdict(self.contextual),
+            **({} if self.recovered is None else {"recovered": self.recovered}),
             "resamples": self.resamples,
             "seed": self.seed,
         }

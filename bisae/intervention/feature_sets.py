@@ -9,16 +9,17 @@ from jaxtyping import Bool
 from bisae.errors import ConfigError
 from bisae.metrics.language import DEAD, MIXED, class_names
 
-NONE, ALL, BILINGUAL = "none", "all", "bi"
+BLOCK = 50  # features to draw one of
+NONE, ALL, BILINGUAL, ALIGNED = "none", "all", "bi", "aligned"
 
 
 def feature_set(
     features: pd.DataFrame, kind: str | Sequence[int], languages: Sequence[str]
 ) -> Bool[np.ndarray, " latent"]:
-    """The features of a kind: `none`, a language's code, `mixed`, `bi`, `all` that are not dead, or those numbered.
+    """The features of a kind: `none`, a language's code, `mixed`, `bi`, `aligned`, `all` alive ones, or those numbered.
 
-    `features` has the columns `class` and `bilingual`, one row a latent in order; of `languages` it was made. The set
-    may be empty. ConfigError for another kind or number.
+    `features` has the columns `class`, `bilingual` and `aligned`, one row a latent in order; of `languages` it was
+    made. The set may be empty. ConfigError for another kind or number.
     """
     if not isinstance(kind, str):
         if wrong := [number for number in kind if not 0 <= number < len(features)]:
@@ -28,16 +29,28 @@ def feature_set(
     found = features["class"].to_numpy()
     if kind in named:
         return found == named[kind]
-    if kind == BILINGUAL:
-        return features["bilingual"].to_numpy(dtype=bool)
+    if kind in (BILINGUAL, ALIGNED):
+        return features["bilingual" if kind == BILINGUAL else kind].to_numpy(dtype=bool)
     if kind in (NONE, ALL):
         return (found != DEAD) & (kind == ALL)
-    known = (NONE, *named, BILINGUAL, ALL)
+    known = (NONE, *named, BILINGUAL, ALIGNED, ALL)
     raise ConfigError("kind", kind, f"choose one of {', '.join(known)}, or give a list of features")
 
 
-def random_set(features: pd.DataFrame, count: int, seed: int) -> Bool[np.ndarray, " latent"]:
-    """`count` features that are not dead, of whatever kind; ValueError where there are fewer."""
-    alive = np.flatnonzero(features["class"].to_numpy() != DEAD)
-    chosen = np.random.default_rng(seed).choice(alive, count, replace=False)
-    return np.isin(np.arange(len(features)), chosen)
+def random_set(
+    features: pd.DataFrame, like: Bool[np.ndarray, " latent"], seed: int
+) -> tuple[Bool[np.ndarray, " latent"], float]:
+    """As many features of whatever kind, each about as active in all as one of those it stands for; and by what their
+    activations must be multiplied to be as large in sum.
+
+    Features are put in order of their total activation on the analysed text (columns `mass_<language>`) and cut into
+    blocks of `BLOCK`; of each block as many are drawn as are in `like`. 1 where nothing can be made as large.
+    """
+    mass = features.filter(regex="^mass_").sum(axis=1).to_numpy(dtype=float)
+    alive = np.flatnonzero((features["class"] != DEAD).to_numpy() | like)
+    order = alive[np.argsort(mass[alive], kind="stable")]
+    rng, chosen = np.random.default_rng(seed), np.zeros(len(features), bool)
+    for block in np.array_split(order, max(1, len(order) // BLOCK)):
+        chosen[rng.choice(block, np.count_nonzero(like[block]), replace=False)] = True
+    drawn = mass[chosen].sum()
+    return chosen, float(mass[like].sum() / drawn) if drawn else 1.0

@@ -50,8 +50,7 @@ Edit = Callable[[Streams], Float[Tensor, "token d_model"]]  # the recipient's ne
 class Intervention:
     """The features `chosen`, by the table above.
 
-    Controls: `shuffled` takes the codes of another sentence of the batch; `like` gives the features whose part in the
-    stream says how long that of the `chosen` must be at every token (where no chosen one fires it stays 0).
+    As a control, `shuffled` takes the codes of another sentence of the batch.
     ConfigError for an unknown mode or norm, or a coefficient that is not finite.
     """
 
@@ -61,7 +60,6 @@ class Intervention:
     norm: str
     coefficient: float
     shuffled: bool
-    like: Bool[Tensor, " latent"] | None
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -73,12 +71,12 @@ class Intervention:
 
     def __call__(self, streams: Streams) -> Float[Tensor, "token d_model"]:
         stream = streams.recipient.to(self.sae.W_dec.dtype)
-        length = torch.linalg.vector_norm(stream, dim=1, keepdim=True)
+        length = self.sae.normalize(stream)[1][:, None]  # what its codes are a share of
         source, scale = stream, length
         if streams.donor is not None and self.mode not in ALONE:
             source = streams.donor.to(stream.dtype)
             if self.norm == "donor":
-                scale = torch.linalg.vector_norm(source, dim=1, keepdim=True)
+                scale = self.sae.normalize(source)[1][:, None]
         given = self._part(source)
         if self.shuffled:
             given = given[other_rows(streams.kept)]
@@ -96,10 +94,7 @@ class Intervention:
         parts = []
         for rows in pieces(self.sae, activation):
             codes = self.sae.encode(rows)
-            part = part_of(codes, self.chosen, self.sae.W_dec)
-            if self.like is not None:
-                part = as_long_as(part, part_of(codes, self.like, self.sae.W_dec))
-            parts.append(part)
+            parts.append(part_of(codes, self.chosen, self.sae.W_dec))
         return torch.cat(parts)
 
 
@@ -116,14 +111,6 @@ def part_of(
     """sum_i z_i W_dec[i] over the chosen latents."""
     values = codes.values * chosen[codes.indices]  # not cut out: a GPU need not be waited for
     return weighted_sums(W_dec, codes.indices, codes.offsets, values)
-
-
-def as_long_as(
-    rows: Float[Tensor, "token d_model"], model: Float[Tensor, "token d_model"]
-) -> Float[Tensor, "token d_model"]:
-    """Each row with the norm of the same row of `model`; rows of zeros stay zeros."""
-    norm, wanted = (torch.linalg.vector_norm(one, dim=1, keepdim=True) for one in (rows, model))
-    return rows * (wanted / norm.clamp_min(torch.finfo(norm.dtype).tiny))
 
 
 def other_rows(kept: Bool[Tensor, "sequence position"]) -> Int[Tensor, " token"]:

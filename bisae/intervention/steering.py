@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,14 +14,15 @@ from bisae.sae import SparseAutoencoder
 class Steering:
     """h + ||h|| sum_i strength_i W_dec[i]: strengths compare with the activations in a cell's `features.parquet`."""
 
+    sae: SparseAutoencoder
     direction: Float[Tensor, " d_model"]
 
     @classmethod
     def towards(cls, sae: SparseAutoencoder, strengths: Mapping[int, float]) -> "Steering":
         """`strengths` by number of the feature."""
         given = sae.W_dec.new_tensor(list(strengths.values()))
-        return cls(given @ sae.W_dec.detach()[list(strengths)])
+        return cls(sae, given @ sae.W_dec.detach()[list(strengths)])
 
     def __call__(self, streams: Streams) -> Float[Tensor, "token d_model"]:
         stream = streams.recipient.to(self.direction.dtype)
-        return stream + torch.linalg.vector_norm(stream, dim=1, keepdim=True) * self.direction
+        return stream + self.sae.normalize(stream)[1][:, None] * self.direction

@@ -10,7 +10,7 @@ LATEX = {
     "^": r"\textasciicircum{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
-PREAMBLE = r"""% Needs \usepackage{booktabs} and, for the peak token, \newcommand{\hl}[1]{\textbf{#1}} or a package's.
+PREAMBLE = r"""% Needs \usepackage{booktabs} and, for what is marked, \newcommand{\hl}[1]{\textbf{#1}} or a package's.
 % Japanese: LuaLaTeX or XeLaTeX.
 """
 

@@ -1,6 +1,5 @@
 """The report: everything people look at, from the analysed cells."""
 
-import json
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from bisae.report.browser import BrowserCell, Neighbours, write_browser
 from bisae.report.examples import Examples
 from bisae.report.figures import draw_figures
 from bisae.report.tables import write_tables
+from bisae.report.written import forget
 from bisae.terminal import leaves
 
 
@@ -69,7 +69,7 @@ class Report:
             "settings": {key: value for key, value in leaves(places[0].analysis.settings) if value is not None},
         }
         write_browser(folder, (_browsed(place, lineage.get(place.cell.hash)) for place in places), shown)
-        _forget(folder, [str(path.relative_to(folder)) for path in (*tables, *figures)])
+        forget(folder, [*tables, *figures])
         return figures
 
 
@@ -81,15 +81,6 @@ def _keep(path: Path, tables: Iterable[pd.DataFrame]) -> None:
             rows = pa.Table.from_pandas(table, preserve_index=False)
             writer = writer or stack.enter_context(pq.ParquetWriter(temporary, rows.schema))
             writer.write_table(rows)
-
-
-def _forget(folder: Path, written: list[str]) -> None:
-    """Remove what an earlier report wrote and this one did not; files of others stay."""
-    manifest = folder / "report.json"
-    earlier = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else []
-    for name in set(earlier) - set(written):
-        (folder / name).unlink(missing_ok=True)
-    write_json(manifest, written)
 
 
 def _browsed(place: Place, history: pd.DataFrame | None) -> BrowserCell:

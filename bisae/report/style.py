@@ -24,7 +24,7 @@ BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK = (  # Okabe and Ito, without
     "#000000",
 )
 STYLES = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (PURPLE, "D"), (ORANGE, "v"), (SKY, "P"), (BLACK, "X"))
-NAMED = {"English": 0, "Japanese": 1, "Mixed": 2, "Mixed, not bilingual": 2, "bilingual": 3}
+NAMED = {"English": 0, "Japanese": 1, "Mixed": 2, "Mixed, not bilingual": 2, "bilingual": 3, "aligned": 4, "all": 5}
 LOOK = {
     "font.family": ["DejaVu Sans", JAPANESE],
     "font.size": 7,
@@ -64,7 +64,11 @@ def look() -> Iterator[None]:
 
 def style_of(line: str, lines: list[str]) -> tuple[str, str]:
     """Colour and marker of one of several lines; classes of features look the same in all figures."""
-    return STYLES[NAMED.get(line, lines.index(line)) % len(STYLES)]
+    if line in NAMED:
+        return STYLES[NAMED[line]]
+    taken = {NAMED.get(other) for other in lines}
+    free = [style for number, style in enumerate(STYLES) if number not in taken] or STYLES
+    return free[[other for other in lines if other not in NAMED].index(line) % len(free)]
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:

@@ -17,9 +17,9 @@ from bisae.intervention.batches import batches
 class TranslatingLM(Protocol):
     """Texts are token ids, BOS included."""
 
-    def generate(self, prompts: Sequence[Sequence[int]], stop: str, max_new_tokens: int) -> list[str]:
+    def generate(self, prompts: Sequence[Sequence[int]], stop: str | None, max_new_tokens: int) -> list[str]:
         """What the LM writes after each prompt, greedily, up to its end-of-sequence token, at most `max_new_tokens`, or
-        to `stop`; there may be more behind `stop`."""
+        to `stop`, if there is one; there may be more behind `stop`."""
         ...
 
     def token_losses(self, texts: Sequence[Sequence[int]]) -> list[Float64[np.ndarray, " token"]]:
@@ -36,7 +36,7 @@ class CausalLM:
     batch: int
 
     @torch.no_grad()
-    def generate(self, prompts: Sequence[Sequence[int]], stop: str, max_new_tokens: int) -> list[str]:
+    def generate(self, prompts: Sequence[Sequence[int]], stop: str | None, max_new_tokens: int) -> list[str]:
         written = [""] * len(prompts)
         for numbers, _, _ in batches(prompts, self.batch, self.model.device):
             rows = [torch.tensor(prompts[number], device=self.model.device) for number in numbers]
@@ -54,7 +54,7 @@ class CausalLM:
                 pad_token_id=self.tokenizer.eos_token_id
                 if self.tokenizer.pad_token is None
                 else self.tokenizer.pad_token_id,
-                stop_strings=[stop],
+                stop_strings=None if stop is None else [stop],
                 tokenizer=self.tokenizer,
             )[:, ids.shape[1] :]
             for number, text in zip(numbers, self.tokenizer.batch_decode(ends, skip_special_tokens=True), strict=True):

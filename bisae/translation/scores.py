@@ -1,19 +1,21 @@
 """How good translations are: corpus scores with 95 % intervals over examples, and paired changes."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from bisae.metrics.intervals import Interval, document_weights, percentiles
-from bisae.metrics.translation import MetricUnavailable
+from bisae.metrics.translation import MeanOfSegments, MetricUnavailable
 from bisae.translation.prompt import normalised
+from bisae.translation.segment_scores import Columns, segment_scores
 from bisae.translation.translations import Translations
 
-LOSS = "loss"
+LOSS, GAIN = "loss", "source_gain"
 log = logging.getLogger("bisae.translation")
 
 
@@ -37,42 +39,71 @@ class Score:
         return self.value - baseline.value, percentiles(self.resampled - baseline.resampled)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Scorer:
     """`metrics` by name (`bisae.metrics.translation`), with `resamples` of the examples drawn from `seed`.
 
-    A metric that turns out to be unavailable is left out from there on, with one warning.
+    What slow metrics have found is kept in `folder`.
     """
 
     metrics: Mapping[str, Any]
     resamples: int
     seed: int
-    _unavailable: set[str] = field(default_factory=set, init=False)
+    folder: Path
 
-    def scores(self, translations: Translations) -> dict[str, Score]:
-        """`loss`, nats per token of the references, and each metric."""
-        weights = document_weights(len(translations.answers), self.resamples, self.seed)
-        weights = weights[weights.any(1)].astype(np.int64)  # of few examples a resample may hold none
-        nats, tokens = translations.nats, translations.tokens
-        resampled = (weights @ nats) / (weights @ tokens)
-        found = {LOSS: Score(float(nats.sum() / tokens.sum()), nats / tokens, resampled, "nats per reference token")}
-        examples = translations.task.examples
-        columns = {
-            "sources": [example.source for example in examples],
-            "predictions": list(translations.answers),
-            "references": [normalised(example.reference) for example in examples],
-        }
-        language = translations.task.target_language
+    def scores(self, many: Sequence[Translations]) -> list[dict[str, Score]]:
+        """Of each: `loss`, nats per token of the references; `source_gain`, how much lower than after a wrong source
+        (the same tokens, but for those at the border of prompt and reference); and each metric.
+
+        A metric that turns out to be unavailable is left out, with a warning.
+        """
+        weights = [self._weights(len(one.answers)) for one in many]
+        found = [_losses(one, weight) for one, weight in zip(many, weights, strict=True)]
+        columns = [_columns(one) for one in many]
         for name, metric in self.metrics.items():
-            if name in self._unavailable:
-                continue
-            texts = {column: columns[column] for column in metric.features}
             try:
-                made = metric.compute(**texts, language=language, weights=weights)
+                if isinstance(metric, MeanOfSegments):
+                    of_examples = segment_scores(metric, columns, self.folder)
+                    about = metric.signature
+                    scores = [
+                        Score(float(segments.mean()), segments, weight @ segments / weight.sum(1), about)
+                        for segments, weight in zip(of_examples, weights, strict=True)
+                    ]
+                else:
+                    scores = [self._score(metric, *parts) for parts in zip(many, columns, weights, strict=True)]
             except MetricUnavailable as error:
                 log.warning("%s is left out: %s", name, error)
-                self._unavailable.add(name)
                 continue
-            segments, resampled = np.array(made["segments"], np.float64), np.array(made["resampled"], np.float64)
-            found[name] = Score(made["score"], segments, resampled, made["signature"])
+            for one, score in zip(found, scores, strict=True):
+                one[name] = score
         return found
+
+    def _weights(self, examples: int) -> Int64[np.ndarray, "resample example"]:
+        weights = document_weights(examples, self.resamples, self.seed)
+        return weights[weights.any(1)].astype(np.int64)  # of few examples a resample may hold none
+
+    def _score(self, metric: Any, translations: Translations, columns: Columns, weights: np.ndarray) -> Score:
+        texts = {name: columns[name] for name in metric.features}
+        made = metric.compute(**texts, language=translations.task.target_language, weights=weights)
+        segments, resampled = (np.array(made[name], np.float64) for name in ("segments", "resampled"))
+        return Score(made["score"], segments, resampled, made["signature"])
+
+
+def _columns(translations: Translations) -> Columns:
+    examples = translations.task.examples
+    return {
+        "sources": [example.source for example in examples],
+        "predictions": translations.answers,
+        "references": [normalised(example.reference) for example in examples],
+    }
+
+
+def _losses(translations: Translations, weights: Int64[np.ndarray, "resample example"]) -> dict[str, Score]:
+    nats, tokens = translations.nats, translations.tokens
+    found = {LOSS: (nats, "nats per reference token")}
+    if not np.isnan(gain := translations.nats_other - nats).any():
+        found[GAIN] = gain, "nats per reference token by which the right source beats a wrong one"
+    return {
+        name: Score(float(sums.sum() / tokens.sum()), sums / tokens, (weights @ sums) / (weights @ tokens), about)
+        for name, (sums, about) in found.items()
+    }

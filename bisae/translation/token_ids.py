@@ -10,29 +10,47 @@ from bisae.translation.task import Task
 
 @dataclass(frozen=True)
 class TaskIds:
-    """`prompts` of the examples, BOS first; `texts` are the prompts with their references, which begin at `starts`."""
+    """`prompts` of the examples, BOS first; `texts` are the prompts with their references, which begin at `starts`.
+
+    `others` are the same references after the next example's prompt, as a control; none where there is one example.
+    """
 
     task: Task
     prompt: Prompt
     prompts: list[list[int]]
     texts: list[list[int]]
     starts: list[int]
+    others: list[list[int]]
+    other_starts: list[int]
 
 
 def task_ids(task: Task, prompt: Prompt, tokenizer: Any, positions: int | None) -> TaskIds:
     """ConfigError if a prompt and its answer could be longer than `positions`, the longest sequence the LM takes."""
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     plain = [prompt.text(task, example.source) for example in task.examples]
-    full = [text + example.reference for text, example in zip(plain, task.examples, strict=True)]
     prompts = [bos + ids for ids in tokenizer(plain, add_special_tokens=False).input_ids]
-    encoded = tokenizer(full, add_special_tokens=False, return_offsets_mapping=True)
-    # Not where the prompt's own ids end: a token may hold the end of the prompt and the beginning of the reference.
-    starts = [
-        len(bos) + next(number for number, (_, end) in enumerate(offsets) if end > len(text))
-        for text, offsets in zip(plain, encoded.offset_mapping, strict=True)
-    ]
-    longest = max(*map(len, encoded.input_ids), max(map(len, prompts)) + task.max_new_tokens)
+    references = [example.reference for example in task.examples]
+    texts, starts = _followed(plain, references, tokenizer, bos)
+    wrong = [*plain[1:], *plain[:1]] if len(plain) > 1 else []
+    others, other_starts = _followed(wrong, references[: len(wrong)], tokenizer, bos)
+    longest = max(*map(len, [*texts, *others]), max(map(len, prompts)) + task.max_new_tokens)
     if positions is not None and longest > positions:
         remedy = f"texts of {task.name} take up to {longest} tokens, and the LM takes {positions}"
         raise ConfigError("translation.tasks.shots", len(task.shots), remedy)
-    return TaskIds(task, prompt, prompts, [bos + ids for ids in encoded.input_ids], starts)
+    return TaskIds(task, prompt, prompts, texts, starts, others, other_starts)
+
+
+def _followed(
+    prompts: list[str], references: list[str], tokenizer: Any, bos: list[int]
+) -> tuple[list[list[int]], list[int]]:
+    """Prompts with their references as ids, and where the references begin."""
+    if not prompts:
+        return [], []
+    full = [prompt + reference for prompt, reference in zip(prompts, references, strict=True)]
+    encoded = tokenizer(full, add_special_tokens=False, return_offsets_mapping=True)
+    # Not where the prompt's own ids end: a token may hold the end of the prompt and the beginning of the reference.
+    starts = [
+        len(bos) + next(number for number, (_, end) in enumerate(offsets) if end > len(prompt))
+        for prompt, offsets in zip(prompts, encoded.offset_mapping, strict=True)
+    ]
+    return [bos + ids for ids in encoded.input_ids], starts

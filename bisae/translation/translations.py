@@ -12,20 +12,29 @@ from bisae.translation.token_ids import TaskIds
 
 @dataclass(frozen=True, eq=False)
 class Translations:
-    """`answers` to a task's examples; `nats`: cross-entropy of each reference after its prompt, of `tokens` tokens."""
+    """`answers` to a task's examples; `nats`: cross-entropy of each reference after its prompt, of `tokens` tokens.
+
+    `nats_other`: of the same reference after another example's prompt, NaN where there is none. What the right source
+    saves tells an LM that translates from one that only knows the language it writes.
+    """
 
     task: Task
     answers: tuple[str, ...]
     nats: Float64[np.ndarray, " example"]
     tokens: Int64[np.ndarray, " example"]
+    nats_other: Float64[np.ndarray, " example"]
 
 
 def translate(ids: TaskIds, lm: TranslatingLM) -> Translations:
     written = lm.generate(ids.prompts, ids.prompt.stop, ids.task.max_new_tokens)
-    references = [loss[start - 1 :] for loss, start in zip(lm.token_losses(ids.texts), ids.starts, strict=True)]
+    losses, others = (
+        [loss[start - 1 :] for loss, start in zip(lm.token_losses(texts), starts, strict=True)]
+        for texts, starts in ((ids.texts, ids.starts), (ids.others, ids.other_starts))
+    )
     return Translations(
         ids.task,
         tuple(map(ids.prompt.answer, written)),
-        np.array([loss.sum() for loss in references]),
-        np.array([len(loss) for loss in references]),
+        np.array([loss.sum() for loss in losses]),
+        np.array([len(loss) for loss in losses]),
+        np.array([loss.sum() for loss in others]) if others else np.full(len(losses), np.nan),
     )

@@ -31,6 +31,7 @@ def rules(**changed: Any) -> Rules:
         "bilingual": "monosemantic",
         "alignment": Alignment(None, 99, 0.2, 0.1),
         "contextual": Contextual(0.5, 0.1),
+        "recovered": None,
         "resamples": 30,
         "seed": 0,
     }

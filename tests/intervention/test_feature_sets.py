@@ -35,19 +35,31 @@ def test_languages_without_a_name_are_kinds_by_their_code() -> None:
     assert np.flatnonzero(feature_set(features, "fr", ["fr", "ja"])).tolist() == [0, 5]
 
 
-@pytest.mark.parametrize(("kind", "said"), [("fr", "kind=fr: choose one of none, en, ja, mixed, bi, all"), ([6], "6")])
+@pytest.mark.parametrize(("kind", "said"), [("fr", "kind=fr: choose .* bi, aligned, all"), ([6], "6")])
 def test_what_is_no_kind_and_no_feature_is_refused(kind: str | list[int], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         feature_set(FEATURES, kind, ["en", "ja"])
 
 
-def test_random_sets_are_living_features_as_many_as_asked_and_another_for_every_seed() -> None:
-    features = pd.DataFrame({"class": ["dead", "Mixed"] * 50})
-    drawn = [random_set(features, 10, seed) for seed in (0, 0, 1)]
-    assert [one.sum() for one in drawn] == [10, 10, 10] and not np.any([one[::2] for one in drawn])
-    assert np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
+def drawn(features: pd.DataFrame, like: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
+    return random_set(features, like, seed)
 
 
-def test_more_random_features_than_are_alive_are_refused() -> None:
-    with pytest.raises(ValueError, match="larger sample"):
-        random_set(FEATURES, 6, 0)
+def test_random_sets_are_living_features_as_many_and_as_active_and_another_for_every_seed() -> None:
+    random = np.random.default_rng(3)
+    mass = np.sort(random.pareto(1.0, 1000))[random.permutation(1000)]
+    features = pd.DataFrame({"class": ["dead", "Mixed"] * 500, "mass_en": mass * 0.25, "mass_ja": mass * 0.75})
+    like = np.isin(np.arange(1000), random.choice(np.arange(1, 1000, 2), 60, replace=False))
+    one, again, other = (drawn(features, like, seed) for seed in (0, 0, 1))
+    for chosen, gain in (one, other):
+        assert chosen.sum() == 60 and not chosen[::2].any()
+        assert gain * mass[chosen].sum() == pytest.approx(mass[like].sum())
+        ratio = np.median(mass[chosen]) / np.median(mass[like])
+        assert 0.7 < ratio < 1.4
+    assert np.array_equal(one[0], again[0]) and not np.array_equal(one[0], other[0]) and not (one[0] & like).all()
+
+
+def test_a_random_set_like_nothing_is_nothing() -> None:
+    features = FEATURES.assign(mass_en=1.0)
+    chosen, gain = random_set(features, np.zeros(len(FEATURES), bool), 0)
+    assert not chosen.any() and gain == 1.0

@@ -44,7 +44,7 @@ def norms(stream: Tensor) -> Tensor:
 
 
 def operation(mode: str, norm: str = "donor", coefficient: float = 0.7) -> Intervention:
-    return Intervention(SAE, CHOSEN, mode, norm, coefficient, shuffled=False, like=None)
+    return Intervention(SAE, CHOSEN, mode, norm, coefficient, shuffled=False)
 
 
 def done(intervention: Intervention, donor: Tensor | None = DONOR) -> Tensor:
@@ -77,20 +77,6 @@ def test_without_a_donor_the_recipient_is_its_own() -> None:
 def test_coefficient_0_and_an_empty_set_add_nothing_to_the_bit() -> None:
     assert torch.equal(done(operation("add", coefficient=0.0)), H)
     assert torch.equal(done(replace(operation("add"), chosen=torch.zeros_like(CHOSEN))), H)
-
-
-def test_random_features_are_added_at_the_norm_of_the_real_ones_at_every_token() -> None:
-    real, random = done(operation("add")) - H, account(DONOR, OTHERS)
-    found = done(replace(operation("add"), chosen=OTHERS, like=CHOSEN)) - H
-    assert random.any(1).all()  # else the norm could not be reached
-    torch.testing.assert_close(norms(found), norms(real))
-    torch.testing.assert_close(found / norms(found), random / norms(random))
-
-
-def test_where_no_random_feature_fires_nothing_is_added() -> None:
-    silent = torch.zeros_like(CHOSEN)
-    silent[:3] = True  # dead latents of `random_weights`
-    assert torch.equal(done(replace(operation("add"), chosen=silent, like=CHOSEN)), H)
 
 
 def test_shuffled_codes_are_another_sentences_at_the_tokens_own_norm() -> None:

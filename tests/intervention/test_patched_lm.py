@@ -31,7 +31,7 @@ def padded(prompts: list[list[int]], side: str) -> dict[str, Tensor]:
 
 def adding(sae: SparseAutoencoder, coefficient: float = 1.0, shuffled: bool = False) -> Intervention:
     every = torch.ones(sae.latents, dtype=torch.bool)
-    return Intervention(sae, every, "add", "recipient", coefficient, shuffled, like=None)
+    return Intervention(sae, every, "add", "recipient", coefficient, shuffled)
 
 
 @torch.no_grad()

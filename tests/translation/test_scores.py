@@ -1,4 +1,7 @@
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,24 +24,25 @@ def translations(noise: float, examples: int = 40) -> Translations:
     answers = [" ".join("x" if random.random() < noise else w for w in text.split()) for text in references]
     task = Task("t", "ja", "en", "", (), tuple(Example("ソ", f" {text}") for text in references), 9)
     tokens = random.integers(4, 12, examples)
-    return Translations(task, tuple(answers), tokens * (1.0 + noise) + random.random(examples), tokens)
+    return Translations(task, tuple(answers), tokens * (1.0 + noise) + random.random(examples), tokens, tokens * 2.5)
 
 
 @pytest.fixture(scope="module")
-def scorer() -> Scorer:
-    return Scorer({"bleu": Bleu(None, keep_in_memory=True), "chrf": Chrf(0, keep_in_memory=True)}, 200, 0)
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+    metrics = {"bleu": Bleu(None, keep_in_memory=True), "chrf": Chrf(0, keep_in_memory=True)}
+    return Scorer(metrics, 200, 0, tmp_path_factory.mktemp("scores"))
 
 
 def test_a_perfect_translation_scores_100_and_the_loss_is_per_token(scorer: Scorer) -> None:
     made = translations(0.0)
-    scores = scorer.scores(made)
+    (scores,) = scorer.scores([made])
     assert scores["bleu"].value == pytest.approx(100) and scores["chrf"].value == pytest.approx(100)
     assert scores["loss"].value == pytest.approx(made.nats.sum() / made.tokens.sum())
     assert "tok:13a" in scores["bleu"].signature and len(scores["chrf"].segments) == 40
 
 
 def test_intervals_hold_the_score_and_narrow_with_examples(scorer: Scorer) -> None:
-    few, many = scorer.scores(translations(0.3, 20)), scorer.scores(translations(0.3, 320))
+    few, many = scorer.scores([translations(0.3, 20), translations(0.3, 320)])
     for name in ("loss", "bleu", "chrf"):
         widths = [scores[name].interval.high - scores[name].interval.low for scores in (few, many)]
         assert widths[1] < 0.5 * widths[0]
@@ -46,30 +50,70 @@ def test_intervals_hold_the_score_and_narrow_with_examples(scorer: Scorer) -> No
 
 
 def test_a_change_is_paired(scorer: Scorer) -> None:
-    worse, baseline = scorer.scores(translations(0.3)), scorer.scores(translations(0.1))
+    worse, baseline = scorer.scores([translations(0.3), translations(0.1)])
     for name, sign in (("loss", 1), ("bleu", -1), ("chrf", -1)):
         change, interval = worse[name].change(baseline[name])
         assert change == worse[name].value - baseline[name].value
         assert interval.low * sign > 0 and interval.high * sign > 0
         assert baseline[name].change(baseline[name]) == (0, (0, 0))
     with pytest.raises(ValueError, match="20 examples against 40"):
-        scorer.scores(translations(0.3, 20))["loss"].change(baseline["loss"])
+        scorer.scores([translations(0.3, 20)])[0]["loss"].change(baseline["loss"])
 
 
 class Absent:
     """A metric whose program is missing."""
 
     features = ("sources",)
-    asked = 0
 
     def compute(self, **columns: Any) -> dict[str, Any]:
-        self.asked += 1
         raise MetricUnavailable("no such program")
 
 
-def test_an_unavailable_metric_is_left_out_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    absent = Absent()
-    scorer = Scorer({"absent": absent, "chrf": Chrf(0, keep_in_memory=True)}, 10, 0)
+def test_an_unavailable_metric_is_left_out_with_one_warning(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    scorer = Scorer({"absent": Absent(), "chrf": Chrf(0, keep_in_memory=True)}, 10, 0, tmp_path)
     with caplog.at_level(logging.WARNING, "bisae.translation"):
-        assert [set(scorer.scores(translations(0.1, 5))) for _ in range(2)] == [{"loss", "chrf"}] * 2
-    assert caplog.messages == ["absent is left out: no such program"] and absent.asked == 1
+        scores = scorer.scores([translations(0.1, 5), translations(0.2, 5)])
+    assert [set(one) for one in scores] == [{"loss", "source_gain", "chrf"}] * 2
+    assert caplog.messages == ["absent is left out: no such program"]
+
+
+class Slow:
+    """A metric of single examples that says how often it was asked for how many: their answer's length."""
+
+    features = ("sources", "predictions")
+    signature = "slow:1"
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def compute(self, sources: Sequence[str], predictions: Sequence[str]) -> dict[str, Any]:
+        self.asked.append(len(predictions))
+        return {"segments": [float(len(text)) for text in predictions]}
+
+
+def test_a_slow_metric_is_asked_once_for_all_and_never_again(tmp_path: Path) -> None:
+    slow, (one, other) = Slow(), (translations(0.1, 30), translations(0.5, 30))
+    scores = Scorer({"slow": slow}, 50, 0, tmp_path).scores([one, other, one])
+    again = Scorer({"slow": Slow()}, 50, 0, tmp_path).scores([other])
+    different = {
+        (example.source, answer)
+        for made in (one, other)
+        for example, answer in zip(made.task.examples, made.answers, strict=True)
+    }
+    assert slow.asked == [len(different)]
+    for made, score in zip((one, other, one), scores, strict=True):
+        assert score["slow"].segments.tolist() == [len(answer) for answer in made.answers]
+        assert score["slow"].value == pytest.approx(np.mean([len(answer) for answer in made.answers]))
+        assert score["slow"].interval.low < score["slow"].value < score["slow"].interval.high
+    assert again[0]["slow"].resampled.tolist() == scores[1]["slow"].resampled.tolist()
+    slower = Slow()
+    Scorer({"slow": slower}, 50, 0, tmp_path).scores([other])
+    assert slower.asked == []
+
+
+def test_the_right_sources_gain_is_nats_a_token_against_a_wrong_one(scorer: Scorer) -> None:
+    made = translations(0.3)
+    (scores,) = scorer.scores([made])
+    assert scores["source_gain"].value == pytest.approx((made.tokens * 2.5 - made.nats).sum() / made.tokens.sum())
+    (alone,) = scorer.scores([replace(made, nats_other=np.full(len(made.nats), np.nan))])
+    assert "source_gain" not in alone

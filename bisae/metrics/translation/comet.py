@@ -29,6 +29,10 @@ class Comet(evaluate.Metric):
         self._program, self._model, self._batch, self._gpus = program, model, batch, gpus
         super().__init__(**options)
 
+    @property
+    def signature(self) -> str:
+        return f"model:{self._model}"
+
     def _info(self) -> evaluate.MetricInfo:
         return info(type(self), "sources", "predictions", "references")
 
@@ -41,7 +45,7 @@ class Comet(evaluate.Metric):
         weights: np.ndarray | None = None,
     ) -> dict[str, Any]:
         segments = self._segments({"-s": sources, "-t": predictions, "-r": references})
-        scores = {"score": float(segments.mean()), "segments": segments.tolist(), "signature": f"model:{self._model}"}
+        scores = {"score": float(segments.mean()), "segments": segments.tolist(), "signature": self.signature}
         if weights is not None:
             scores["resampled"] = (weights @ segments / weights.sum(1)).tolist()
         return scores

@@ -1,0 +1,65 @@
+"""Of each cell, on request: how much of the LM's predictions its SAE's reconstruction keeps."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from bisae.analysis.recipe import Recipe
+from bisae.corpus.tokens import Sequence, heads
+from bisae.errors import ConfigError
+from bisae.intervention.causal_lm import load_causal_lm
+from bisae.intervention.perplexity import estimates
+from bisae.intervention.recovered import recovered
+from bisae.sae import SparseAutoencoder
+
+
+@dataclass(frozen=True, eq=False)
+class LossRecovered:
+    """Over the heads of the first `documents` of each language of a split, as long as the SAE's training text."""
+
+    recipe: Recipe
+    split: str
+    documents: int
+    tokenizer: Any
+    device: torch.device
+
+    def of(self, sae: SparseAutoencoder, layer: int, resamples: int, seed: int) -> dict[str, float]:
+        """The scores of `bisae.intervention.recovered`, `<name>_<language>` of each language, and of each
+        `_doc_low`, `_doc_high`: 95 % over documents."""
+        bos, reading = self.tokenizer.bos_token_id, self.recipe.reading
+        languages = tuple(self.recipe.corpus.languages)
+        found = recovered(
+            self._lm,
+            sae,
+            layer,
+            self._documents,
+            languages,
+            bos,
+            self.tokenizer.all_special_ids,
+            reading["context"] + (bos is not None),
+            reading["lm_batch"],
+        )
+        metrics: dict[str, float] = {}
+        for name, estimate in estimates(found.scores, len(self._documents), resamples, seed).items():
+            name = name.replace("/", "_")
+            metrics |= {name: estimate.value, f"{name}_doc_low": estimate.low, f"{name}_doc_high": estimate.high}
+        return metrics
+
+    @cached_property
+    def _lm(self) -> PreTrainedModel:
+        return load_causal_lm(self.recipe.checkpoint, getattr(torch, self.recipe.reading["lm_dtype"]), self.device)
+
+    @cached_property
+    def _documents(self) -> list[Sequence]:
+        corpus, reading, found = self.recipe.corpus, self.recipe.reading, []
+        for number, language in enumerate(corpus.languages):
+            texts = heads(corpus, self.split, number, self.tokenizer, reading["context"], reading["shortest"])
+            mine = list(islice(texts, self.documents))
+            if len(mine) < self.documents:
+                raise ConfigError("recovered", self.documents, f"the split has {len(mine)} documents in {language}")
+            found += mine
+        return found

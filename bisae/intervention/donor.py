@@ -1,0 +1,94 @@
+"""Whose features are put in: the donor's cells, one a layer, and the LM they are of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bisae.analysis.folder import FEATURES
+from bisae.analysis.recipe import Recipe
+from bisae.cells import FoundCell
+from bisae.errors import ConfigError
+from bisae.instances import build
+from bisae.intervention.causal_lm import check_pair
+from bisae.intervention.layer_features import LayerFeatures
+from bisae.launch import run_first
+from bisae.lm.model import Checkpoint
+from bisae.member import layers_of
+
+
+@dataclass(frozen=True, eq=False)
+class DonorCells:
+    """The `cells` of one LM checkpoint by layer; `recipe` says which LM and corpus they were made from."""
+
+    recipe: Recipe
+    cells: Mapping[int, FoundCell]
+
+    @classmethod
+    def choose(
+        cls,
+        cells: Sequence[FoundCell],
+        model: str | None,
+        step: object,
+        sae: str | None,
+        layer: object,
+        nodes: tuple[Any, Any, Path],
+    ) -> "DonorCells":
+        """Of `cells` the one of each layer; ConfigError with what there is where there is none, or several.
+
+        `nodes`: model and corpus in place of the cells' own, or None, and the cache (see `Recipe.of`).
+        """
+        models = sorted({cell.model for cell in cells})
+        if model is None and len(models) > 1:
+            raise ConfigError("donor.model", None, f"name one: the cells are of {', '.join(models)}")
+        mine = [cell for cell in cells if model in (None, cell.model)]
+        if not mine:
+            raise ConfigError("donor.model", model, f"no cell of it; they are of {', '.join(models)}")
+        # Any of them knows where the LM's other checkpoints lie.
+        checkpoint = build(Recipe.of(mine[0], *nodes).model).checkpoint(step)
+        chosen = {}
+        for deep in layers_of(layer, checkpoint.layers):
+            here = [cell for cell in mine if (cell.step, cell.layer) == (checkpoint.step, deep)]
+            if not here:
+                there = ", ".join(f"{at}/{on}" for at, on in sorted({(cell.step, cell.layer) for cell in mine}))
+                remedy = f"no SAE of it at step {checkpoint.step}; there are (step/layer) {there}; train.py makes more"
+                raise ConfigError("layer", deep, remedy)
+            found = [cell for cell in here if sae is None or sae in f"{cell.sae}-{cell.hash}"]
+            if len(found) != 1:
+                names = ", ".join(f"{cell.sae}-{cell.hash}" for cell in here)
+                raise ConfigError("donor.sae", sae, f"layer {deep} has {len(here)} SAEs: name one of {names}")
+            chosen[deep] = found[0]
+        first = next(iter(chosen.values()))
+        return cls(Recipe.of(first, *nodes), chosen)
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        return self.recipe.checkpoint
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        remote = self.checkpoint.trust_remote_code
+        return AutoTokenizer.from_pretrained(self.checkpoint.folder, trust_remote_code=remote)
+
+    def recipient(self, step: object) -> Checkpoint:
+        """Another checkpoint of the same LM; ConfigError if there is none."""
+        try:
+            recipient: Checkpoint = build(self.recipe.model).checkpoint(step)
+        except ConfigError as error:
+            raise ConfigError("recipient", step, str(error)) if error.key == "checkpoint" else error from None
+        check_pair(self.checkpoint, recipient)
+        return recipient
+
+    def features(self, analyze: Sequence[str] | None, cache: Path, device: torch.device) -> dict[int, LayerFeatures]:
+        """The features of each layer. Cells that are not analysed are first, with `analyze` as overrides of
+        analyze.py; ConfigError if it is None."""
+        if analyze is not None:
+            for cell in self.cells.values():
+                if not (cell.folder / FEATURES).is_file():
+                    run_first("analyze.py", [[*analyze, f"runs={cell.folder}", "output=null"]], [f"cache={cache}"])
+        return {layer: LayerFeatures.read(cell, device) for layer, cell in self.cells.items()}

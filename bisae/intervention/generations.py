@@ -1,0 +1,29 @@
+"""What LMs write under each intervention, side by side."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from bisae.intervention.measures import ContinuedPrompts, TranslatedTasks
+from bisae.intervention.rows import Row
+
+
+def generations(
+    rows: Sequence[Row], tasks: TranslatedTasks | None, continued: ContinuedPrompts | None
+) -> list[dict[str, Any]]:
+    """An entry an answer: the row's axes, then task, source, reference, answer, and `loss` of the reference.
+
+    Continuations have the task "continuation", no reference and no loss.
+    """
+    found = []
+    for row in rows:
+        axes = {**row.axes, "hash": row.folder.name}
+        for made in tasks.translations(row.read(tasks)) if tasks else ():
+            answers = zip(made.task.examples, made.answers, made.nats / made.tokens, strict=True)
+            for example, answer, loss in answers:
+                texts = {"source": example.source, "reference": example.reference, "answer": answer}
+                found.append({**axes, "task": made.task.name, **texts, "loss": float(loss)})
+        if continued and continued.prompts:
+            for prompt, answer in row.read(continued).itertuples(index=False):
+                texts = {"source": prompt, "reference": "", "answer": answer}
+                found.append({**axes, "task": "continuation", **texts, "loss": None})
+    return found

@@ -1,0 +1,167 @@
+"""What is measured of an LM, plain or changed: each measure gives a table, kept with the intervention it is of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import pandas as pd
+
+from bisae.analysis.rules import name_of
+from bisae.corpus.corpus import Corpus
+from bisae.corpus.tokens import CHARACTERS, heads
+from bisae.corpus.tokens import Sequence as Document
+from bisae.errors import ConfigError
+from bisae.intervention.cross_entropy import DocumentLosses, document_losses
+from bisae.translation.language_model import CausalLM
+from bisae.translation.token_ids import TaskIds
+from bisae.translation.translations import Translations, translate
+
+LONGEST = 2**31  # characters of a document, where none are to be left out
+
+
+@runtime_checkable
+class Measure(Protocol):
+    """`made_from` is everything its table depends on beside the LM and the intervention, as JSON; `texts`: how many
+    are read side by side at least."""
+
+    name: ClassVar[str]
+
+    @property
+    def texts(self) -> int: ...
+
+    @property
+    def made_from(self) -> Mapping[str, Any]: ...
+
+    def of(self, lm: CausalLM) -> pd.DataFrame: ...
+
+
+def file_name(measure: Measure) -> str:
+    return f"{measure.name}-{name_of(measure.made_from)}.parquet"
+
+
+@dataclass(frozen=True, eq=False)
+class PerplexityText:
+    """Documents of a corpus split whose tokens are predicted: a table with a row a document."""
+
+    name: ClassVar[str] = "perplexity"
+    corpus: Corpus
+    tokenizer: Any
+    batch: int
+    split: str
+    documents: int | None
+    longest: int | None
+    context: int
+    stride: int
+    mix: Mapping[str, float] | None
+
+    def check(self, positions: int | None) -> None:
+        """ConfigError for windows that the LM cannot read, too few documents, or a mix of other languages."""
+        for key in ("documents", "longest"):
+            if (value := getattr(self, key)) is not None and not (isinstance(value, int) and value > 0):
+                raise ConfigError(f"perplexity.{key}", value, "must be null or a whole number above 0")
+        if self.mix is not None:
+            shares = self.mix.values()
+            if set(self.mix) != set(self.corpus.languages) or min(shares) < 0 or not sum(shares):
+                remedy = f"must give each of {', '.join(self.corpus.languages)} its share"
+                raise ConfigError("perplexity.mix", self.mix, remedy)
+        if positions is not None and self.context > positions:
+            raise ConfigError("perplexity.context", self.context, f"the LM can read at most {positions} tokens")
+        if not 1 <= self.stride < self.context:
+            raise ConfigError("perplexity.stride", self.stride, f"must be between 1 and {self.context - 1}")
+        self.corpus.checksum(self.split)  # refuses a split that is not there
+        for number, language in enumerate(self.corpus.languages):
+            found = sum(document.language == number for document in self._documents)
+            if found < (self.documents or 2):
+                key = "perplexity.split" if self.documents is None else "perplexity.documents"
+                value = self.split if self.documents is None else self.documents
+                raise ConfigError(key, value, f"the split has {found} documents in {language}")
+
+    @property
+    def texts(self) -> int:
+        spoken = [document.language for document in self._documents]
+        return min(self.batch, *(spoken.count(number) for number in range(len(self.corpus.languages))))
+
+    @property
+    def made_from(self) -> Mapping[str, Any]:
+        keys = ("split", "documents", "longest", "context", "stride", "batch")
+        return {"corpus": self.corpus.checksum(self.split), **{key: getattr(self, key) for key in keys}}
+
+    @cached_property
+    def _documents(self) -> list[Document]:
+        found: list[Document] = []
+        for language in range(len(self.corpus.languages)):
+            longest = self.longest or LONGEST // CHARACTERS
+            found += islice(heads(self.corpus, self.split, language, self.tokenizer, longest, 1), self.documents)
+        return found
+
+    def of(self, lm: CausalLM) -> pd.DataFrame:
+        reading = self.tokenizer.bos_token_id, self.context, self.stride, self.batch
+        losses = document_losses(lm.model, self._documents, tuple(self.corpus.languages), *reading)
+        return pd.DataFrame({"language": losses.language, "nats": losses.nats, "tokens": losses.tokens})
+
+    def losses(self, table: pd.DataFrame) -> DocumentLosses:
+        """What `of` has measured."""
+        columns = (table[name].to_numpy() for name in ("language", "nats", "tokens"))
+        return DocumentLosses(tuple(self.corpus.languages), *columns)
+
+
+@dataclass(frozen=True, eq=False)
+class TranslatedTasks:
+    """Translation tasks: a table with a row an example of each."""
+
+    name: ClassVar[str] = "translation"
+    tasks: Sequence[TaskIds]
+    batch: int
+
+    @property
+    def texts(self) -> int:
+        return min(self.batch, *(len(ids.prompts) for ids in self.tasks))
+
+    @cached_property
+    def made_from(self) -> Mapping[str, Any]:
+        about = {
+            one.task.name: [one.prompts, one.texts, one.starts, one.prompt.stop, one.task.max_new_tokens]
+            for one in self.tasks
+        }
+        return {"tasks": name_of(about), "batch": self.batch}
+
+    def of(self, lm: CausalLM) -> pd.DataFrame:
+        parts = []
+        for ids in self.tasks:
+            made = translate(ids, lm)
+            columns = {name: getattr(made, name) for name in ("nats", "tokens", "nats_other")}
+            parts.append(pd.DataFrame({"task": ids.task.name, "answer": made.answers, **columns}))
+        return pd.concat(parts, ignore_index=True)
+
+    def translations(self, table: pd.DataFrame) -> list[Translations]:
+        """What `of` has measured, by task."""
+        made = []
+        for ids in self.tasks:
+            mine = table[table["task"] == ids.task.name]
+            numbers = (mine[name].to_numpy() for name in ("nats", "tokens", "nats_other"))
+            made.append(Translations(ids.task, tuple(mine["answer"]), *numbers))
+        return made
+
+
+@dataclass(frozen=True)
+class ContinuedPrompts:
+    """Texts that are continued, greedily: a table with a row a text."""
+
+    name: ClassVar[str] = "continuation"
+    prompts: Sequence[str]
+    max_new_tokens: int
+
+    @property
+    def texts(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def made_from(self) -> Mapping[str, Any]:
+        return {"prompts": list(self.prompts), "max_new_tokens": self.max_new_tokens}
+
+    def of(self, lm: CausalLM) -> pd.DataFrame:
+        bos = [] if lm.tokenizer.bos_token_id is None else [lm.tokenizer.bos_token_id]
+        ids = [bos + row for row in lm.tokenizer(list(self.prompts), add_special_tokens=False).input_ids]
+        return pd.DataFrame({"prompt": self.prompts, "answer": lm.generate(ids, None, self.max_new_tokens)})

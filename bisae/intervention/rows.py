@@ -1,0 +1,102 @@
+"""Interventions on disk: `<output>/rows/<hash>/`, what each is and what was measured of it."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bisae.analysis.rules import name_of
+from bisae.atomic import atomic_file, write_json
+from bisae.intervention.layer_features import LayerFeatures, mark
+from bisae.intervention.measures import Measure, file_name
+from bisae.intervention.settings import PLAIN, Setting
+from bisae.lm.model import Checkpoint
+
+FILE = "row.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """`axes` are what the table says of it, `identity` is everything that changes what is measured."""
+
+    folder: Path
+    axes: Mapping[str, Any]
+    identity: Mapping[str, Any]
+
+    @classmethod
+    def planned(
+        cls,
+        output: Path,
+        setting: Setting,
+        recipient: Checkpoint,
+        donor: Checkpoint,
+        layers: Mapping[int, LayerFeatures],
+        dtype: str,
+    ) -> "Row":
+        """The row of a setting; `none` is the same whatever the donor."""
+        lm = {"weights": recipient.weights, "tokenizer": recipient.tokenizer, "dtype": dtype}
+        axes: dict[str, Any] = {"model": recipient.model, "recipient": recipient.step}
+        identity: dict[str, Any] = {"lm": lm, "kind": setting.kind}
+        if setting is not PLAIN:
+            same: dict[str, Any] = {
+                "control": setting.control,
+                "seed": setting.seed,
+                "mode": setting.mode,
+                "norm": setting.norm,
+            }
+            same["coefficient"] = None if np.isnan(setting.coefficient) else setting.coefficient
+            identity |= same | {"donor": None if setting.alone else donor.weights}
+            identity["layers"] = {
+                str(layer): {
+                    "sae": layers[layer].checksum,
+                    "rules": layers[layer].rules,
+                    "chosen": mark(chosen),
+                    "gain": setting.gain.get(layer, 1.0),
+                }
+                for layer, chosen in setting.chosen.items()
+            }
+            axes |= {
+                "donor": donor.step,
+                "layers": "+".join(map(str, layers)),
+                "sae": "+".join(f"{one.cell.sae}-{one.cell.hash}" for one in layers.values()),
+                "rules": "+".join(sorted({one.rules for one in layers.values()})),
+                "limit": setting.limit,
+                "features": int(sum(map(np.count_nonzero, setting.chosen.values()))),
+            }
+            axes |= {key: value for key, value in same.items() if key != "rules"}
+        axes |= {"kind": setting.kind, "control": setting.control}
+        return cls(output / "rows" / name_of(identity), axes, identity)
+
+    def has(self, measure: Measure) -> bool:
+        return (self.folder / FILE).is_file() and (self.folder / file_name(measure)).is_file()
+
+    def keep(self, measure: Measure, table: pd.DataFrame, change: Mapping[str, float]) -> None:
+        """Write what was measured; `change` says how much the intervention changed the stream meanwhile."""
+        if not (self.folder / FILE).is_file():
+            write_json(self.folder / FILE, {"axes": self.axes, "identity": self.identity})
+        table.attrs = dict(change)
+        with atomic_file(self.folder / file_name(measure)) as temporary:
+            table.to_parquet(temporary)
+
+    def read(self, measure: Measure) -> pd.DataFrame:
+        return pd.read_parquet(self.folder / file_name(measure))
+
+
+def measured_rows(output: Path, measures: Iterable[Measure], asked: Iterable[Row]) -> list[Row]:
+    """Those asked for first, then all in `output` of which everything has been measured.
+
+    Of the others, those made of the same donor by other rules of analysis than the rows asked for are left out: a
+    table never mixes them.
+    """
+    rows = {row.folder.name: row for row in asked}
+    rules = {(row.axes["model"], row.axes["sae"]): row.axes["rules"] for row in rows.values() if "sae" in row.axes}
+    for file in sorted((output / "rows").glob(f"*/{FILE}")):
+        row = Row(file.parent, **json.loads(file.read_text(encoding="utf-8")))
+        axes = row.axes
+        if rules.get((axes["model"], axes.get("sae")), axes.get("rules")) == axes.get("rules"):
+            rows.setdefault(file.parent.name, row)
+    return [row for row in rows.values() if all(row.has(measure) for measure in measures)]

@@ -1,0 +1,154 @@
+"""Which interventions are made: kinds of features and their controls, at each coefficient."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from bisae.errors import ConfigError
+from bisae.intervention.feature_sets import ALL, NONE, feature_set, random_set
+from bisae.intervention.layer_features import LayerFeatures
+from bisae.intervention.operation import ALONE, MODES, NORMS, Edit, Intervention
+from bisae.intervention.steering import Steering
+
+STEER = "steer"
+RANDOM, SHUFFLED, SELF = "random", "shuffled", "self"
+Sets = Mapping[int, Bool[np.ndarray, " latent"]]  # features by layer
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """One intervention. `chosen` features by layer, and `gain`, by which the coefficient is multiplied there.
+
+    `seed` is the draw of a random control. Without `chosen` it is `none`: the plain LM.
+    """
+
+    kind: str
+    control: str
+    seed: int | None
+    mode: str
+    norm: str
+    coefficient: float
+    chosen: Sets
+    gain: Mapping[int, float]
+    limit: str = ""  # as given: how many features of a kind are taken
+
+    @property
+    def alone(self) -> bool:
+        """Whether no donor reads along."""
+        return self.control == SELF or self.mode in (*ALONE, STEER)
+
+    def edits(self, layers: Mapping[int, LayerFeatures]) -> dict[int, Edit]:
+        """The operation at each layer."""
+        coefficient = 1.0 if np.isnan(self.coefficient) else self.coefficient  # ablation has none
+        return {
+            layer: self._edit(layers[layer], chosen, self.gain.get(layer, 1.0) * coefficient)
+            for layer, chosen in self.chosen.items()
+        }
+
+    def _edit(self, features: LayerFeatures, chosen: Bool[np.ndarray, " latent"], coefficient: float) -> Edit:
+        if self.mode == STEER:
+            strengths = coefficient * features.table["maximum"].to_numpy(dtype=float)
+            return Steering.towards(features.sae, {int(one): float(strengths[one]) for one in np.flatnonzero(chosen)})
+        return Intervention(
+            features.sae,
+            features.tensor(chosen),
+            self.mode,
+            self.norm or NORMS[0],
+            coefficient,
+            self.control == SHUFFLED,
+        )
+
+
+PLAIN = Setting(NONE, "", None, "", "", float("nan"), {}, {})
+
+
+@dataclass(frozen=True)
+class Operation:
+    """How features are put in (`bisae.intervention.operation`), at each of some coefficients.
+
+    ConfigError for a mode or norm that there is not.
+    """
+
+    mode: str
+    norm: str
+    coefficients: Sequence[float]
+
+    def __post_init__(self) -> None:
+        if self.mode not in (*MODES, STEER):
+            raise ConfigError("mode", self.mode, f"choose one of {', '.join((*MODES, STEER))}")
+        if self.norm not in NORMS:
+            raise ConfigError("norm", self.norm, f"choose one of {', '.join(NORMS)}")
+
+    @property
+    def arguments(self) -> list[tuple[str, str, float]]:
+        """Mode, norm and coefficient of each intervention; "" and NaN where they have no part in it."""
+        if self.mode == "ablate":
+            return [(self.mode, "", float("nan"))]
+        return [(self.mode, "" if self.alone else self.norm, one) for one in self.coefficients]
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no donor."""
+        return self.mode in (*ALONE, STEER)
+
+
+def planned(
+    layers: Mapping[int, LayerFeatures],
+    languages: Sequence[str],
+    operation: Operation,
+    kind: Sequence[str | Sequence[int]] | str,
+    control: Mapping[str, Any],
+    features: int | str | None,
+    seed: int,
+) -> list[Setting]:
+    """`none` first, then each `kind` with its controls, at each coefficient.
+
+    `features`: None takes all of a kind, "equal" as many as the smallest kind has at the layer, or a number; they are
+    drawn from `seed`. ConfigError for an unknown kind, or one with too few features.
+    """
+    kinds: Sequence[str | Sequence[int]] = [kind] if isinstance(kind, str) else kind
+    if len(layers) > 1 and any(not isinstance(one, str) for one in kinds):
+        raise ConfigError("kind", list(kinds), "numbered features are of one layer: give one")
+    names = [one if isinstance(one, str) else "ids:" + ",".join(map(str, one)) for one in kinds]
+    sets: dict[str, Sets] = {
+        name: {layer: feature_set(of_layer.table, one, languages) for layer, of_layer in layers.items()}
+        for name, one in zip(names, kinds, strict=True)
+        if name != NONE
+    }
+    if features is not None:
+        sets = {name: _cut(sets, name, features, seed) for name in sets}
+    settings, limit = [PLAIN], "" if features is None else str(features)
+    for arguments in operation.arguments:
+        for name, chosen in sets.items():
+            settings.append(Setting(name, "", None, *arguments, chosen, {}, limit))
+            if name != ALL:
+                for draw in range(seed, seed + control[RANDOM]):
+                    drawn = {layer: random_set(one.table, chosen[layer], draw) for layer, one in layers.items()}
+                    others = {layer: numbers for layer, (numbers, _) in drawn.items()}
+                    # What is taken out or scaled is there as it is; what is put in must be as much.
+                    gain = {} if operation.alone else {layer: gain for layer, (_, gain) in drawn.items()}
+                    settings.append(Setting(name, RANDOM, draw, *arguments, others, gain, limit))
+            if not operation.alone:
+                wanted = [other for other in (SHUFFLED, SELF) if control[other]]
+                settings += [Setting(name, other, None, *arguments, chosen, {}, limit) for other in wanted]
+    return settings
+
+
+def _count(chosen: Bool[np.ndarray, " latent"]) -> int:
+    return int(np.count_nonzero(chosen))
+
+
+def _cut(sets: Mapping[str, Sets], name: str, features: int | str, seed: int) -> Sets:
+    """So many features of a kind at each layer, drawn from `seed`."""
+    cut = {}
+    for layer, chosen in sets[name].items():
+        wanted = min(_count(other[layer]) for other in sets.values()) if features == "equal" else features
+        if isinstance(wanted, str) or not 0 <= wanted <= _count(chosen):
+            remedy = f"must be equal, or at most {_count(chosen)}, which {name} has at layer {layer}"
+            raise ConfigError("features", features, remedy)
+        numbers = np.random.default_rng(seed).choice(np.flatnonzero(chosen), wanted, replace=False)
+        cut[layer] = np.isin(np.arange(len(chosen)), numbers)
+    return cut

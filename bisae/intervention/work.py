@@ -1,0 +1,94 @@
+"""Measuring what has not been measured: one LM after the other, each under all its interventions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from bisae.errors import ConfigError
+from bisae.intervention.causal_lm import Donor, load_causal_lm
+from bisae.intervention.layer_features import LayerFeatures
+from bisae.intervention.measures import Measure
+from bisae.intervention.patched_lm import Patch, patched
+from bisae.intervention.rows import Row
+from bisae.intervention.settings import SHUFFLED, Setting
+from bisae.lm.lm_pass import DTYPES
+from bisae.lm.model import Checkpoint
+from bisae.lock import sole_writer
+from bisae.terminal import tokens_bar
+from bisae.translation.language_model import CausalLM
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """ConfigError for one that LMs are not read in."""
+    if name not in DTYPES:
+        raise ConfigError("dtype", name, f"choose one of {', '.join(DTYPES)}")
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def torch_device(name: str) -> torch.device:
+    """A GPU for `auto` where there is one; ConfigError for one that is not there."""
+    if name not in ("auto", "cpu", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
+        raise ConfigError("device", name, "choose auto, cpu, or cuda where there is a GPU")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """`rows` by recipient, with the setting of each; `measures` are taken of every row."""
+
+    rows: Sequence[tuple[Checkpoint, Sequence[tuple[Setting, Row]]]]
+    measures: Sequence[Measure]
+    donor: Checkpoint
+    layers: Mapping[int, LayerFeatures]
+    tokenizer: Any
+    batch: int
+    dtype: torch.dtype
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        if any(setting.control == SHUFFLED for _, rows in self.rows for setting, _ in rows):
+            for measure in self.measures:
+                if measure.texts < 2:
+                    remedy = f"needs two texts or more in a batch, {measure.name} has {measure.texts}"
+                    raise ConfigError("control.shuffled", True, remedy)
+
+    def do(self) -> None:
+        """Measure what is missing; what another process measures meanwhile is waited for. ConfigError if the shuffled
+        control has nothing to shuffle."""
+        missing = [
+            (recipient, [(setting, row) for setting, row in rows if not all(map(row.has, self.measures))])
+            for recipient, rows in self.rows
+        ]
+        total, done = sum(len(rows) for _, rows in missing), 0
+        donor = None
+        with tokens_bar("interventions", "rows") as progress:
+            for recipient, rows in missing:
+                if not rows:
+                    continue
+                progress(done, total)
+                lm = CausalLM(load_causal_lm(recipient, self.dtype, self.device), self.tokenizer, self.batch)
+                for setting, row in rows:
+                    if setting.chosen and not setting.alone and donor is None:
+                        donor = Donor(self.donor, list(self.layers), self.dtype, self.device)
+                    self._measure(lm, setting, row, donor)
+                    done += 1
+                    progress(done, total)
+
+    def _measure(self, lm: CausalLM, setting: Setting, row: Row, donor: Donor | None) -> None:
+        edits = setting.edits(self.layers)
+        special = {one for one in (self.tokenizer.bos_token_id, self.tokenizer.pad_token_id) if one is not None}
+        with sole_writer(row.folder):
+            for measure in self.measures:
+                if not row.has(measure):
+                    with patched(lm.model, edits, None if setting.alone else donor, special) as patch:
+                        table = measure.of(lm)
+                    row.keep(measure, table, mean_change(patch))
+
+
+def mean_change(patch: Patch) -> dict[str, float]:
+    """How much of the stream was changed, and on what share of tokens: the mean over the edited layers."""
+    changes = [patch.change(layer)._asdict() for layer in patch.edits]
+    return {name: sum(one[name] for one in changes) / len(changes) for name in (changes or [{}])[0]}

@@ -1,0 +1,150 @@
+"""How a table of interventions is shown: its metrics, its blocks, and the rows of a block."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+import pandas as pd
+
+from bisae.metrics.language import class_names
+
+PARTS = {  # axes of a block, as titles say them
+    "model": "{}",
+    "recipient": "step {}",
+    "layers": "layer {}",
+    "mode": "{}",
+    "donor": "from step {}",
+    "norm": "{} norm",
+    "coefficient": "coefficient {:g}",
+    "sae": "{}",
+    "limit": "features {}",
+}
+BLOCK = list(PARTS)
+NONE, RANDOM = "none", "random"
+KINDS = ("bi", "aligned", "mixed", "all")  # after the languages; ids come last
+CONTROLS = ("", RANDOM, "shuffled", "self")
+FAMILIES = {  # column: name, which way is better, factor, digits
+    "perplexity": ("PPL", -1, 1, 2),
+    "comet": ("COMET", 1, 100, 1),
+    "loss": ("loss", -1, 1, 3),
+    "source_gain": ("source gain", 1, 1, 3),
+    "chrf": ("chrF", 1, 1, 2),
+    "bleu": ("BLEU", 1, 1, 2),
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`name`: its column; `of`: the language or direction; `better`: 1 if higher is, else -1; shown times `factor`."""
+
+    name: str
+    family: str
+    of: str
+    better: int
+    factor: int
+    digits: int
+
+    @property
+    def title(self) -> str:
+        return f"{self.family} {self.of} {'↑' if self.better > 0 else '↓'}"
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Interventions that differ in kind and control only.
+
+    `rows`: none first, then each kind with its controls below it, draws of `random` as one row: their mean, and as
+    interval from the lowest to the highest bound of any draw. Columns as in the table, and `draws`.
+    """
+
+    axes: Mapping[str, Any]
+    rows: pd.DataFrame
+
+    @property
+    def title(self) -> str:
+        return title(self.axes)
+
+
+def metrics_of(table: pd.DataFrame, languages: Sequence[str]) -> list[Metric]:
+    """Those the table has values of, in the order they are shown."""
+    codes = {language: language.capitalize() for language in languages}
+    directions = {f"{one}_{other}": f"{codes[one]}→{codes[other]}" for one, other in permutations(languages, 2)}
+    found = []
+    for column, about in FAMILIES.items():
+        name, *rest = about
+        for end, of in ({**codes, "all": "all"} if column == "perplexity" else directions).items():
+            if f"{column}_{end}" in table and table[f"{column}_{end}"].notna().any():
+                found.append(Metric(f"{column}_{end}", name, of, *rest))
+    return found
+
+
+def side_by_side(metrics: Sequence[Metric], width: int) -> list[list[Metric]]:
+    """The metrics in order, cut between families into parts of at most `width` (a larger family is one part)."""
+    packs: list[list[Metric]] = []
+    for family in dict.fromkeys(metric.family for metric in metrics):
+        members = [metric for metric in metrics if metric.family == family]
+        if packs and len(packs[-1]) + len(members) <= width:
+            packs[-1] += members
+        else:
+            packs.append(members)
+    return packs
+
+
+def settled(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with `sae` where a layer has several ("" elsewhere), each intervention once."""
+    several = table.groupby(["model", "donor", "layers"], dropna=False)["sae"].transform("nunique") > 1
+    table = table.assign(sae=table["sae"].where(several, ""))
+    return table.drop_duplicates([*BLOCK, "kind", "control", "seed"])
+
+
+def combine(table: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
+    """The table with the draws of each `random` as one row: see Block."""
+    how = {"features": "first", "change": "mean", "draws": "sum"}
+    for metric in metrics:
+        how |= {metric.name: "mean", f"{metric.name}_change": "mean"}
+        how |= {f"{metric.name}_change_low": "min", f"{metric.name}_change_high": "max"}
+    groups = table.assign(draws=1).groupby([*BLOCK, "kind", "control"], dropna=False, sort=False)
+    return groups.agg(how).reset_index()
+
+
+def blocks(table: pd.DataFrame, metrics: Sequence[Metric], languages: Sequence[str]) -> list[Block]:
+    """In the order of the table."""
+    rows = combine(table, metrics)
+    none = rows["kind"] == NONE
+    made = []
+    for key, block in rows[~none].groupby(BLOCK, dropna=False, sort=False):
+        axes = dict(zip(BLOCK, key, strict=True))
+        plain = rows[none & (rows["model"] == axes["model"]) & (rows["recipient"] == axes["recipient"])]
+        both = pd.concat([plain.head(1), in_order(block, languages)], ignore_index=True)
+        made.append(Block(axes, both))
+    return made
+
+
+def in_order(rows: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
+    """Sorted by kind, then control."""
+    order = [NONE, *languages, *KINDS, *CONTROLS]
+    place = {value: number for number, value in enumerate(order)}
+    return rows.sort_values(
+        ["kind", "control"], kind="stable", key=lambda axis: axis.map(lambda value: place.get(value, len(place)))
+    )
+
+
+def title(axes: Mapping[str, Any]) -> str:
+    """What the axes say, those without a value left out."""
+    known = {key: axes[key] for key in PARTS if key in axes and not pd.isna(axes[key]) and axes[key] != ""}
+    return ", ".join(PARTS[key].format(value) for key, value in known.items())
+
+
+def short(kind: str) -> str:
+    """A kind as the slides name it."""
+    if kind.startswith("ids:"):
+        return f"features {kind.removeprefix('ids:').replace(',', ', ')}"
+    return "–" if kind == NONE else kind.capitalize()
+
+
+def long(kind: str) -> str:
+    """A kind as figures of features name it, which gives it its colour."""
+    if kind.startswith("ids:"):
+        return short(kind)
+    return {**class_names([kind]), "bi": "bilingual", "mixed": "Mixed"}[kind]

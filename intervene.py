@@ -1,0 +1,99 @@
+"""Intervene: python intervene.py [recipient=512] [kind=[en,ja,bi]] [coefficient=0.3] [key=value ...]; see --help.
+
+donor's cells -> its features -> interventions -> perplexity and translations under each -> table, figures. What is
+measured already is not measured again; with -m, over coefficient or layer for example, every job adds its rows to the
+same table.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from bisae.analysis.work import chosen_cells
+from bisae.atomic import atomic_file
+from bisae.errors import ConfigError
+from bisae.instances import build
+from bisae.intervention.donor import DonorCells
+from bisae.intervention.generations import generations
+from bisae.intervention.measures import ContinuedPrompts, Measure, PerplexityText, TranslatedTasks
+from bisae.intervention.rows import Row, measured_rows
+from bisae.intervention.settings import Operation, planned
+from bisae.intervention.table import InterventionTable
+from bisae.intervention.work import Work, torch_device, torch_dtype
+from bisae.launch import one_process_per_job
+from bisae.lock import sole_writer
+from bisae.noise import hush
+from bisae.report.interventions import write_interventions
+from bisae.terminal import leaves
+from bisae.translation.scores import Scorer
+from bisae.translation.token_ids import task_ids
+from bisae.values import check_texts, check_values, listed, numbers, writable
+
+
+def intervene(cfg: DictConfig) -> pd.DataFrame:
+    """Measure what is missing; returns the table of all interventions in `output`."""
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        raise ConfigError(key, "???", "give a value")
+    settings: Any = OmegaConf.to_container(cfg, resolve=True)
+    check_values(settings)
+    hush()
+    cache, output, drawn = Path(settings["cache"]), Path(settings["output"]), (settings["resamples"], settings["seed"])
+    writable({"cache": cache, "output": output})
+    dtype, device = torch_dtype(settings["dtype"]), torch_device(settings["device"])
+    coefficients, mix = listed(settings["coefficient"]), settings["perplexity"]["mix"]
+    operation = Operation(settings["mode"], settings["norm"], numbers("coefficient", coefficients))
+    wandb_runs, translation = build(cfg.logger), settings.get("translation")
+
+    cells, _, _ = chosen_cells(check_texts("runs", settings["runs"]), None, None, None)
+    nodes = settings.get("model"), settings.get("corpus"), cache
+    donor = DonorCells.choose(cells, **settings["donor"], layer=settings["layer"], nodes=nodes)
+    recipients = [donor.recipient(step) for step in listed(settings["recipient"])]
+    corpus, tokenizer, positions = donor.recipe.corpus, donor.tokenizer, donor.checkpoint.positions
+    mixed = {"mix": mix and dict(zip(mix, numbers("perplexity.mix", [*mix.values()]), strict=True))}
+    text = PerplexityText(corpus, tokenizer, settings["batch"], **{**settings["perplexity"], **mixed})
+    text.check(positions)
+    tasks = scorer = None
+    if translation:
+        prompt, chosen = build(translation["prompt"]), build(translation["tasks"]).read()
+        tasks = TranslatedTasks([task_ids(task, prompt, tokenizer, positions) for task in chosen], settings["batch"])
+        scorer = Scorer({name: build(node) for name, node in translation["metrics"].items()}, *drawn, output)
+    prompts, longest = settings["continue"].values()
+    continued = ContinuedPrompts(prompts and check_texts("continue.prompts", prompts), longest)
+    measures: list[Measure] = [text, *([tasks] if tasks else []), *([continued] if continued.prompts else [])]
+
+    layers = donor.features(settings["analyze"], cache, device)
+    choice = {key: settings[key] for key in ("kind", "control", "features", "seed")}
+    interventions = planned(layers, corpus.languages, operation, **choice)
+    rows = [
+        (
+            lm,
+            [(one, Row.planned(output, one, lm, donor.checkpoint, layers, settings["dtype"])) for one in interventions],
+        )
+        for lm in recipients
+    ]
+    Work(rows, measures, donor.checkpoint, layers, tokenizer, settings["batch"], dtype, device).do()
+    with sole_writer(output):
+        found = measured_rows(output, measures, [row for _, of_lm in rows for _, row in of_lm])
+        table = InterventionTable(text, tasks, scorer, *drawn).of(found)
+        for name, write in (("csv", table.to_csv), ("parquet", table.to_parquet)):
+            with atomic_file(output / f"interventions.{name}") as temporary:
+                write(temporary, index=False)
+        written = generations(found, tasks, continued)
+        figures = write_interventions(output, table, written, corpus.languages)
+        tables = {"interventions": table, **({"generations": pd.DataFrame(written)} if written else {})}
+        files = [output / "interventions.parquet"]
+        wandb_runs.log_report("intervention", str(output), dict(leaves(settings)), tables, [*figures.values()], files)
+    return table
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="intervene")
+@one_process_per_job
+def main(cfg: DictConfig) -> None:
+    intervene(cfg)
+
+
+if __name__ == "__main__":
+    main()

@@ -23,12 +23,11 @@ LONGEST = 2**31  # characters of a document, where none are to be left out
 
 @runtime_checkable
 class Measure(Protocol):
-    """`made_from` is everything its table depends on beside the LM and the intervention, as JSON; `texts`: how many
-    are read side by side at least."""
+    """`made_from` is everything its table depends on beside the LM and the intervention, as JSON; `texts()`: how
+    many are read side by side at least."""
 
     name: ClassVar[str]
 
-    @property
     def texts(self) -> int: ...
 
     @property
@@ -78,7 +77,6 @@ class PerplexityText:
                 value = self.split if self.documents is None else self.documents
                 raise ConfigError(key, value, f"the split has {found} documents in {language}")
 
-    @property
     def texts(self) -> int:
         spoken = [document.language for document in self._documents]
         return min(self.batch, *(spoken.count(number) for number in range(len(self.corpus.languages))))
@@ -115,7 +113,6 @@ class TranslatedTasks:
     tasks: Sequence[TaskIds]
     batch: int
 
-    @property
     def texts(self) -> int:
         return min(self.batch, *(len(ids.prompts) for ids in self.tasks))
 
@@ -153,7 +150,6 @@ class ContinuedPrompts:
     prompts: Sequence[str]
     max_new_tokens: int
 
-    @property
     def texts(self) -> int:
         return len(self.prompts)
 

@@ -79,7 +79,8 @@ class Intervention:
                 scale = self.sae.normalize(source)[1][:, None]
         given = self._part(source)
         if self.shuffled:
-            given = given[other_rows(streams.kept)]
+            others = other_rows(streams.kept)
+            given = torch.zeros_like(given) if others is None else given[others]
         given = scale * given
         if self.mode == "ablate":
             return stream - given
@@ -113,16 +114,17 @@ def part_of(
     return weighted_sums(W_dec, codes.indices, codes.offsets, values)
 
 
-def other_rows(kept: Bool[Tensor, "sequence position"]) -> Int[Tensor, " token"]:
+def other_rows(kept: Bool[Tensor, "sequence position"]) -> Int[Tensor, " token"] | None:
     """For each kept token, in order, the number of the token that stands in its column in the next sequence.
 
     Where the next sequence has not begun or has ended there, its first or last token. Columns and not ranks are what
-    left-padded generation has in common with and without a cache. ValueError unless two sequences have tokens.
+    left-padded generation has in common with and without a cache. None unless two sequences have tokens: of answers
+    that are generated side by side, the longest ends alone.
     """
     counts = kept.sum(1)
     (speaking,) = counts.nonzero(as_tuple=True)
     if len(speaking) < 2:
-        raise ValueError("shuffled codes need a batch with tokens of two sequences")
+        return None
     latest = kept.flatten().cumsum(0).view_as(kept) - 1  # number of the last kept token up to each place
     first = counts.cumsum(0) - counts
     partner = torch.arange(len(kept), device=kept.device)

@@ -51,8 +51,8 @@ class Work:
     def __post_init__(self) -> None:
         if any(setting.control == SHUFFLED for _, rows in self.rows for setting, _ in rows):
             for measure in self.measures:
-                if measure.texts < 2:
-                    remedy = f"needs two texts or more in a batch, {measure.name} has {measure.texts}"
+                if (texts := measure.texts()) < 2:
+                    remedy = f"needs two texts or more in a batch, {measure.name} has {texts}"
                     raise ConfigError("control.shuffled", True, remedy)
 
     def do(self) -> None:

@@ -101,9 +101,11 @@ def test_other_rows_are_those_of_the_next_sequence_in_the_same_column(
     assert other_rows(torch.tensor(kept).bool()).tolist() == expected
 
 
-def test_shuffling_a_single_sentence_is_refused() -> None:
-    with pytest.raises(ValueError, match="tokens of two sequences"):
-        other_rows(torch.tensor([[1, 1, 1], [0, 0, 0]]).bool())
+def test_a_sentence_that_is_left_alone_gets_nothing_of_another() -> None:
+    alone = torch.tensor([[1, 1, 1], [0, 0, 0]]).bool()
+    assert other_rows(alone) is None
+    shuffled = replace(operation("add"), shuffled=True)
+    assert torch.equal(shuffled(Streams(H[:3], DONOR[:3], alone)), H[:3])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,97 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from bisae.cells import FoundCell
+from bisae.errors import ConfigError
+from bisae.intervention.layer_features import LayerFeatures
+from bisae.intervention.operation import Intervention
+from bisae.intervention.settings import PLAIN, Operation, Setting, planned
+from bisae.intervention.steering import Steering
+from bisae.sae import TopK
+from tests.intervention.small_rows import cell
+
+CLASSES = ["English"] * 6 + ["Japanese"] * 4 + ["Mixed"] * 4 + ["dead"] * 2
+CONTROLS = {"random": 2, "shuffled": True, "self": True}
+
+
+def features(layer: int = 2) -> LayerFeatures:
+    table = pd.DataFrame(
+        {
+            "class": CLASSES,
+            "bilingual": [kind == "Mixed" for kind in CLASSES],
+            "aligned": [number == 0 for number in range(16)],
+            "maximum": np.linspace(0.1, 1.6, 16),
+            "mass_en": np.arange(16.0),
+            "mass_ja": np.arange(16.0),
+        }
+    )
+    found: FoundCell = cell(layer)
+    return LayerFeatures(found, TopK(d_model=8, latents=16, k=2, seed=layer), f"sae{layer}", table, "rules")
+
+
+def settings(operation: Operation, kind: list[str | list[int]], limit: int | str | None = None) -> list[Setting]:
+    return planned({2: features()}, ["en", "ja"], operation, kind, CONTROLS, limit, 0)
+
+
+def test_the_plain_lm_is_first_and_each_kind_has_its_controls_at_each_coefficient() -> None:
+    found = settings(Operation("add", "donor", [0.5, 1.0]), ["en", "all"])
+    assert found[0] is PLAIN
+    listed = [(one.coefficient, one.kind, one.control, one.seed) for one in found[1:]]
+    en = [("en", "", None), ("en", "random", 0), ("en", "random", 1), ("en", "shuffled", None), ("en", "self", None)]
+    whole = [("all", "", None), ("all", "shuffled", None), ("all", "self", None)]  # all at random are all
+    assert listed == [(c, *one) for c in (0.5, 1.0) for one in (*en, *whole)]
+    assert [one.alone for one in found[1:6]] == [False, False, False, False, True]
+
+
+@pytest.mark.parametrize("mode", ["ablate", "scale", "steer"])
+def test_without_a_donor_random_is_the_only_control_and_is_taken_as_it_is(mode: str) -> None:
+    found = settings(Operation(mode, "donor", [2.0]), ["en"])
+    assert [one.control for one in found] == ["", "", "random", "random"]
+    assert all(one.alone and one.norm == "" and one.gain == {} for one in found[1:])
+    assert np.isnan([one.coefficient for one in found[1:]]).all() == (mode == "ablate")
+
+
+def test_random_features_are_as_many_and_added_with_as_much_activation() -> None:
+    _, en, random, *_ = settings(Operation("add", "donor", [0.5]), ["en"])
+    mass = features().table["mass_en"].to_numpy()
+    assert random.chosen[2].sum() == en.chosen[2].sum() == 6
+    assert random.gain[2] * mass[random.chosen[2]].sum() == pytest.approx(mass[en.chosen[2]].sum())
+    (edit,) = random.edits({2: features()}).values()
+    assert isinstance(edit, Intervention) and edit.coefficient == pytest.approx(0.5 * random.gain[2])
+
+
+def test_steering_is_towards_each_feature_at_its_maximum() -> None:
+    (_, steered, *_) = settings(Operation("steer", "donor", [2.0]), [[3, 5]])
+    one = features()
+    (edit,) = steered.edits({2: one}).values()
+    assert steered.kind == "ids:3,5" and isinstance(edit, Steering)
+    torch.testing.assert_close(edit.direction, 2 * (0.4 * one.sae.W_dec[3] + 0.6 * one.sae.W_dec[5]))
+
+
+def test_kinds_can_be_cut_to_the_smallest_or_to_a_number() -> None:
+    for limit, count in (("equal", 4), (3, 3)):
+        found = settings(Operation("add", "donor", [0.5]), ["en", "ja", "mixed"], limit)
+        assert {int(one.chosen[2].sum()) for one in found[1:]} == {count} and found[1].limit == str(limit)
+        whole = settings(Operation("add", "donor", [0.5]), ["en"])[1].chosen[2]
+        assert (whole | ~found[1].chosen[2]).all()
+    for limit in (7, -1, "some"):
+        with pytest.raises(ConfigError, match=f"features={limit}: must be equal, or at most 6"):
+            settings(Operation("add", "donor", [0.5]), ["en"], limit)
+
+
+def test_numbered_features_of_several_layers_are_refused() -> None:
+    layers = {1: features(1), 2: features()}
+    operation = Operation("add", "donor", [0.5])
+    with pytest.raises(ConfigError, match="of one layer"):
+        planned(layers, ["en", "ja"], operation, [[3]], CONTROLS, None, 0)
+    both = planned(layers, ["en", "ja"], operation, ["en"], CONTROLS, None, 0)[1]
+    assert set(both.edits(layers)) == {1, 2}
+
+
+def test_unknown_modes_and_norms_are_refused() -> None:
+    with pytest.raises(ConfigError, match="mode=multiply: choose one of add, replace, ablate, scale, steer"):
+        Operation("multiply", "donor", [1.0])
+    with pytest.raises(ConfigError, match="norm=both: choose one of donor, recipient"):
+        Operation("add", "both", [1.0])

@@ -9,12 +9,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bisae.atomic import atomic_file, write_json
+from bisae.sae.raw import RawReLU, RawTopK
 from bisae.sae.relu_l1 import ReLUL1
 from bisae.sae.sparse_autoencoder import SparseAutoencoder
 from bisae.sae.topk import TopK
 
 FORMAT = 1
-ARCHITECTURES: dict[str, type[SparseAutoencoder]] = {kind.architecture: kind for kind in (TopK, ReLUL1)}
+KINDS = (TopK, ReLUL1, RawTopK, RawReLU)
+ARCHITECTURES: dict[str, type[SparseAutoencoder]] = {kind.architecture: kind for kind in KINDS}
 
 
 def save(sae: SparseAutoencoder, folder: str | Path, **metadata: Any) -> None:

@@ -1,0 +1,47 @@
+"""Cells as SAEs of other libraries."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bisae.atomic import atomic_folder, write_json
+from bisae.cells import FoundCell
+from bisae.convert.fit_to_lm import Sample
+from bisae.convert.folded import folded
+from bisae.convert.formats import chosen_format, must_fold
+from bisae.errors import ConfigError
+from bisae.sae import load
+
+log = logging.getLogger("bisae.convert")
+
+
+def export(cell: FoundCell, name: str, output: Path, norm: float | None, sample: Callable[[], Sample]) -> Path:
+    """Write the cell's SAE below `output` as the format `name` has it; the folder also gets `bisae.json`.
+
+    Formats without inputs of norm 1 get a typical norm folded in, `norm` or the mean of the `sample`, which is asked
+    for only then: exact for activations of that norm, for others an approximation whose error on the sample is noted.
+    """
+    place = output / cell.model / f"step{cell.step:07d}" / f"layer{cell.layer:02d}" / f"{cell.sae}-{cell.hash}"
+    if place.exists():
+        raise ConfigError("output", place, "is there already")
+    try:
+        sae = load(cell.folder)
+    except (OSError, ValueError) as error:
+        raise ConfigError("cell", cell.folder, str(error)) from error
+    about: dict[str, Any] = {"exact": not must_fold(sae, name)}
+    if not about["exact"]:
+        about["norm"] = norm
+        if norm is None:
+            found = sample()
+            about["norm"] = found.norm(cell.layer)
+            raw = folded(sae, about["norm"])
+            lost = (found.quality(one, cell.layer)["fvu_raw"] for one in (sae, raw))
+            about |= {"tokens": len(found.language), **dict(zip(("fvu_raw", "fvu_raw_folded"), lost, strict=True))}
+        sae = folded(sae, about["norm"])
+        log.warning("approximate, since %s has no inputs of norm 1: %s", name, about)
+    said = {"model": cell.model, "step": cell.step, "layer": cell.layer, "sae": cell.sae, "hash": cell.hash}
+    with atomic_folder(place) as temporary:
+        chosen_format("to", name).write(sae, cell, temporary)
+        write_json(temporary / "bisae.json", {**said, "metrics": cell.metrics, "identity": cell.identity, **about})
+    return place

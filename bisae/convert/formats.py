@@ -1,0 +1,48 @@
+"""The formats by name."""
+
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from bisae.cells import FoundCell
+from bisae.convert import dictionary_learning, llm_jp_sae, saelens, sparsify
+from bisae.convert.source import Foreign
+from bisae.errors import ConfigError
+from bisae.sae import SparseAutoencoder
+from bisae.sae.raw import RAW
+
+
+@runtime_checkable
+class Format(Protocol):
+    """A module: the files of one library."""
+
+    @property
+    def WRITES(self) -> tuple[type[SparseAutoencoder], ...]:
+        """What it can say exactly."""
+
+    def read(self, source: Path, k: int | None) -> Foreign:
+        """The SAE in a folder; `k` where its files do not say it. ConfigError for what cannot be read."""
+
+    def write(self, sae: SparseAutoencoder, cell: FoundCell, folder: Path) -> None:
+        """Fill an empty folder with an SAE that is one of WRITES."""
+
+
+FORMATS: dict[str, Format] = {
+    "saelens": saelens,
+    "sparsify": sparsify,
+    "dictionary_learning": dictionary_learning,
+    "llm_jp_sae": llm_jp_sae,
+}
+
+
+def chosen_format(key: str, name: str) -> Format:
+    if name not in FORMATS:
+        raise ConfigError(key, name, f"choose one of {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def must_fold(sae: SparseAutoencoder, name: str) -> bool:
+    """Whether the format knows this SAE only with a norm folded in; ConfigError if it does not know it at all."""
+    writes = chosen_format("to", name).WRITES
+    if type(sae) not in writes and RAW.get(type(sae)) not in writes:
+        raise ConfigError("to", name, f"cannot say what a {sae.architecture} SAE is")
+    return type(sae) not in writes

@@ -1,0 +1,74 @@
+"""SAEs of other libraries as cells."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+
+from bisae.analysis.recipe import READING
+from bisae.cell import Cell
+from bisae.convert.fit_to_lm import Sample
+from bisae.convert.hook import layer_of
+from bisae.convert.source import Foreign
+from bisae.errors import ConfigError
+from bisae.lm.lm_pass import LMPass
+from bisae.member import layers_of
+from bisae.sae import SparseAutoencoder
+
+log = logging.getLogger("bisae.convert")
+
+
+@dataclass(frozen=True, eq=False)
+class Imported:
+    """An SAE of another library that reads `lm` at `layer`; `name` is its cell's."""
+
+    foreign: Foreign
+    lm: LMPass
+    layer: int
+    name: str
+
+    @classmethod
+    def of(cls, foreign: Foreign, lm: LMPass, layer: object, name: str) -> "Imported":
+        """`layer` None: the one the files name. ConfigError if they name none, or the LM is not as wide as the SAE."""
+        if lm.d_model != foreign.sae.d_model:
+            wide = f"is {lm.d_model} wide, but the SAE reads {foreign.sae.d_model}"
+            raise ConfigError("model", lm.checkpoint.model, wide)
+        if layer is None:
+            if foreign.hook is None:
+                raise ConfigError("layer", None, "the files do not say where the SAE reads; give its layer")
+            layer = layer_of(foreign.hook)
+        (found,) = layers_of([layer], lm.depth)
+        return cls(foreign, lm, found, name)
+
+    def cell(self, runs: Path) -> Cell:
+        """What it was trained on is not known, so its identity is its weights and how the LM reads here."""
+        sae, checkpoint = self.foreign.sae, self.lm.checkpoint
+        read = {key: self.lm.fingerprint[key] for key in ("weights", "tokenizer", "languages", *READING)}
+        identity = {"layer": self.layer, "sae": sae.arguments, "imported": digest(sae), "activations": read}
+        return Cell(runs, checkpoint.model, checkpoint.step, self.layer, self.name, identity)
+
+    def check(self, tokens: int, most_fvu: float) -> Mapping[str, float]:
+        """The SAE's metrics at its layer; ConfigError for an FVU above `most_fvu`, a warning if another has less."""
+        sample = Sample.of(self.lm, range(self.lm.depth + 1), tokens)
+        quality = {layer: sample.quality(self.foreign.sae, layer) for layer in sample.streams}
+        fvu = {layer: found["fvu"] for layer, found in quality.items()}
+        best = min(fvu, key=lambda layer: fvu[layer])
+        said = f"FVU {fvu[self.layer]:.4g} at layer {self.layer} on {len(sample.language)} tokens"
+        if best != self.layer:
+            said += f", lower at layer {best}: {fvu[best]:.4g}"
+        if self.foreign.hook:
+            said += f"; the files say {self.foreign.hook}"
+        if not fvu[self.layer] <= most_fvu:  # NaN too
+            raise ConfigError("layer", self.layer, f"{said}; more than most_fvu={most_fvu}: another model or layer?")
+        log.log(logging.INFO if best == self.layer else logging.WARNING, "%s", said)
+        return quality[self.layer]
+
+
+def digest(sae: SparseAutoencoder) -> str:
+    """A checksum of the weights."""
+    found = xxhash.xxh3_128()
+    for tensor in sae.weights:
+        found.update(tensor.detach().cpu().contiguous().numpy().data)
+    return found.hexdigest()

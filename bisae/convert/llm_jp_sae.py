@@ -1,0 +1,43 @@
+"""llm-jp-sae, the study's own: TopK on inputs of norm 1, as ours.
+
+Written is the layout of September 2025, `config.json` and `model.safetensors`; read also the first, `sae.pth` or
+`model.safetensors` with `W_dec`, mostly in bfloat16, whose program gives W_dec unit norm whenever it is used.
+"""
+
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from bisae.atomic import write_json
+from bisae.cells import FoundCell
+from bisae.convert.source import Foreign, assembled, picked, refused, settings, tensors, whole_k
+from bisae.sae import SparseAutoencoder, TopK
+
+SHARED = {"W_enc": "encoder.weight", "b_enc": "encoder.bias", "b_pre": "b_dec"}
+WRITES: tuple[type[SparseAutoencoder], ...] = (TopK,)
+
+
+def read(source: Path, k: int | None) -> Foreign:
+    """Files do not name the layer, nor `sae.pth` its k."""
+    path = next((path for name in ("model.safetensors", "sae.pth") if (path := source / name).is_file()), None)
+    if path is None:
+        raise refused(source, "holds neither model.safetensors nor sae.pth")
+    config = settings(source / "config.json") if (source / "config.json").is_file() else {}
+    found = tensors(path)
+    first = "W_dec" in found
+    weights = picked(found, {**SHARED, "W_dec": "W_dec" if first else "decoder.weight.T"}, path)
+    sae = assembled(TopK, weights, path, k=whole_k(config.get("k", k), source))
+    if first:
+        sae.normalize_decoder()
+    return Foreign(sae, None)
+
+
+def write(sae: SparseAutoencoder, cell: FoundCell, folder: Path) -> None:
+    """One of WRITES, exactly."""
+    assert isinstance(sae, TopK)
+    W_enc, b_enc, W_dec, b_pre = (tensor.detach().float().cpu() for tensor in sae.weights)
+    found = {"encoder.weight": W_enc, "encoder.bias": b_enc, "decoder.weight": W_dec.T, "b_dec": b_pre}
+    contiguous = {name: tensor.contiguous() for name, tensor in found.items()}
+    save_file(contiguous, folder / "model.safetensors", metadata={"format": "pt"})
+    config = {"architectures": ["TopKSAE"], "model_type": "topk_sae", "d_in": sae.d_model, "num_latents": sae.latents}
+    write_json(folder / "config.json", {**config, "k": sae.k, "dtype": "float32"})

@@ -1,0 +1,99 @@
+"""What other libraries' files hold, and an SAE made of it. Nothing is ever unpickled."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from bisae.errors import ConfigError
+from bisae.sae import SparseAutoencoder, Weights
+
+
+@dataclass(frozen=True, eq=False)
+class Foreign:
+    """An SAE of another library; `hook`, where it reads, as its files name it; None where they do not."""
+
+    sae: SparseAutoencoder
+    hook: str | None
+
+
+def refused(found: object, reason: str) -> ConfigError:
+    return ConfigError("source", found, reason)
+
+
+def settings(path: Path) -> dict[str, Any]:
+    """A JSON object."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise refused(path, f"cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise refused(path, "is no JSON object")
+    return found
+
+
+def tensors(path: Path) -> dict[str, Tensor]:
+    """A safetensors file, or a torch file of nothing but tensors."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        raise refused(path, f"cannot be read: {error}") from error
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise refused(path, "holds something else than named tensors")
+    return dict(found)
+
+
+def wanted(settings: Mapping[str, Any], key: str, allowed: Mapping[Any, Any], source: Path) -> Any:
+    """What `allowed` says of the value of a key; ConfigError for any other value."""
+    try:
+        return allowed[settings[key]]
+    except (KeyError, TypeError):
+        reason = f"{key} is {settings.get(key)!r}; can be read: {', '.join(map(repr, allowed))}"
+        raise refused(source, reason) from None
+
+
+@torch.no_grad()
+def assembled(kind: type[SparseAutoencoder], weights: Weights, source: Path, **arguments: Any) -> SparseAutoencoder:
+    """An SAE with these weights; ConfigError if they do not fit each other or are not finite."""
+    matrix = weights.W_enc.shape
+    shapes = [tuple(tensor.shape) for tensor in weights]
+    if len(matrix) != 2 or shapes != [tuple(matrix), (matrix[0],), tuple(matrix), (matrix[1],)]:
+        raise refused(source, f"its tensors are {shapes}, not [latent, d_model], [latent], the first again, [d_model]")
+    if not all(tensor.isfinite().all() for tensor in weights):
+        raise refused(source, "some weights are not finite")
+    sae = kind(d_model=matrix[1], latents=matrix[0], **arguments)
+    for parameter, value in zip(sae.weights, weights, strict=True):
+        parameter.copy_(value)
+    return sae
+
+
+def picked(found: Mapping[str, Tensor], names: Mapping[str, str], source: Path) -> Weights:
+    """The tensors of an SAE by their `names` in the file, in float32; one with `.T` lies there the other way round."""
+    try:
+        chosen = {to: found[name.removesuffix(".T")] for to, name in names.items()}
+    except KeyError as error:
+        raise refused(source, f"lacks {error}; holds {', '.join(sorted(found))}") from None
+    return Weights(**{to: (chosen[to].T if names[to].endswith(".T") else chosen[to]).float() for to in chosen})
+
+
+def unit_decoder(weights: Weights) -> Weights:
+    """Directions of norm 1, whose former norms the codes take over."""
+    norm = torch.linalg.vector_norm(weights.W_dec, dim=1).clamp_min(torch.finfo(torch.float32).tiny)
+    W_enc, W_dec = weights.W_enc * norm[:, None], weights.W_dec / norm[:, None]
+    return weights._replace(W_enc=W_enc, b_enc=weights.b_enc * norm, W_dec=W_dec)
+
+
+def whole_k(k: object, source: Path) -> int:
+    """The number of latents kept."""
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ConfigError("k", k, f"{source} does not say how many latents a token keeps; give k=...")
+    return k

@@ -1,0 +1,29 @@
+"""SAEs on LM activations as they are, which is what most other libraries train."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from bisae.sae.relu_l1 import ReLUL1
+from bisae.sae.sparse_autoencoder import SparseAutoencoder
+from bisae.sae.topk import TopK
+
+
+class RawInputs(SparseAutoencoder):
+    """An SAE whose "inputs of norm 1" are the LM's activations themselves: `norm` is 1 for every token."""
+
+    def normalize(
+        self, activation: Float[Tensor, "token d_model"]
+    ) -> tuple[Float[Tensor, "token d_model"], Float[Tensor, " token"]]:
+        activation = activation.to(self.W_enc.dtype)
+        return activation, activation.new_ones(len(activation))
+
+
+class RawTopK(RawInputs, TopK):
+    architecture = "raw_topk"
+
+
+class RawReLU(RawInputs, ReLUL1):
+    architecture = "raw_relu_l1"
+
+
+RAW: dict[type[SparseAutoencoder], type[SparseAutoencoder]] = {TopK: RawTopK, ReLUL1: RawReLU}

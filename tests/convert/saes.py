@@ -1,0 +1,40 @@
+"""Random SAEs, and how far two results are apart."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bisae.cells import FoundCell
+from bisae.sae import ReLUL1, SparseAutoencoder, TopK
+from bisae.sae.raw import RawReLU, RawTopK
+from tests.convert.peer import randomise
+
+ARGUMENTS: dict[type[SparseAutoencoder], dict[str, Any]] = {
+    TopK: {"k": 4},
+    RawTopK: {"k": 4},
+    ReLUL1: {"l1": 0.0, "encoder_bias": True},
+    RawReLU: {"l1": 0.0, "encoder_bias": True},
+}
+CELL = FoundCell(Path(), "embedded", 512, 2, "topk", "0" * 12, {"activations": {"context": 128}}, {}, {"val/fvu": 0.1})
+
+
+def random_sae(kind: type[SparseAutoencoder], d_model: int = 8, latents: int = 24) -> SparseAutoencoder:
+    """No bias zero, and unit norms in the decoder, as training leaves them."""
+    sae = kind(d_model=d_model, latents=latents, **ARGUMENTS[kind])
+    randomise(sae)
+    sae.normalize_decoder()
+    return sae
+
+
+@torch.no_grad()
+def results(sae: SparseAutoencoder, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes and reconstructions of activations."""
+    return sae.encode(x).dense(), sae.reconstruct(x).activation
+
+
+def apart(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference, of the largest value."""
+    assert theirs.abs().max() > 0 and ours.shape == theirs.shape
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()

@@ -1,0 +1,213 @@
+"""What the libraries saved is read as they mean it, and what is written is read back. The fixtures are by peer.py."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bisae.convert.folded import folded
+from bisae.convert.formats import FORMATS, chosen_format, must_fold
+from bisae.convert.hook import layer_of, transformer_lens
+from bisae.errors import ConfigError
+from bisae.sae import ReLUL1, SparseAutoencoder, TopK, load, save
+from bisae.sae.raw import RAW, RawReLU, RawTopK
+from tests.convert.peer import D_MODEL, K, activations
+from tests.convert.saes import ARGUMENTS, CELL, apart, random_sae, results
+
+FIXTURES = Path(__file__).parent / "fixtures"
+CASES = [
+    ("saelens", "topk", RawTopK, 1.0),
+    ("saelens", "topk_rescaled", RawTopK, 1.0),
+    ("saelens", "topk_unit", TopK, D_MODEL**0.5),
+    ("saelens", "standard", RawReLU, 1.0),
+    ("saelens", "standard_uncentred", RawReLU, 1.0),
+    ("sparsify", "layers.1", RawTopK, 1.0),
+    ("dictionary_learning", "AutoEncoderTopK", RawTopK, 1.0),
+    ("dictionary_learning", "AutoEncoder", RawReLU, 1.0),
+]
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(1)
+
+
+@pytest.mark.parametrize(("name", "case", "kind", "scale"), CASES)
+def test_what_a_library_saved_gives_its_codes_and_reconstructions(
+    name: str, case: str, kind: type[SparseAutoencoder], scale: float
+) -> None:
+    foreign = FORMATS[name].read(FIXTURES / name / case, None)
+    answers = load_file(FIXTURES / name / case / "answers.safetensors")
+    codes, reconstruction = results(foreign.sae, answers["x"])
+    assert type(foreign.sae) is kind and foreign.hook is not None and layer_of(foreign.hook) == 2
+    assert apart(codes * scale, answers["codes"]) < 1e-6
+    assert apart(reconstruction, answers["reconstruction"]) < 1e-6
+
+
+@pytest.mark.parametrize("kind", ARGUMENTS)
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_written_sae_is_read_back_or_refused(name: str, kind: type[SparseAutoencoder], tmp_path: Path) -> None:
+    sae, form = random_sae(kind), FORMATS[name]
+    if kind not in form.WRITES:
+        if RAW.get(kind) in form.WRITES:
+            assert must_fold(sae, name)
+        else:
+            with pytest.raises(ConfigError, match=f"^to={name}: cannot say what a {kind.architecture} SAE is"):
+                must_fold(sae, name)
+        return
+    assert not must_fold(sae, name)
+    form.write(sae, CELL, tmp_path)
+    foreign = form.read(tmp_path / "layers.1" if name == "sparsify" else tmp_path, None)
+    assert type(foreign.sae) is kind and (foreign.hook is None or layer_of(foreign.hook) == CELL.layer)
+    x = activations()
+    for ours, back in zip(results(sae, x), results(foreign.sae, x), strict=True):
+        assert apart(ours, back) < 1e-6
+    assert torch.equal(foreign.sae.W_enc, sae.W_enc) or name == "dictionary_learning"
+
+
+@pytest.mark.parametrize("kind", [TopK, ReLUL1])
+def test_a_folded_sae_is_exact_for_activations_of_its_norm(kind: type[SparseAutoencoder]) -> None:
+    sae, x = random_sae(kind), torch.nn.functional.normalize(activations()) * 7.5
+    raw = folded(sae, 7.5)
+    codes, reconstruction = results(raw, x)
+    assert apart(codes, results(sae, x)[0] * 7.5) < 1e-6 and apart(reconstruction, results(sae, x)[1]) < 1e-6
+    assert apart(results(raw, 2 * x)[1], results(sae, 2 * x)[1]) > 0.01
+
+
+@pytest.mark.parametrize("kind", RAW.values())
+def test_an_sae_on_raw_inputs_is_stored_like_any_other(kind: type[SparseAutoencoder], tmp_path: Path) -> None:
+    sae, x = random_sae(kind), activations()
+    save(sae, tmp_path)
+    back = load(tmp_path)
+    assert type(back) is kind and torch.equal(results(sae, x)[1], results(back, x)[1])
+
+
+def dense_topk(x: torch.Tensor, sae: SparseAutoencoder) -> torch.Tensor:
+    """llm-jp-sae's forward, written out."""
+    x = x / x.norm(dim=1, keepdim=True)
+    found = ((x - sae.b_pre) @ sae.W_enc.T + sae.b_enc).relu().topk(K)
+    return torch.zeros(len(x), sae.latents).scatter(1, found.indices, found.values) @ sae.W_dec + sae.b_pre
+
+
+@pytest.mark.parametrize("layout", ["2025-09", "first", "first, on the hub"])
+def test_both_layouts_of_llm_jp_sae_are_read(layout: str, tmp_path: Path) -> None:
+    sae = random_sae(TopK)
+    W_enc, b_enc, W_dec, b_pre = (tensor.detach() for tensor in sae.weights)
+    found = {"encoder.weight": W_enc, "encoder.bias": b_enc, "b_dec": b_pre}
+    if layout == "2025-09":
+        save_file({**found, "decoder.weight": W_dec.T.contiguous()}, tmp_path / "model.safetensors")
+    else:
+        found = {name: tensor.bfloat16() for name, tensor in {**found, "W_dec": 3 * W_dec}.items()}
+        with torch.no_grad():
+            for name, tensor in zip(("encoder.weight", "encoder.bias", "W_dec", "b_dec"), sae.weights, strict=True):
+                tensor.copy_(found[name])
+        sae.normalize_decoder()
+        if layout == "first":
+            torch.save(found, tmp_path / "sae.pth")
+        else:
+            save_file(found, tmp_path / "model.safetensors")
+    if layout != "first":
+        (tmp_path / "config.json").write_text(json.dumps({"d_in": D_MODEL, "k": K}))
+    else:
+        with pytest.raises(ConfigError, match="^k=None: .* give k="):
+            FORMATS["llm_jp_sae"].read(tmp_path, None)
+    back = FORMATS["llm_jp_sae"].read(tmp_path, None if layout != "first" else K).sae
+    x = activations()
+    assert apart(back.reconstruct(x).x_hat.detach(), dense_topk(x, sae).detach()) < 1e-6
+    torch.testing.assert_close(back.W_dec.norm(dim=1), torch.ones(24))
+
+
+@pytest.mark.parametrize(
+    ("name", "case", "file", "change", "says"),
+    [
+        ("saelens", "topk", "cfg.json", {"architecture": "gated"}, "architecture is 'gated'"),
+        ("saelens", "topk", "cfg.json", {"normalize_activations": "layer_norm"}, "is 'layer_norm'"),
+        ("saelens", "topk", "cfg.json", {"normalize_activations": "expected_average_only_in"}, "expected_average"),
+        ("saelens", "topk", "cfg.json", {"reshape_activations": "hook_z"}, "'hook_z'"),
+        ("saelens", "topk", "cfg.json", {"k": None}, "^k=None"),
+        ("saelens", "topk", "cfg.json", {"k": 25}, "^sae.k=25"),
+        ("sparsify", "layers.1", "cfg.json", {"transcode": True}, "transcode is True"),
+        ("sparsify", "layers.1", "cfg.json", {"activation": "groupmax"}, "'groupmax'"),
+        ("dictionary_learning", "AutoEncoder", "config.json", {"trainer": {"dict_class": "GatedAutoEncoder"}}, "Gated"),
+        ("dictionary_learning", "AutoEncoder", "config.json", {"trainer": None}, "no `trainer`"),
+        (
+            "dictionary_learning",
+            "AutoEncoder",
+            "config.json",
+            {"trainer": {"dict_class": ["AutoEncoder"]}},
+            "dict_class",
+        ),
+    ],
+)
+def test_what_ours_cannot_be_is_refused_by_what_the_file_says(
+    name: str, case: str, file: str, change: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(FIXTURES / name / case, tmp_path / case)
+    (folder / file).write_text(json.dumps({**json.loads((folder / file).read_text()), **change}))
+    with pytest.raises(ConfigError, match=says):
+        FORMATS[name].read(folder, None)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("made"),)
+
+
+def test_nothing_in_a_file_is_ever_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"encoder.weight": Bomb()}, tmp_path / "sae.pth")
+    with pytest.raises(ConfigError, match=r"sae\.pth: cannot be read"):
+        FORMATS["llm_jp_sae"].read(tmp_path, K)
+    assert not Path("made").exists()
+
+
+@pytest.mark.parametrize(
+    ("tensors", "says"),
+    [
+        ({"b_dec": torch.zeros(9)}, "its tensors are"),
+        ({"encoder.bias": torch.full((24,), torch.nan)}, "not finite"),
+        ({"b_dec": None}, "lacks 'b_dec'"),
+    ],
+)
+def test_tensors_that_make_no_sae_are_refused(
+    tensors: dict[str, torch.Tensor | None], says: str, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(FIXTURES / "sparsify" / "layers.1", tmp_path / "sae")
+    found = {**load_file(folder / "sae.safetensors"), **tensors}
+    save_file({name: tensor for name, tensor in found.items() if tensor is not None}, folder / "sae.safetensors")
+    with pytest.raises(ConfigError, match=says):
+        FORMATS["sparsify"].read(folder, None)
+
+
+def test_an_empty_folder_and_a_format_nobody_knows_are_refused(tmp_path: Path) -> None:
+    for form in FORMATS.values():
+        with pytest.raises(ConfigError, match="^source="):
+            form.read(tmp_path, None)
+    with pytest.raises(ConfigError, match="^from=numpy: choose one of saelens"):
+        chosen_format("from", "numpy")
+
+
+@pytest.mark.parametrize(
+    ("hook", "layer"),
+    [
+        (transformer_lens(0), 0),
+        ("blocks.11.hook_resid_post", 12),
+        ("model.layers.11", 12),
+        ("transformer.h.0", 1),
+        ("gpt_neox.layers.3", 4),
+        ("model.embed_tokens", 0),
+        ("resid_post_layer_8", 9),
+    ],
+)
+def test_a_hook_point_is_a_layer(hook: str, layer: int) -> None:
+    assert layer_of(hook) == layer
+
+
+@pytest.mark.parametrize("hook", ["layers.11.mlp", "blocks.3.hook_mlp_out", "attention_out_layer_2"])
+def test_what_is_no_residual_stream_is_no_layer(hook: str) -> None:
+    with pytest.raises(ConfigError, match=f"^source={hook}: is no residual stream"):
+        layer_of(hook)

@@ -7,32 +7,39 @@ example, every job analyses its share.
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
-import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from bisae.analysis.checkpoint import AnalysedText
-from bisae.analysis.lineage import Lineage, ladders
-from bisae.analysis.rules import Alignment, Contextual, Monosemanticity, Rules
-from bisae.analysis.table import cells_table
-from bisae.analysis.work import Work, chosen_cells
 from bisae.errors import AnalysisFailed, ConfigError
-from bisae.instances import build
 from bisae.launch import one_process_per_job, run_first
-from bisae.lock import sole_writer
-from bisae.noise import hush
-from bisae.terminal import leaves
 from bisae.values import check_texts, check_values, writable
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def analyze(cfg: DictConfig) -> pd.DataFrame:
+
+def analyze(cfg: DictConfig) -> "pd.DataFrame":
     """Analyse what is missing; returns the table of all analysed cells. AnalysisFailed at the end if cells failed."""
+    # Here, since they are slow to import: --help and refused values answer at once.
+    from bisae.analysis.checkpoint import AnalysedText
+    from bisae.analysis.lineage import Lineage, ladders
+    from bisae.analysis.rules import Alignment, Contextual, Monosemanticity, Rules
+    from bisae.analysis.table import cells_table
+    from bisae.analysis.work import Work, chosen_cells
+    from bisae.instances import build
+    from bisae.lock import sole_writer
+    from bisae.noise import hush
+    from bisae.terminal import leaves
+
     for key in sorted(OmegaConf.missing_keys(cfg)):
         raise ConfigError(key, "???", "give a value")
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
     check_values(settings)
+    if not settings.get("space"):
+        remedy = "choose shipped (for the shipped tokenizer), use, lm or sentence_transformers"
+        raise ConfigError("space", None, f"where do tokens of one meaning lie together? {remedy}")
     hush()
     cache = Path(settings["cache"])
     writable({"cache": cache, "output": Path(settings["output"] or cache)})

@@ -6,35 +6,41 @@ same table.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
-import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from bisae.analysis.work import chosen_cells
-from bisae.atomic import atomic_file
 from bisae.errors import ConfigError
-from bisae.instances import build
-from bisae.intervention.donor import DonorCells
-from bisae.intervention.generations import generations
-from bisae.intervention.measures import ContinuedPrompts, Measure, PerplexityText, TranslatedTasks
-from bisae.intervention.rows import Row, measured_rows
-from bisae.intervention.settings import Operation, planned
-from bisae.intervention.table import InterventionTable
-from bisae.intervention.work import Work, torch_device, torch_dtype
 from bisae.launch import one_process_per_job
-from bisae.lock import sole_writer
-from bisae.noise import hush
-from bisae.report.interventions import write_interventions
-from bisae.terminal import leaves
-from bisae.translation.scores import Scorer
-from bisae.translation.token_ids import task_ids
 from bisae.values import check_texts, check_values, listed, numbers, writable
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def intervene(cfg: DictConfig) -> pd.DataFrame:
+
+def intervene(cfg: DictConfig) -> "pd.DataFrame":
     """Measure what is missing; returns the table of all interventions in `output`."""
+    # Here, since they are slow to import: --help and refused values answer at once.
+    import pandas as pd
+
+    from bisae.analysis.work import chosen_cells
+    from bisae.atomic import atomic_file
+    from bisae.instances import build
+    from bisae.intervention.donor import DonorCells
+    from bisae.intervention.generations import generations
+    from bisae.intervention.measures import ContinuedPrompts, Measure, PerplexityText, TranslatedTasks
+    from bisae.intervention.rows import Row, measured_rows
+    from bisae.intervention.settings import Operation, planned
+    from bisae.intervention.table import InterventionTable
+    from bisae.intervention.work import Work, torch_device, torch_dtype
+    from bisae.lock import sole_writer
+    from bisae.noise import hush
+    from bisae.report.interventions import write_interventions
+    from bisae.terminal import leaves
+    from bisae.translation.scores import Scorer
+    from bisae.translation.token_ids import task_ids
+
     for key in sorted(OmegaConf.missing_keys(cfg)):
         raise ConfigError(key, "???", "give a value")
     settings: Any = OmegaConf.to_container(cfg, resolve=True)

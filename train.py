@@ -5,29 +5,33 @@ killed job goes on from its last save when the same command is run again.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from bisae.activations.order import ReadingOrder
-from bisae.activations.rows import Asked
-from bisae.activations.streams import open_streams
-from bisae.cell import Cell
 from bisae.errors import ConfigError, RankLost, TrainingFailed
-from bisae.instances import build
-from bisae.job import Job, plan_members
 from bisae.launch import one_process_per_job
-from bisae.lm.lm_pass import LMPass
-from bisae.member import layers_of
-from bisae.noise import hush
-from bisae.ranks import Part, follow, rank
-from bisae.terminal import show_cells
 from bisae.values import check_texts, check_values
 
+if TYPE_CHECKING:
+    from bisae.cell import Cell
 
-def train(cfg: DictConfig) -> list[Cell]:
+
+def train(cfg: DictConfig) -> "list[Cell]":
     """Train what is missing of the job; returns all its cells. TrainingFailed at the end if members failed."""
+    # Here, since they are slow to import: --help and refused values answer at once.
+    from bisae.activations.order import ReadingOrder
+    from bisae.activations.rows import Asked
+    from bisae.activations.streams import open_streams
+    from bisae.instances import build
+    from bisae.job import Job, plan_members
+    from bisae.lm.lm_pass import LMPass
+    from bisae.member import layers_of
+    from bisae.noise import hush
+    from bisae.ranks import Part, follow, rank
+    from bisae.terminal import show_cells
+
     for key in sorted(OmegaConf.missing_keys(cfg)):  # a set: else another key first in every process
         raise ConfigError(key, "???", "give a value")
     settings: Any = OmegaConf.to_container(cfg, resolve=True)

@@ -27,9 +27,9 @@ from omegaconf import OmegaConf
 
 from bisae.errors import AnalysisFailed, ConfigError, TrainingFailed
 from bisae.ranks import RANKS, rank, under_torchrun
-from bisae.terminal import JOB, cells_of_jobs, show_cells
 from bisae.values import writable
 
+JOB = "BISAE_SWEEP_JOB"  # environment of a sweep's job: the folder where it leaves what is shown at the sweep's end
 LAYERS = "BISAE_SWEEP_LAYERS"  # environment: what each job's `activations.layers` is, unless the user gave some
 # What Lightning would take for the job's own: the ranks of whatever the sweep runs in.
 OUTER = {*RANKS, "SLURM_NTASKS"}
@@ -142,6 +142,8 @@ class Sweep(Callback):
 
     def on_multirun_end(self, config: Any, **_: Any) -> None:
         """Show the cells of all jobs; SystemExit that names the failed jobs, if any."""
+        from bisae.terminal import cells_of_jobs, show_cells
+
         jobs = sorted(Path(config.hydra.sweep.dir).glob("*/overrides"), key=lambda file: file.stat().st_mtime_ns)
         typed = {file.parent: file.read_text(encoding="utf-8").splitlines() for file in jobs}
         if cells := cells_of_jobs(typed):

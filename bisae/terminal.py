@@ -13,11 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from bisae.cell import Cell
+from bisae.launch import JOB
 
 METRICS = {"val/fvu": "FVU", "val/fvu_raw": "FVU raw", "val/l0": "L0", "val/cosine": "cosine", "val/dead": "dead"}
 # Of a cell's identity: what the first columns say, and fingerprints.
 UNSHOWN = ("layer", "sae._target_", "validation", *(f"activations.{key}" for key in ("weights", "tokenizer", "corpus")))
-JOB = "BISAE_SWEEP_JOB"  # environment of a sweep's job: the folder where it leaves what is shown at the sweep's end
 
 
 @contextmanager

@@ -5,8 +5,9 @@ import pytest
 from rich.console import Console
 
 from bisae.cell import Cell
+from bisae.launch import JOB
 from bisae.sae import TopK
-from bisae.terminal import JOB, METRICS, cells_of_jobs, show_cells, tokens_bar
+from bisae.terminal import METRICS, cells_of_jobs, show_cells, tokens_bar
 
 
 def test_the_table_names_where_cells_are_how_they_differ_and_what_they_score(tmp_path: Path) -> None:

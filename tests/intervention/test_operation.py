@@ -98,7 +98,8 @@ def test_shuffled_codes_are_another_sentences_at_the_tokens_own_norm() -> None:
 def test_other_rows_are_those_of_the_next_sequence_in_the_same_column(
     kept: list[list[int]], expected: list[int]
 ) -> None:
-    assert other_rows(torch.tensor(kept).bool()).tolist() == expected
+    found = other_rows(torch.tensor(kept).bool())
+    assert found is not None and found.tolist() == expected
 
 
 def test_a_sentence_that_is_left_alone_gets_nothing_of_another() -> None:

@@ -20,31 +20,41 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bisae.sae.codes import Codes
-from bisae.sae.encoder import pre_activations
-from bisae.sae.products import products_of
+from bisae.sae.encoder import encode
+from bisae.sae.products import RowSums, products_of
 from bisae.sae.selection import positive, top_k
 from bisae.sae.weights import Weights
 
+Encode = Callable[[Tensor, Weights], Codes]  # of centred inputs
+Take = Callable[[Tensor, RowSums, bool], None]  # of a matrix, its gradient, and whether its rows have norm 1
+
 
 class Objective(NamedTuple):
-    """A loss and all it was made from; nothing here is attached to a graph."""
+    """A loss, all it was made from, and its gradients; nothing here is attached to a graph."""
 
     loss: Float[Tensor, ""]
     codes: Codes
     x_hat: Float[Tensor, "token d_model"]
-    gradients: Weights  # of the loss
+    of_W_enc: RowSums
+    of_b_enc: Float[Tensor, " latent"]
+    of_W_dec: RowSums
+    of_b_pre: Float[Tensor, " d_model"]
+
+    @property
+    def gradients(self) -> Weights:
+        return Weights(self.of_W_enc.whole(), self.of_b_enc, self.of_W_dec.whole(), self.of_b_pre)
 
 
 @torch.no_grad()
 def sparse_objective(
-    x: Float[Tensor, "token d_model"], weights: Weights, select: Callable[[Tensor], Codes], l1: float = 0.0
+    x: Float[Tensor, "token d_model"], weights: Weights, encoder: Encode, l1: float = 0.0
 ) -> Objective:
-    """The objective of any SAE whose `select` keeps some pre-activations as they are and drops the others.
+    """The objective of any SAE whose `encoder` keeps some pre-activations as they are and drops the others.
 
     Under autocast only the encoder's product has the lower precision.
     """
     centred = x - weights.b_pre
-    codes = select(pre_activations(centred, weights.W_enc, weights.b_enc))
+    codes = encoder(centred, weights)
     tokens = len(x)
     with torch.autocast(x.device.type, enabled=False):
         products = products_of(codes)
@@ -57,42 +67,53 @@ def sparse_objective(
         of_z = products.dots(of_x_hat, weights.W_dec) + l1 / tokens
         of_z = of_z.masked_fill(codes.values <= 0, 0)  # fillers of TopK: ReLU is flat there
         of_b_enc = products.totals(of_z)
-        gradients = Weights(
-            W_enc=products.sums(centred, of_z),
-            b_enc=of_b_enc,
-            W_dec=products.sums(of_x_hat, codes.values),
+        return Objective(
+            loss,
+            codes,
+            x_hat,
+            of_W_enc=RowSums(products, centred, of_z),
+            of_b_enc=of_b_enc,
+            of_W_dec=RowSums(products, of_x_hat, codes.values),
             # b_pre is added to x_hat and subtracted from x; summing over tokens before W_enc spares a dense product.
-            b_pre=of_x_hat.sum(0) - of_b_enc @ weights.W_enc,
+            of_b_pre=of_x_hat.sum(0) - of_b_enc @ weights.W_enc,
         )
-    return Objective(loss, codes, x_hat, gradients)
 
 
 def topk_objective(x: Float[Tensor, "token d_model"], weights: Weights, k: int) -> Objective:
     """TopK SAE, no sparsity penalty."""
-    return sparse_objective(x, weights, partial(top_k, k=k))
+    return sparse_objective(x, weights, partial(encode, select=partial(top_k, k=k)))
 
 
 def relu_l1_objective(x: Float[Tensor, "token d_model"], weights: Weights, l1: float) -> Objective:
     """ReLU SAE with `l1` times the mean L1 norm of the codes."""
-    return sparse_objective(x, weights, positive, l1)
+    return sparse_objective(x, weights, partial(encode, select=positive), l1)
 
 
-class _KnownGradients(torch.autograd.Function):
+class _Loss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, objective: Objective, *parameters: Tensor) -> Tensor:
-        ctx.save_for_backward(*objective.gradients)
+    def forward(ctx: Any, objective: Objective, take: Take | None, *parameters: Tensor) -> Tensor:
+        ctx.objective, ctx.take, ctx.parameters = objective, take, Weights(*parameters)
         return objective.loss.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *of_loss: Tensor) -> tuple[Tensor | None, ...]:
-        wanted = zip(ctx.saved_tensors, ctx.needs_input_grad[1:], strict=True)
-        return None, *(of_loss[0] * gradient if needed else None for gradient, needed in wanted)
+        found, (scale,) = ctx.objective, of_loss
+        W_enc, W_dec = found.of_W_enc.times(scale), found.of_W_dec.times(scale)
+        if ctx.take:
+            ctx.take(ctx.parameters.W_enc, W_enc, False)
+            ctx.take(ctx.parameters.W_dec, W_dec, True)
+            gradients = None, scale * found.of_b_enc, None, scale * found.of_b_pre
+        else:
+            gradients = W_enc.whole(), scale * found.of_b_enc, W_dec.whole(), scale * found.of_b_pre
+        wanted = zip(gradients, ctx.needs_input_grad[2:], strict=True)
+        return None, None, *(gradient if needed else None for gradient, needed in wanted)
 
 
-def differentiable_loss(objective: Objective, parameters: Weights) -> Float[Tensor, ""]:
+def differentiable_loss(objective: Objective, parameters: Weights, take: Take | None = None) -> Float[Tensor, ""]:
     """`objective.loss`, attached to `parameters`, so that `.backward()`, clipping, DDP and any optimizer work.
 
+    With `take` backward gives the matrices' gradients to it, not yet summed, in place of their `.grad`.
     x gets no gradient, even if it asks for one: an SAE is trained on activations, not through them.
     """
-    return _KnownGradients.apply(objective, *parameters)
+    return _Loss.apply(objective, take, *parameters)

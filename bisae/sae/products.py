@@ -8,8 +8,13 @@ With z the code as a (mostly zero) matrix "token latent", and any `weights` in p
 | `dots`   | rows @ directions.T, where z is | gradient of the activations |
 | `sums`   | z.T @ rows                      | gradients of the weights    |
 
-All are deterministic: every output row is one sum in a fixed order, without atomic additions.
+All are deterministic: every output row is one sum in a fixed order, without atomic additions. `sums` can be had for a
+block of latents at a time, with the same bits.
 """
+
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +26,7 @@ from bisae.sae.codes import Codes
 # A product by entries is bound by memory, a dense one by arithmetic; on a CPU they cost the same when about
 # a tenth of the latents is kept. TopK is far below, ReLU far above it at the start of training (half are positive).
 DENSE_FROM = 0.1
+BLOCK = 2**19  # elements: rows of 2 MiB, and what belongs to them, stay in a CPU's cache
 
 
 def weighted_sums(
@@ -37,17 +43,40 @@ def weighted_sums(
     return F.embedding_bag(indices, rows, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True)
 
 
+def dots(
+    rows: Float[Tensor, "token d_model"], directions: Float[Tensor, "latent d_model"], codes: Codes
+) -> Float[Tensor, " entry"]:
+    """The product of each entry's row and direction; no tensor of shape "entry d_model" is made."""
+    if rows.device.type != "cpu":
+        return chunked_dots(rows, directions, codes, 2**26)
+    with warnings.catch_warnings():  # CSR tensors are "in beta state"
+        warnings.simplefilter("ignore")
+        where = torch.sparse_csr_tensor(
+            codes.offsets, codes.indices, codes.values, (codes.tokens, codes.latents), check_invariants=False
+        )
+    return torch.sparse.sampled_addmm(where, rows, directions.T, beta=0.0).values()
+
+
+def chunked_dots(
+    rows: Float[Tensor, "token d_model"], directions: Float[Tensor, "latent d_model"], codes: Codes, most: int
+) -> Float[Tensor, " entry"]:
+    """`dots` by gathering at most `most` numbers at a time, for devices without a kernel for it."""
+    chunk = max(1, most // rows.shape[1])
+    pairs = zip(codes.token_of_entry().split(chunk), codes.indices.split(chunk), strict=True)
+    return torch.cat([(rows.index_select(0, t) * directions.index_select(0, i)).sum(1) for t, i in pairs])
+
+
 class SparseProducts:
     """The products entry by entry."""
 
     def __init__(self, codes: Codes) -> None:
         self.codes = codes
-        self.token = codes.token_of_entry()
         # The transpose of the code, made once for all weight gradients: entries ordered by latent, then by token.
-        by_latent, self.order = torch.sort(codes.indices, stable=True)
-        latents = torch.arange(codes.latents + 1, dtype=by_latent.dtype, device=by_latent.device)
-        self.latent_offsets = torch.searchsorted(by_latent, latents)
-        self.token_by_latent = self.token[self.order]
+        # As int32 it sorts faster and halves what the sums read.
+        by_latent, self.order = torch.sort(codes.indices.int(), stable=True)
+        latents = torch.arange(codes.latents + 1, dtype=torch.int32, device=by_latent.device)
+        self.latent_offsets = torch.searchsorted(by_latent, latents, out_int32=True)
+        self.token_by_latent = codes.token_of_entry().int()[self.order]
 
     def decode(self, directions: Float[Tensor, "latent d_model"]) -> Float[Tensor, "token d_model"]:
         return weighted_sums(directions, self.codes.indices, self.codes.offsets, self.codes.values)
@@ -55,16 +84,24 @@ class SparseProducts:
     def dots(
         self, rows: Float[Tensor, "token d_model"], directions: Float[Tensor, "latent d_model"]
     ) -> Float[Tensor, " entry"]:
-        # Chunks bound the gathered "entry d_model": 2 MiB stays in a CPU's cache, a GPU wants few launches.
-        chunk = max(1, (2**19 if rows.device.type == "cpu" else 2**26) // rows.shape[1])
-        pairs = zip(self.token.split(chunk), self.codes.indices.split(chunk), strict=True)
-        # Multiply and sum over whole rows is three times as fast as vecdot or bmm on a CPU.
-        return torch.cat([(rows.index_select(0, t) * directions.index_select(0, i)).sum(1) for t, i in pairs])
+        return dots(rows, directions, self.codes)
 
     def sums(
         self, rows: Float[Tensor, "token d_model"], weights: Float[Tensor, " entry"]
     ) -> Float[Tensor, "latent d_model"]:
         return weighted_sums(rows, self.token_by_latent, self.latent_offsets, weights[self.order])
+
+    def blocks(
+        self, rows: Float[Tensor, "token d_model"], weights: Float[Tensor, " entry"]
+    ) -> Iterator[tuple[slice, Float[Tensor, "part d_model"]]]:
+        """`sums`, some latents at a time."""
+        size = max(1, BLOCK // rows.shape[1]) if rows.device.type == "cpu" else self.codes.latents
+        weights, offsets = weights[self.order], self.latent_offsets
+        for first in range(0, self.codes.latents, size):
+            block = slice(first, min(first + size, self.codes.latents))
+            start, stop = int(offsets[block.start]), int(offsets[block.stop])
+            entries = self.token_by_latent[start:stop]
+            yield block, weighted_sums(rows, entries, offsets[first : block.stop + 1] - start, weights[start:stop])
 
     def totals(self, weights: Float[Tensor, " entry"]) -> Float[Tensor, " latent"]:
         """`sums` with a 1 in place of each row."""
@@ -96,6 +133,12 @@ class DenseProducts:
     ) -> Float[Tensor, "latent d_model"]:
         return self._dense(weights).T @ rows
 
+    def blocks(
+        self, rows: Float[Tensor, "token d_model"], weights: Float[Tensor, " entry"]
+    ) -> Iterator[tuple[slice, Float[Tensor, "part d_model"]]]:
+        """`sums`, all at once."""
+        yield slice(0, self.codes.latents), self.sums(rows, weights)
+
     def totals(self, weights: Float[Tensor, " entry"]) -> Float[Tensor, " latent"]:
         return self._dense(weights).sum(0)
 
@@ -104,3 +147,21 @@ def products_of(codes: Codes) -> SparseProducts | DenseProducts:
     """The quicker of the two for these codes."""
     crowded = len(codes.values) >= DENSE_FROM * codes.tokens * codes.latents
     return DenseProducts(codes) if crowded else SparseProducts(codes)
+
+
+class RowSums(NamedTuple):
+    """The gradient of a matrix, "latent d_model", not yet taken: a weighted sum of rows for each latent."""
+
+    products: SparseProducts | DenseProducts
+    rows: Float[Tensor, "token d_model"]
+    weights: Float[Tensor, " entry"]
+
+    def times(self, scale: Tensor) -> "RowSums":
+        return self._replace(weights=self.weights * scale)
+
+    def whole(self) -> Float[Tensor, "latent d_model"]:
+        return self.products.sums(self.rows, self.weights)
+
+    def blocks(self) -> Iterator[tuple[slice, Float[Tensor, "part d_model"]]]:
+        """The same row by row, some rows at a time."""
+        return self.products.blocks(self.rows, self.weights)

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from bisae.errors import ConfigError
 from bisae.sae.aux_k import COEFFICIENT, Average, alone, aux_k_loss
 from bisae.sae.codes import Codes
-from bisae.sae.encoder import pre_activations
+from bisae.sae.encoder import encode, pre_activations
 from bisae.sae.geometric_median import geometric_median
-from bisae.sae.objective import Objective, differentiable_loss
+from bisae.sae.objective import Objective, Take, differentiable_loss
 from bisae.sae.products import weighted_sums
-from bisae.sae.weights import Weights
+from bisae.sae.weights import Weights, normalize_rows
 
 
 class Reconstruction(NamedTuple):
@@ -109,7 +109,9 @@ class SparseAutoencoder(nn.Module, ABC):
 
     def encode_unit(self, x: Float[Tensor, "token d_model"]) -> Codes:
         """Codes of unit-norm inputs. Makes all pre-activations at once: callers choose the batch size."""
-        return self.select(self.pre_activations(x))
+        if torch.is_grad_enabled():
+            return self.select(self.pre_activations(x))
+        return encode(x - self.b_pre, self.weights, self.select)
 
     def encode(self, activation: Float[Tensor, "token d_model"]) -> Codes:
         """Codes of LM activations."""
@@ -130,14 +132,15 @@ class SparseAutoencoder(nn.Module, ABC):
         x: Float[Tensor, "token d_model"],
         dead: Bool[Tensor, " latent"] | None = None,
         average: Average = alone,
+        take: Take | None = None,
     ) -> TrainingLoss:
         """The training loss of unit-norm inputs; with `aux_k` and the `dead` latents also the auxiliary loss.
 
         Under DDP x is a rank's part of the batch and `average` the mean over ranks: the mean of the ranks' losses,
-        and of their gradients, is that of the batch.
+        and of their gradients, is that of the batch. `take` gets the matrices' gradients, but the auxiliary loss's.
         """
         objective = self._objective(x)
-        loss = differentiable_loss(objective, self.weights)
+        loss = differentiable_loss(objective, self.weights, take)
         if self.aux_k and dead is not None:
             arguments = objective.x_hat, self.weights, dead, self.aux_k, self.aux_coefficient, average
             loss = loss + aux_k_loss(x, *arguments)
@@ -148,8 +151,6 @@ class SparseAutoencoder(nn.Module, ABC):
         """Before the first step: b_pre becomes the geometric median of the first unit-norm batch."""
         self.b_pre.copy_(geometric_median(x))
 
-    @torch.no_grad()
     def normalize_decoder(self) -> None:
         """After each optimizer step: every latent's direction is divided by its norm + machine epsilon."""
-        norm = torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True)
-        self.W_dec.div_(norm + torch.finfo(norm.dtype).eps)
+        normalize_rows(self.W_dec)

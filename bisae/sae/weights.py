@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,3 +18,10 @@ class Weights(NamedTuple):
     b_enc: Float[Tensor, " latent"]
     W_dec: Float[Tensor, "latent d_model"]
     b_pre: Float[Tensor, " d_model"]
+
+
+@torch.no_grad()
+def normalize_rows(directions: Float[Tensor, "latent d_model"]) -> None:
+    """Divide every row by its L2 norm + machine epsilon, in place."""
+    norm = torch.linalg.vector_norm(directions, dim=1, keepdim=True)
+    directions.div_(norm + torch.finfo(norm.dtype).eps)

@@ -11,10 +11,14 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, distributed, nn
 
 from bisae.activations.feed import Batch
-from bisae.errors import TrainingFailed
+from bisae.errors import ConfigError, TrainingFailed
 from bisae.member import Member
 from bisae.metrics.reconstruction import ReconstructionMetrics
 from bisae.sae import SparseAutoencoder
+from bisae.sae.blocked import BlockedAdam
+from bisae.sae.candidate_topk import CandidateTopK
+from bisae.sae.candidates import Candidates
+from bisae.sae.objective import Take
 from bisae.training.dead import FiringClock
 
 Log = Callable[[Member, Mapping[str, float], int], None]
@@ -57,6 +61,7 @@ class SAETraining(LightningModule):
         self.tokens_per_step, self.log_every, self.log_cell = tokens_per_step, log_every, log
         self.failed: dict[int, str] = {}
         self.validated: dict[int, dict[str, float]] = {}
+        self.take: Take | None = None  # of an optimizer that forms gradients itself
         self.rates: list[float] = []  # tokens/s of this process, a value a `log`
         self._logged = 0, time.monotonic()
 
@@ -66,6 +71,10 @@ class SAETraining(LightningModule):
             for member, sae in zip(self.members, self.saes, strict=True)
         ]
         optimizer = self.optimizer(groups)
+        if isinstance(optimizer, BlockedAdam):
+            if self.trainer.world_size > 1:
+                raise ConfigError("optimizer", "blocked", "works on one device: choose optimizer=adam")
+            self.take = optimizer.take
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / self.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -78,6 +87,8 @@ class SAETraining(LightningModule):
             for member, sae in zip(self.members, self.saes, strict=True):
                 x = sae.normalize(batch.activations[member.layer])[0]
                 sae.initialize_b_pre(self._global_batch(x))
+                if isinstance(sae, CandidateTopK):
+                    sae.choose_encoder(x, self._average)
 
     def _healthy(self, batch: Batch) -> Iterator[tuple[int, SparseAutoencoder, Tensor, Tensor]]:
         """(index, SAE, x, norm) of each member still training; the input is normalised once a layer."""
@@ -92,7 +103,7 @@ class SAETraining(LightningModule):
         losses, fired = {}, {}
         for index, sae, x, norm in self._healthy(batch):
             dead = self.clocks[index].dead if sae.aux_k else None
-            losses[index], codes, x_hat = sae.objective(x, dead, self._average)
+            losses[index], codes, x_hat = sae.objective(x, dead, self._average, self.take)
             fired[index] = self.clocks[index].fired(codes, batch.language)
             self.measures[index].update(x, norm, x_hat, codes, batch.language)
         if not losses:
@@ -166,7 +177,7 @@ class SAETraining(LightningModule):
     def optimizer_step(self, *arguments: Any, **keywords: Any) -> None:
         super().optimizer_step(*arguments, **keywords)
         for index, sae in enumerate(self.saes):
-            if index not in self.failed:
+            if index not in self.failed and not self.take:
                 sae.normalize_decoder()
 
     def on_train_epoch_start(self) -> None:
@@ -182,6 +193,8 @@ class SAETraining(LightningModule):
         for index, member in enumerate(self.members):
             if index not in self.failed:
                 values = self.measures[index].compute() | self.clocks[index].shares()
+                if isinstance(sae := self.saes[index], CandidateTopK):
+                    values["float32_tokens"] = sae.encoder.share()
                 self.measures[index].reset()
                 named = {f"train/{name}": value for name, value in values.items()} | {"train/tokens_per_s": rate}
                 self.log_cell(member, named, done * self.tokens_per_step)
@@ -211,9 +224,15 @@ class SAETraining(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["failed"] = self.failed
+        checkpoint["candidates"] = {index: encoder.per_token for index, encoder in self._candidates()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.failed = checkpoint["failed"]
+        for index, encoder in self._candidates():
+            encoder.per_token = checkpoint["candidates"][index]
+
+    def _candidates(self) -> Iterator[tuple[int, Candidates]]:
+        return ((index, sae.encoder) for index, sae in enumerate(self.saes) if isinstance(sae, CandidateTopK))
 
 
 class Reports(Callback):

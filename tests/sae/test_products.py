@@ -1,11 +1,12 @@
 from dataclasses import replace
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bisae.sae.codes import Codes
-from bisae.sae.products import DenseProducts, SparseProducts, products_of
+from bisae.sae.products import DenseProducts, SparseProducts, chunked_dots, dots, products_of
 
 
 @given(st.integers(1, 9), st.integers(1, 12), st.integers(1, 5), st.floats(0, 1), st.booleans(), st.integers(0, 2**16))
@@ -30,12 +31,14 @@ def test_both_ways_equal_matrix_products(
         torch.testing.assert_close(products.totals(weights), signed.sum(0))
 
 
-def test_dots_over_many_chunks_equal_one_product() -> None:
+@pytest.mark.parametrize("most", [1, 10, 1000])
+def test_dots_by_chunks_equal_one_product(most: int) -> None:
     g = torch.Generator().manual_seed(0)
-    rows, directions = torch.randn(3, 2**18, generator=g), torch.randn(4, 2**18, generator=g)  # two entries a chunk
-    codes = Codes.positive(torch.rand(3, 4, generator=g) - 0.3)
+    rows, directions = torch.randn(7, 5, generator=g), torch.randn(9, 5, generator=g)
+    codes = Codes.positive(torch.rand(7, 9, generator=g) - 0.3)
     expected = (rows @ directions.T)[codes.token_of_entry(), codes.indices]
-    torch.testing.assert_close(SparseProducts(codes).dots(rows, directions), expected, atol=1e-2, rtol=1e-4)
+    torch.testing.assert_close(chunked_dots(rows, directions, codes, most), expected)
+    torch.testing.assert_close(dots(rows, directions, codes), expected)
 
 
 def test_sparse_codes_take_the_sparse_way_and_crowded_ones_the_dense() -> None:

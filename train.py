@@ -65,8 +65,8 @@ def train(cfg: DictConfig) -> "list[Cell]":
 
             schedule = Schedule(data["epochs"], cfg.optimizer.warmup, cfg.save_every, cfg.log_every, cfg.keep_save)
             optimizer, wandb_runs = build(cfg.optimizer.partial), build(cfg.logger)
-            check_optimizer(optimizer)
             trainer = make_trainer(build(cfg.trainer, _partial_=True), remaining, schedule, order.batch)
+            check_optimizer(optimizer, trainer.world_size)
             source.gpu = held_out.gpu = trainer.strategy.root_device.index or 0
             saes = [build(member.architecture, d_model=checkpoint.d_model) for member in remaining.members]
             part, tokens = Part(rank(), trainer.world_size), data["validation_tokens"]

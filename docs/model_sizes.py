@@ -11,12 +11,12 @@ import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
+
+from bisae.plan.shape import HEADS_AND_FFN, LLM_JP_3, VOCABULARY, llama_config
 
 CONF = Path(__file__).parents[1] / "conf"
 STUDY = OmegaConf.load(CONF / "experiment" / "paper.yaml").size
-VOCABULARY = 99_584
-HEADS_AND_FFN = {"150m": (8, 2048), "440m": (8, 3584), "980m": (8, 5376), "1.8b": (16, 7168), "3.7b": (24, 8192)}
 
 
 class Size(NamedTuple):
@@ -32,14 +32,7 @@ class Size(NamedTuple):
 def model_size(preset: str, heads: int, ffn: int) -> Size:
     """Build the architecture that the preset `conf/model/<preset>.yaml` describes, on the meta device, and count."""
     expected = OmegaConf.load(CONF / "model" / f"{preset}.yaml")
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=expected.d_model,
-        intermediate_size=ffn,
-        num_hidden_layers=expected.layers,
-        num_attention_heads=heads,
-        tie_word_embeddings=False,
-    )
+    config = llama_config(expected.layers, expected.d_model, heads, ffn)
     with torch.device("meta"):
         parameters = LlamaForCausalLM(config).num_parameters()
     d_model, latents = expected.d_model, STUDY.latents
@@ -52,7 +45,7 @@ def main() -> None:
     columns = ("layers", "d_model", "parameters", "non-embedding", "LM GB", "a layer's GB", "SAE parameters", "SAE GB")
     table = Table("model", *columns, box=None, header_style="bold")
     for size, dimensions in HEADS_AND_FFN.items():
-        preset = f"llm_jp_3_{size}"
+        preset = LLM_JP_3 + size
         lm = model_size(preset, *dimensions)
         counts = (f"{count:,}" for count in lm[:4])
         layer = f"{2 * STUDY.tokens * lm.d_model / 1e9:.0f}"

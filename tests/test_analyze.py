@@ -217,3 +217,12 @@ def test_an_analysis_killed_at_any_moment_ends_like_an_undisturbed_one(
         one, other = files(place / part), files(place.with_name("undisturbed") / part)
         assert sorted(one) == sorted(other)
         assert [name for name in one if one[name] != other[name]] == []
+
+
+def test_the_loss_recovered_by_the_reconstruction_is_a_metric_on_request(place: Path, config: Config) -> None:
+    table = analyze(config("recovered=6", "only={step: 512, layer: 3}", "output=null", name="analyze"))
+    for row in table.to_dict("records"):
+        for name in ("ce_loss_score", "kl_div_score", "ce_loss_score_en", "kl_div_score_ja"):
+            assert row[f"{name}_doc_low"] <= row[name] <= row[f"{name}_doc_high"] <= 1 + 1e-6
+        zero, sae, lm = (row[f"ce_loss_{what}"] for what in ("with_ablation", "with_sae", "without_sae"))
+        assert row["ce_loss_score"] == pytest.approx((zero - sae) / (zero - lm))

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, distributed, nn
 
 from bisae.activations.feed import Batch
-from bisae.errors import ConfigError, TrainingFailed
+from bisae.errors import TrainingFailed
 from bisae.member import Member
 from bisae.metrics.reconstruction import ReconstructionMetrics
 from bisae.sae import SparseAutoencoder
@@ -72,8 +72,6 @@ class SAETraining(LightningModule):
         ]
         optimizer = self.optimizer(groups)
         if isinstance(optimizer, BlockedAdam):
-            if self.trainer.world_size > 1:
-                raise ConfigError("optimizer", "blocked", "works on one device: choose optimizer=adam")
             self.take = optimizer.take
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / self.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

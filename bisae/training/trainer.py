@@ -17,6 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from bisae.errors import ConfigError
 from bisae.job import Job
 from bisae.ranks import forget_ranks, rank, torchrun_size
+from bisae.sae.blocked import BlockedAdam
 from bisae.training.module import Reports
 from bisae.training.saves import Saves
 
@@ -94,12 +95,14 @@ def make_trainer(trainer: "partial[Trainer]", job: Job, schedule: Schedule, batc
     return made
 
 
-def check_optimizer(optimizer: Callable[..., torch.optim.Optimizer]) -> None:
-    """ConfigError where the optimizer refuses its settings."""
+def check_optimizer(optimizer: Callable[..., torch.optim.Optimizer], devices: int) -> None:
+    """ConfigError where the optimizer refuses its settings, or so many devices."""
     try:
-        optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1.0}])
+        made = optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1.0}])
     except (ValueError, TypeError) as error:
         raise ConfigError("optimizer.partial", "...", str(error)) from error
+    if devices > 1 and isinstance(made, BlockedAdam):
+        raise ConfigError("optimizer", "blocked", f"is for one device, not {devices}; optimizer=adam is for several")
 
 
 def lost_ranks(trainer: Trainer, error: RuntimeError) -> str | None:

@@ -1,0 +1,1 @@
+"""What a grid takes before it runs, and the commands that run it."""

@@ -1,0 +1,54 @@
+"""What a grid takes before anything runs, and the commands that run it.
+
+    python -m bisae.plan experiment=paper_grid machine=h100
+    python -m bisae.plan experiment=laptop_grid write=grid.sh && bash grid.sh
+
+Nothing is read but configs, and of an LM of your own the config.json; nothing is trained, and no network is asked.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+
+from bisae.atomic import atomic_file
+from bisae.errors import ConfigError
+from bisae.instances import build
+from bisae.noise import hush
+from bisae.plan.choice import Choice
+from bisae.plan.compose import composed_ladders, train_overrides
+from bisae.plan.grid import commands
+from bisae.plan.show import show
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+def plan(cfg: Any) -> list[str]:
+    """Print the plan; returns its commands."""
+    for key in ("layers_at_once", "contexts"):
+        if cfg[key] is not None and (type(cfg[key]) is not int or cfg[key] < 1):
+            raise ConfigError(key, cfg[key], "must be a whole number, at least 1")
+    hush()
+    ladders, device = composed_ladders(), build(cfg.machine)
+    choice = Choice.of(ladders, device, cfg.layers_at_once)
+    typed = HydraConfig.get().overrides.task
+    lines = commands(ladders, choice.members, [*train_overrides(typed), *choice.overrides(typed)])
+    show(choice, cfg.contexts, lines)
+    if cfg.write is not None:
+        with atomic_file(Path(cfg.write)) as temporary:
+            script = ["failed=0", *(f'{line} "$@" || failed=1' for line in lines), "exit $failed"]
+            temporary.write_text("\n".join([*script, ""]), encoding="utf-8")
+    return lines
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="plan")
+def main(cfg: Any) -> None:
+    try:
+        plan(cfg)
+    except ConfigError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""How far a grid is: python -m bisae.status experiment=laptop_grid [html=status.html], with the grid's other overrides.
+
+Done, running, failed with the last error, or missing; and when the rest will be done. Reads only.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+from rich.console import Console
+
+from bisae.atomic import atomic_file
+from bisae.errors import ConfigError
+from bisae.noise import hush
+from bisae.plan.compose import composed_ladders
+from bisae.status.page import html, text
+from bisae.status.progress import Progress, progress_of
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+def status(cfg: Any) -> Progress:
+    """Print it, and write the page if asked for."""
+    hush()
+    progress = progress_of(composed_ladders(), Path(cfg.runs))
+    Console(highlight=False).print(text(progress), markup=False, soft_wrap=True)
+    if cfg.html is not None:
+        with atomic_file(Path(cfg.html)) as temporary:
+            temporary.write_text(html(progress, str(cfg.runs)), encoding="utf-8")
+    return progress
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="status")
+def main(cfg: Any) -> None:
+    try:
+        status(cfg)
+    except ConfigError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

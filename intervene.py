@@ -24,6 +24,7 @@ def intervene(cfg: DictConfig) -> "pd.DataFrame":
     # Here, since they are slow to import: --help and refused values answer at once.
     import pandas as pd
 
+    from bisae.analysis.rules import name_of
     from bisae.analysis.work import chosen_cells
     from bisae.atomic import atomic_file
     from bisae.instances import build
@@ -45,6 +46,9 @@ def intervene(cfg: DictConfig) -> "pd.DataFrame":
         raise ConfigError(key, "???", "give a value")
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
     check_values(settings)
+    for key in ("donor", "control", "perplexity", "continue", "output"):
+        if not settings[key]:
+            raise ConfigError(key, settings[key], "has keys of its own" if key != "output" else "name a folder")
     hush()
     cache, output, drawn = Path(settings["cache"]), Path(settings["output"]), (settings["resamples"], settings["seed"])
     writable({"cache": cache, "output": output})
@@ -57,7 +61,11 @@ def intervene(cfg: DictConfig) -> "pd.DataFrame":
     nodes = settings.get("model"), settings.get("corpus"), cache
     donor = DonorCells.choose(cells, **settings["donor"], layer=settings["layer"], nodes=nodes)
     recipients = [donor.recipient(step) for step in listed(settings["recipient"])]
+    if not recipients:
+        raise ConfigError("recipient", [], "name a step at least")
     corpus, tokenizer, positions = donor.recipe.corpus, donor.tokenizer, donor.checkpoint.positions
+    if mix is not None and not isinstance(mix, dict):
+        raise ConfigError("perplexity.mix", mix, "must be null or a share for each language: {en: 0.5, ja: 0.5}")
     mixed = {"mix": mix and dict(zip(mix, numbers("perplexity.mix", [*mix.values()]), strict=True))}
     text = PerplexityText(corpus, tokenizer, settings["batch"], **{**settings["perplexity"], **mixed})
     text.check(positions)
@@ -66,8 +74,10 @@ def intervene(cfg: DictConfig) -> "pd.DataFrame":
         prompt, chosen = build(translation["prompt"]), build(translation["tasks"]).read()
         tasks = TranslatedTasks([task_ids(task, prompt, tokenizer, positions) for task in chosen], settings["batch"])
         scorer = Scorer({name: build(node) for name, node in translation["metrics"].items()}, *drawn, output)
+        scorer.check([ids.task.target_language for ids in tasks.tasks])
     prompts, longest = settings["continue"].values()
-    continued = ContinuedPrompts(prompts and check_texts("continue.prompts", prompts), longest)
+    continued = ContinuedPrompts(prompts and check_texts("continue.prompts", prompts), longest, settings["batch"])
+    continued.check(tokenizer, positions)
     measures: list[Measure] = [text, *([tasks] if tasks else []), *([continued] if continued.prompts else [])]
 
     layers = donor.features(settings["analyze"], cache, device)
@@ -76,19 +86,26 @@ def intervene(cfg: DictConfig) -> "pd.DataFrame":
     rows = [
         (
             lm,
-            [(one, Row.planned(output, one, lm, donor.checkpoint, layers, settings["dtype"])) for one in interventions],
+            [
+                (
+                    one,
+                    Row.planned(output, one, lm, donor.checkpoint, layers, name_of(text.made_from), settings["dtype"]),
+                )
+                for one in interventions
+            ],
         )
         for lm in recipients
     ]
-    Work(rows, measures, donor.checkpoint, layers, tokenizer, settings["batch"], dtype, device).do()
+    Work(rows, measures, text, donor.checkpoint, layers, tokenizer, settings["batch"], dtype, device).do()
     with sole_writer(output):
         found = measured_rows(output, measures, [row for _, of_lm in rows for _, row in of_lm])
-        table = InterventionTable(text, tasks, scorer, *drawn).of(found)
+        table, samples = InterventionTable(text, tasks, scorer, *drawn).of(found)
         for name, write in (("csv", table.to_csv), ("parquet", table.to_parquet)):
             with atomic_file(output / f"interventions.{name}") as temporary:
                 write(temporary, index=False)
         written = generations(found, tasks, continued)
-        figures = write_interventions(output, table, written, corpus.languages)
+        languages = list(dict.fromkeys([*corpus.languages, *(tasks.languages if tasks else ())]))
+        figures = write_interventions(output, table, samples, written, languages)
         tables = {"interventions": table, **({"generations": pd.DataFrame(written)} if written else {})}
         files = [output / "interventions.parquet"]
         wandb_runs.log_report("intervention", str(output), dict(leaves(settings)), tables, [*figures.values()], files)

@@ -21,14 +21,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from measuring import machine
+from steps import OWN as OWN_STEPS
+from steps import STEPS
+from work import SHAPES, K, Shape, work
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent / "peers")]
-from steps import OWN as OWN_STEPS  # noqa: E402
-from steps import STEPS  # noqa: E402
-from work import SHAPES, K, Shape, work  # noqa: E402
-
-from bisae.sae.objective import topk_objective  # noqa: E402
-from bisae.sae.weights import Weights  # noqa: E402
+from bisae.sae.objective import topk_objective
+from bisae.sae.weights import Weights
 
 OWN = [step.__name__ for step in OWN_STEPS]  # in the environment of bisae
 CONTENDER = Path(__file__).parent / "peers" / "contender.py"
@@ -145,7 +144,7 @@ def main() -> None:
     given = parser.parse_args()
     names = [*given.variants, *(name for name in STEPS if given.peers and (given.peers / name).is_dir())]
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    about = {"machine": _machine(given.device), "cores": os.cpu_count(), **versions}
+    about = {"machine": machine(given.device), "cores": os.cpu_count(), **versions}
     result: dict[str, Any] = {**about, "errors": gates(), "rows": []}
     for shape in given.shapes:
         for row in measure(shape, names, given):
@@ -157,16 +156,6 @@ def main() -> None:
             )
         if given.json:
             given.json.write_text(json.dumps(result, indent=1) + "\n")
-
-
-def _machine(device: str) -> str:
-    if device != "cpu":
-        return torch.cuda.get_device_name(device)
-    about = Path("/proc/cpuinfo")
-    lines = about.read_text().splitlines() if about.exists() else []
-    known = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = {"avx512f", "avx512_bf16", "amx_bf16"} & set(known.get("flags", "").split())
-    return f"{known.get('model name', platform.processor())} ({', '.join(sorted(flags))})"
 
 
 if __name__ == "__main__":

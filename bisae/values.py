@@ -44,6 +44,7 @@ WHOLE = {  # key: least value
     "report.examples.window": 0,
     "report.panels": 1,
     "translation.tasks.shots": 0,
+    "translation.metrics.chrf.word_order": 0,
     "translation.metrics.comet.batch": 1,
     "translation.metrics.comet.gpus": 0,
     "control.random": 0,

@@ -146,7 +146,7 @@ class WandbRuns:
                 import wandb
 
                 pictures = {f"figures/{path.stem}": wandb.Image(str(path)) for path in figures if path.suffix == ".png"}
-                shown = {table: wandb.Table(dataframe=rows) for table, rows in tables.items()}
+                shown = {table: wandb.Table(dataframe=_plain(rows)) for table, rows in tables.items()}
                 self._runs[run].log({**shown, **pictures})
                 artifact = wandb.Artifact(f"report-{run}", type="report")
                 for file in files:
@@ -173,3 +173,8 @@ class WandbRuns:
     def _give_up(self, run: str, error: Exception) -> None:
         self._runs.pop(run, None)
         log.warning("W&B run %s is given up, the work goes on: %s: %s", run, type(error).__name__, error)
+
+
+def _plain(table: Any) -> Any:
+    """W&B takes no missing integers, and None only beside values of one type."""
+    return table.astype({name: float for name in table.select_dtypes("Int64")})

@@ -5,22 +5,23 @@ is used: each has an environment of its own (make.sh).
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from work import K
 
 Step = Callable[[Tensor], Tensor]
-ADAM = {"lr": 1e-4, "eps": 6.25e-10}
+ADAM: dict[str, Any] = {"lr": 1e-4, "eps": 6.25e-10}
 
 
-def _bisae(directions: Tensor, optimizer: type[torch.optim.Adam], **candidates: int) -> Step:
+def _bisae(directions: Tensor, optimizer: type[torch.optim.Adam], k: int = K, **candidates: int) -> Step:
     from bisae.sae import TopK
     from bisae.sae.blocked import BlockedAdam
     from bisae.sae.candidate_topk import CandidateTopK
 
     latents, d_model = directions.shape
-    sae = (CandidateTopK if candidates else TopK)(d_model, latents, K, **candidates).to(directions.device)
+    sae = (CandidateTopK if candidates else TopK)(d_model, latents, k, **candidates).to(directions.device)
     with torch.no_grad():
         sae.W_enc.copy_(directions)
         sae.W_dec.copy_(directions)
@@ -39,9 +40,9 @@ def _bisae(directions: Tensor, optimizer: type[torch.optim.Adam], **candidates: 
     return step
 
 
-def autograd(directions: Tensor) -> Step:
+def autograd(directions: Tensor, k: int = K) -> Step:
     """Ours, with ordinary gradients."""
-    return _bisae(directions, torch.optim.Adam)
+    return _bisae(directions, torch.optim.Adam, k)
 
 
 def blocked(directions: Tensor) -> Step:

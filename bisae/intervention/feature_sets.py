@@ -37,14 +37,11 @@ def feature_set(
     raise ConfigError("kind", kind, f"choose one of {', '.join(known)}, or give a list of features")
 
 
-def random_set(
-    features: pd.DataFrame, like: Bool[np.ndarray, " latent"], seed: int
-) -> tuple[Bool[np.ndarray, " latent"], float]:
-    """As many features of whatever kind, each about as active in all as one of those it stands for; and by what their
-    activations must be multiplied to be as large in sum.
+def random_set(features: pd.DataFrame, like: Bool[np.ndarray, " latent"], seed: int) -> Bool[np.ndarray, " latent"]:
+    """As many features of whatever kind, each about as active in all as one of those it stands for.
 
     Features are put in order of their total activation on the analysed text (columns `mass_<language>`) and cut into
-    blocks of `BLOCK`; of each block as many are drawn as are in `like`. 1 where nothing can be made as large.
+    blocks of `BLOCK`; of each block as many are drawn as are in `like`.
     """
     mass = features.filter(regex="^mass_").sum(axis=1).to_numpy(dtype=float)
     alive = np.flatnonzero((features["class"] != DEAD).to_numpy() | like)
@@ -52,5 +49,4 @@ def random_set(
     rng, chosen = np.random.default_rng(seed), np.zeros(len(features), bool)
     for block in np.array_split(order, max(1, len(order) // BLOCK)):
         chosen[rng.choice(block, np.count_nonzero(like[block]), replace=False)] = True
-    drawn = mass[chosen].sum()
-    return chosen, float(mass[like].sum() / drawn) if drawn else 1.0
+    return chosen

@@ -10,20 +10,20 @@ from bisae.intervention.rows import Row
 def generations(
     rows: Sequence[Row], tasks: TranslatedTasks | None, continued: ContinuedPrompts | None
 ) -> list[dict[str, Any]]:
-    """An entry an answer: the row's axes, then task, source, reference, answer, and `loss` of the reference.
+    """An entry an answer: the row's axes, then task, number of the example, source, reference, answer, and its `loss`.
 
-    Continuations have the task "continuation", no reference and no loss.
+    The loss is the reference's. Continuations have the task "continuation", no reference and no loss.
     """
     found = []
     for row in rows:
         axes = {**row.axes, "hash": row.folder.name}
         for made in tasks.translations(row.read(tasks)) if tasks else ():
             answers = zip(made.task.examples, made.answers, made.nats / made.tokens, strict=True)
-            for example, answer, loss in answers:
-                texts = {"source": example.source, "reference": example.reference, "answer": answer}
+            for number, (example, answer, loss) in enumerate(answers):
+                texts = {"example": number, "source": example.source, "reference": example.reference, "answer": answer}
                 found.append({**axes, "task": made.task.name, **texts, "loss": float(loss)})
         if continued and continued.prompts:
-            for prompt, answer in row.read(continued).itertuples(index=False):
-                texts = {"source": prompt, "reference": "", "answer": answer}
+            for number, (prompt, answer) in enumerate(row.read(continued).itertuples(index=False)):
+                texts = {"example": number, "source": prompt, "reference": "", "answer": answer}
                 found.append({**axes, "task": "continuation", **texts, "loss": None})
     return found

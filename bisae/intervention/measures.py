@@ -71,14 +71,14 @@ class PerplexityText:
             raise ConfigError("perplexity.stride", self.stride, f"must be between 1 and {self.context - 1}")
         self.corpus.checksum(self.split)  # refuses a split that is not there
         for number, language in enumerate(self.corpus.languages):
-            found = sum(document.language == number for document in self._documents)
+            found = sum(document.language == number for document in self.sequences)
             if found < (self.documents or 2):
                 key = "perplexity.split" if self.documents is None else "perplexity.documents"
                 value = self.split if self.documents is None else self.documents
                 raise ConfigError(key, value, f"the split has {found} documents in {language}")
 
     def texts(self) -> int:
-        spoken = [document.language for document in self._documents]
+        spoken = [document.language for document in self.sequences]
         return min(self.batch, *(spoken.count(number) for number in range(len(self.corpus.languages))))
 
     @property
@@ -87,7 +87,8 @@ class PerplexityText:
         return {"corpus": self.corpus.checksum(self.split), **{key: getattr(self, key) for key in keys}}
 
     @cached_property
-    def _documents(self) -> list[Document]:
+    def sequences(self) -> list[Document]:
+        """The documents as tokens, without BOS."""
         found: list[Document] = []
         for language in range(len(self.corpus.languages)):
             longest = self.longest or LONGEST // CHARACTERS
@@ -96,7 +97,7 @@ class PerplexityText:
 
     def of(self, lm: CausalLM) -> pd.DataFrame:
         reading = self.tokenizer.bos_token_id, self.context, self.stride, self.batch
-        losses = document_losses(lm.model, self._documents, tuple(self.corpus.languages), *reading)
+        losses = document_losses(lm.model, self.sequences, tuple(self.corpus.languages), *reading)
         return pd.DataFrame({"language": losses.language, "nats": losses.nats, "tokens": losses.tokens})
 
     def losses(self, table: pd.DataFrame) -> DocumentLosses:
@@ -115,6 +116,11 @@ class TranslatedTasks:
 
     def texts(self) -> int:
         return min(self.batch, *(len(ids.prompts) for ids in self.tasks))
+
+    @property
+    def languages(self) -> list[str]:
+        """Translated from or into."""
+        return [one for ids in self.tasks for one in (ids.task.source_language, ids.task.target_language)]
 
     @cached_property
     def made_from(self) -> Mapping[str, Any]:
@@ -149,13 +155,21 @@ class ContinuedPrompts:
     name: ClassVar[str] = "continuation"
     prompts: Sequence[str]
     max_new_tokens: int
+    batch: int
 
     def texts(self) -> int:
-        return len(self.prompts)
+        return min(self.batch, len(self.prompts))
 
     @property
     def made_from(self) -> Mapping[str, Any]:
-        return {"prompts": list(self.prompts), "max_new_tokens": self.max_new_tokens}
+        return {"prompts": list(self.prompts), "max_new_tokens": self.max_new_tokens, "batch": self.batch}
+
+    def check(self, tokenizer: Any, positions: int | None) -> None:
+        """ConfigError for texts that the LM cannot continue."""
+        longest = max((len(ids) for ids in tokenizer(list(self.prompts)).input_ids), default=0) if self.prompts else 0
+        if positions is not None and longest + self.max_new_tokens >= positions:
+            remedy = f"with prompts of up to {longest} tokens; the LM takes {positions}"
+            raise ConfigError("continue.max_new_tokens", self.max_new_tokens, remedy)
 
     def of(self, lm: CausalLM) -> pd.DataFrame:
         bos = [] if lm.tokenizer.bos_token_id is None else [lm.tokenizer.bos_token_id]

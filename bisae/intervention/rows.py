@@ -35,9 +35,10 @@ class Row:
         recipient: Checkpoint,
         donor: Checkpoint,
         layers: Mapping[int, LayerFeatures],
+        text: str,
         dtype: str,
     ) -> "Row":
-        """The row of a setting; `none` is the same whatever the donor."""
+        """The row of a setting; `none` is the same whatever the donor. `text` names what strength is measured on."""
         lm = {"weights": recipient.weights, "tokenizer": recipient.tokenizer, "dtype": dtype}
         axes: dict[str, Any] = {"model": recipient.model, "recipient": recipient.step}
         identity: dict[str, Any] = {"lm": lm, "kind": setting.kind}
@@ -49,13 +50,14 @@ class Row:
                 "norm": setting.norm,
             }
             same["coefficient"] = None if np.isnan(setting.coefficient) else setting.coefficient
+            if setting.like is not None:
+                identity["strength"] = text
             identity |= same | {"donor": None if setting.alone else donor.weights}
             identity["layers"] = {
                 str(layer): {
                     "sae": layers[layer].checksum,
-                    "rules": layers[layer].rules,
                     "chosen": mark(chosen),
-                    "gain": setting.gain.get(layer, 1.0),
+                    "like": setting.like and mark(setting.like[layer]),
                 }
                 for layer, chosen in setting.chosen.items()
             }
@@ -89,14 +91,17 @@ class Row:
 def measured_rows(output: Path, measures: Iterable[Measure], asked: Iterable[Row]) -> list[Row]:
     """Those asked for first, then all in `output` of which everything has been measured.
 
-    Of the others, those made of the same donor by other rules of analysis than the rows asked for are left out: a
-    table never mixes them.
+    Of the others, those of the same SAEs by other rules of analysis, or of LMs in another dtype, than the rows asked
+    for are left out.
     """
     rows = {row.folder.name: row for row in asked}
+    dtypes = {row.identity["lm"]["dtype"] for row in rows.values()}
     rules = {(row.axes["model"], row.axes["sae"]): row.axes["rules"] for row in rows.values() if "sae" in row.axes}
     for file in sorted((output / "rows").glob(f"*/{FILE}")):
         row = Row(file.parent, **json.loads(file.read_text(encoding="utf-8")))
         axes = row.axes
+        if dtypes and row.identity["lm"]["dtype"] not in dtypes:
+            continue
         if rules.get((axes["model"], axes.get("sae")), axes.get("rules")) == axes.get("rules"):
             rows.setdefault(file.parent.name, row)
     return [row for row in rows.values() if all(row.has(measure) for measure in measures)]

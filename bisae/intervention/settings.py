@@ -1,6 +1,6 @@
 """Which interventions are made: kinds of features and their controls, at each coefficient."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ Sets = Mapping[int, Bool[np.ndarray, " latent"]]  # features by layer
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """One intervention. `chosen` features by layer, and `gain`, by which the coefficient is multiplied there.
+    """One intervention. `chosen` features by layer; `like`: those as strongly as which a random control is added.
 
     `seed` is the draw of a random control. Without `chosen` it is `none`: the plain LM.
     """
@@ -32,21 +32,25 @@ class Setting:
     norm: str
     coefficient: float
     chosen: Sets
-    gain: Mapping[int, float]
-    limit: str = ""  # as given: how many features of a kind are taken
+    like: Sets | None
+    limit: str = ""  # how many features of a kind are taken at each layer, and which draw of them; "": all
 
     @property
     def alone(self) -> bool:
         """Whether no donor reads along."""
         return self.control == SELF or self.mode in (*ALONE, STEER)
 
-    def edits(self, layers: Mapping[int, LayerFeatures]) -> dict[int, Edit]:
-        """The operation at each layer."""
-        coefficient = 1.0 if np.isnan(self.coefficient) else self.coefficient  # ablation has none
-        return {
-            layer: self._edit(layers[layer], chosen, self.gain.get(layer, 1.0) * coefficient)
-            for layer, chosen in self.chosen.items()
-        }
+    def edits(
+        self, layers: Mapping[int, LayerFeatures], strength: Callable[[int, np.ndarray], float]
+    ) -> dict[int, Edit]:
+        """The operation at each layer; `strength` of a set of features there."""
+        edits = {}
+        for layer, chosen in self.chosen.items():
+            coefficient = 1.0 if np.isnan(self.coefficient) else self.coefficient  # ablation has none
+            if self.like is not None and (own := strength(layer, chosen)) > 0:
+                coefficient *= strength(layer, self.like[layer]) / own
+            edits[layer] = self._edit(layers[layer], chosen, coefficient)
+        return edits
 
     def _edit(self, features: LayerFeatures, chosen: Bool[np.ndarray, " latent"], coefficient: float) -> Edit:
         if self.mode == STEER:
@@ -62,7 +66,7 @@ class Setting:
         )
 
 
-PLAIN = Setting(NONE, "", None, "", "", float("nan"), {}, {})
+PLAIN = Setting(NONE, "", None, "", "", float("nan"), {}, None)
 
 
 @dataclass(frozen=True)
@@ -99,9 +103,9 @@ def planned(
     layers: Mapping[int, LayerFeatures],
     languages: Sequence[str],
     operation: Operation,
-    kind: Sequence[str | Sequence[int]] | str,
+    kind: Any,
     control: Mapping[str, Any],
-    features: int | str | None,
+    features: Any,
     seed: int,
 ) -> list[Setting]:
     """`none` first, then each `kind` with its controls, at each coefficient.
@@ -109,7 +113,9 @@ def planned(
     `features`: None takes all of a kind, "equal" as many as the smallest kind has at the layer, or a number; they are
     drawn from `seed`. ConfigError for an unknown kind, or one with too few features.
     """
-    kinds: Sequence[str | Sequence[int]] = [kind] if isinstance(kind, str) else kind
+    kinds = checked_kinds(kind)
+    if features not in (None, "equal") and type(features) is not int:
+        raise ConfigError("features", features, "must be null, equal or a whole number")
     if len(layers) > 1 and any(not isinstance(one, str) for one in kinds):
         raise ConfigError("kind", list(kinds), "numbered features are of one layer: give one")
     names = [one if isinstance(one, str) else "ids:" + ",".join(map(str, one)) for one in kinds]
@@ -118,23 +124,36 @@ def planned(
         for name, one in zip(names, kinds, strict=True)
         if name != NONE
     }
+    limit = ""
     if features is not None:
         sets = {name: _cut(sets, name, features, seed) for name in sets}
-    settings, limit = [PLAIN], "" if features is None else str(features)
+        limit = "+".join(str(_count(chosen)) for chosen in next(iter(sets.values()), {}).values()) + f" (draw {seed})"
+    settings = [PLAIN]
     for arguments in operation.arguments:
         for name, chosen in sets.items():
-            settings.append(Setting(name, "", None, *arguments, chosen, {}, limit))
+            settings.append(Setting(name, "", None, *arguments, chosen, None, limit))
             if name != ALL:
                 for draw in range(seed, seed + control[RANDOM]):
                     drawn = {layer: random_set(one.table, chosen[layer], draw) for layer, one in layers.items()}
-                    others = {layer: numbers for layer, (numbers, _) in drawn.items()}
                     # What is taken out or scaled is there as it is; what is put in must be as much.
-                    gain = {} if operation.alone else {layer: gain for layer, (_, gain) in drawn.items()}
-                    settings.append(Setting(name, RANDOM, draw, *arguments, others, gain, limit))
+                    like = None if operation.alone else chosen
+                    settings.append(Setting(name, RANDOM, draw, *arguments, drawn, like, limit))
             if not operation.alone:
                 wanted = [other for other in (SHUFFLED, SELF) if control[other]]
-                settings += [Setting(name, other, None, *arguments, chosen, {}, limit) for other in wanted]
+                settings += [Setting(name, other, None, *arguments, chosen, None, limit) for other in wanted]
     return settings
+
+
+def checked_kinds(kind: Any) -> list[str | list[int]]:
+    """Config key `kind`: one kind or several; features by number are a list in the list."""
+    kinds = kind if isinstance(kind, list) else [kind]
+    for one in kinds:
+        numbers = isinstance(one, list) and one and all(type(number) is int for number in one)
+        if not (isinstance(one, str) or numbers):
+            raise ConfigError("kind", kind, "must be kinds such as [en, bi], or lists of features such as [[3,17]]")
+    if not kinds:
+        raise ConfigError("kind", kind, "name one at least")
+    return kinds
 
 
 def _count(chosen: Bool[np.ndarray, " latent"]) -> int:

@@ -1,16 +1,19 @@
 """The table of interventions: a row each, its metrics with intervals, and their changes against the plain LM."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float64
 
+from bisae.analysis.rules import name_of
 from bisae.intervention.measures import PerplexityText, TranslatedTasks
-from bisae.intervention.perplexity import perplexity, perplexity_difference
+from bisae.intervention.perplexity import perplexities
 from bisae.intervention.rows import Row
 from bisae.intervention.settings import PLAIN
+from bisae.metrics.intervals import Samples, document_weights, percentiles
 from bisae.translation.scores import Score, Scorer
 from bisae.translation.task import Task
 
@@ -32,12 +35,17 @@ AXES = {  # in the order of the columns
 }
 
 
-class Value(NamedTuple):
-    """With its 95 % interval."""
+class Sampled(NamedTuple):
+    """A value of all texts, and of each resample of them."""
 
     value: float
-    low: float
-    high: float
+    resampled: Float64[np.ndarray, " resample"]
+
+    def less(self, other: "Sampled") -> "Sampled":
+        return Sampled(self.value - other.value, self.resampled - other.resampled)
+
+
+UNKNOWN = Sampled(np.nan, np.full(1, np.nan))
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,49 +58,47 @@ class InterventionTable:
     resamples: int
     seed: int
 
-    def of(self, rows: Sequence[Row]) -> pd.DataFrame:
-        """A row each, sorted: `none` before the interventions on the same LM."""
-        scores = self._scores(rows)
-        losses = [self.text.losses(row.read(self.text)) for row in rows]
-        plain = {
-            (row.axes["model"], row.axes["recipient"]): number
-            for number, row in enumerate(rows)
-            if row.axes["kind"] == PLAIN.kind
-        }
-        table = []
+    def of(self, rows: Sequence[Row]) -> tuple[pd.DataFrame, Samples]:
+        """A row each, sorted: `none` before the interventions on the same LM. And the changes in each resample."""
+        metrics = [
+            perplexities | scores for perplexities, scores in zip(self._texts(rows), self._scores(rows), strict=True)
+        ]
+        plain = {name_of(row.identity["lm"]): n for n, row in enumerate(rows) if row.axes["kind"] == PLAIN.kind}
+        table, samples = [], {}
         for number, row in enumerate(rows):
-            baseline = plain.get((row.axes["model"], row.axes["recipient"]))
-            before = None if baseline in (None, number) else baseline
-            drawn = self.text.mix, self.resamples, self.seed
-            found = {f"perplexity_{name}": Value(*one) for name, one in perplexity(losses[number], *drawn).items()}
-            changes: dict[str, Value] = {}
-            if before is not None:
-                differences = perplexity_difference(losses[number], losses[before], *drawn)
-                changes = {f"perplexity_{name}": Value(*one) for name, one in differences.items()}
-            for name, score in scores[number].items():
-                found[name] = Value(score.value, *score.interval)
-                if before is not None:
-                    difference, interval = score.change(scores[before][name])
-                    changes[name] = Value(difference, *interval)
+            before = plain.get(name_of(row.identity["lm"]), number)
+            changes = {
+                name: one.less(metrics[before][name]) for name, one in metrics[number].items() if before != number
+            }
             columns: dict[str, Any] = {key: row.axes.get(key) for key in AXES}
             changed = row.read(self.text).attrs
             columns |= {"change": changed.get("size"), "touched": changed.get("touched"), "hash": row.folder.name}
-            for name, one in found.items():
-                change = changes.get(name, Value(np.nan, np.nan, np.nan))
-                columns |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
-                columns |= {f"{name}_change": change.value}
-                columns |= {f"{name}_change_low": change.low, f"{name}_change_high": change.high}
+            for name, one in metrics[number].items():
+                for column, found in ((name, one), (f"{name}_change", changes.get(name, UNKNOWN))):
+                    low, high = percentiles(found.resampled)
+                    columns |= {column: found.value, f"{column}_low": low, f"{column}_high": high}
             table.append(columns)
-        return _sorted(pd.DataFrame(table))
+            samples[row.folder.name] = {name: change.resampled for name, change in changes.items()}
+        return _sorted(pd.DataFrame(table)), samples
 
-    def _scores(self, rows: Sequence[Row]) -> list[dict[str, Score]]:
+    def _texts(self, rows: Sequence[Row]) -> Iterator[dict[str, Sampled]]:
+        for row in rows:
+            losses = self.text.losses(row.read(self.text))
+            weights = document_weights(len(losses.nats), self.resamples, self.seed)
+            value, drawn = (
+                perplexities(losses, one, self.text.mix) for one in (np.ones((1, len(losses.nats))), weights)
+            )
+            yield {f"perplexity_{name}": Sampled(float(value[name][0]), drawn[name]) for name in value}
+
+    def _scores(self, rows: Sequence[Row]) -> list[dict[str, Sampled]]:
         if self.tasks is None or self.scorer is None:
             return [{} for _ in rows]
         made = [self.tasks.translations(row.read(self.tasks)) for row in rows]
         scores = iter(self.scorer.scores([one for of_row in made for one in of_row]))
         of_rows = [[next(scores) for _ in of_row] for of_row in made]
         tasks = [ids.task for ids in self.tasks.tasks]
-        return [by_direction(tasks, of_tasks) for of_tasks in of_rows]
+        found = [by_direction(tasks, of_tasks) for of_tasks in of_rows]
+        return [{name: Sampled(one.value, one.resampled) for name, one in of_row.items()} for of_row in found]
 
 
 def by_direction(tasks: Sequence[Task], scores: Sequence[Mapping[str, Score]]) -> dict[str, Score]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -9,10 +10,11 @@ import torch
 from bisae.errors import ConfigError
 from bisae.intervention.causal_lm import Donor, load_causal_lm
 from bisae.intervention.layer_features import LayerFeatures
-from bisae.intervention.measures import Measure
+from bisae.intervention.measures import Measure, PerplexityText
 from bisae.intervention.patched_lm import Patch, patched
 from bisae.intervention.rows import Row
 from bisae.intervention.settings import SHUFFLED, Setting
+from bisae.intervention.strength import Strength
 from bisae.lm.lm_pass import DTYPES
 from bisae.lm.model import Checkpoint
 from bisae.lock import sole_writer
@@ -41,6 +43,7 @@ class Work:
 
     rows: Sequence[tuple[Checkpoint, Sequence[tuple[Setting, Row]]]]
     measures: Sequence[Measure]
+    text: PerplexityText
     donor: Checkpoint
     layers: Mapping[int, LayerFeatures]
     tokenizer: Any
@@ -63,7 +66,6 @@ class Work:
             for recipient, rows in self.rows
         ]
         total, done = sum(len(rows) for _, rows in missing), 0
-        donor = None
         with tokens_bar("interventions", "rows") as progress:
             for recipient, rows in missing:
                 if not rows:
@@ -71,19 +73,29 @@ class Work:
                 progress(done, total)
                 lm = CausalLM(load_causal_lm(recipient, self.dtype, self.device), self.tokenizer, self.batch)
                 for setting, row in rows:
-                    if setting.chosen and not setting.alone and donor is None:
-                        donor = Donor(self.donor, list(self.layers), self.dtype, self.device)
-                    self._measure(lm, setting, row, donor)
+                    self._measure(lm, setting, row)
                     done += 1
                     progress(done, total)
 
-    def _measure(self, lm: CausalLM, setting: Setting, row: Row, donor: Donor | None) -> None:
-        edits = setting.edits(self.layers)
-        special = {one for one in (self.tokenizer.bos_token_id, self.tokenizer.pad_token_id) if one is not None}
+    @cached_property
+    def _reader(self) -> Donor:
+        return Donor(self.donor, list(self.layers), self.dtype, self.device)
+
+    @cached_property
+    def _strength(self) -> Strength:
+        text, bos = self.text, self.tokenizer.bos_token_id
+        return Strength(self._reader, self.layers, text.sequences, bos, text.context, self.batch)
+
+    def _measure(self, lm: CausalLM, setting: Setting, row: Row) -> None:
+        edits = setting.edits(self.layers, lambda layer, chosen: self._strength.of(layer, chosen))
+        donor = self._reader if edits and not setting.alone else None
+        # Not the padding: before a prompt the mask leaves it out, and what follows an answer's end lends its codes to
+        # `shuffled` neighbours, with and without a cache.
+        special = {one for one in [self.tokenizer.bos_token_id] if one is not None}
         with sole_writer(row.folder):
             for measure in self.measures:
                 if not row.has(measure):
-                    with patched(lm.model, edits, None if setting.alone else donor, special) as patch:
+                    with patched(lm.model, edits, donor, special) as patch:
                         table = measure.of(lm)
                     row.keep(measure, table, mean_change(patch))
 

@@ -1,5 +1,6 @@
 """95 % intervals. Each function says over what it generalises: features, documents or seeds."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy import stats
 LEVEL = 0.95
 TAILS = (1 - LEVEL) / 2, (1 + LEVEL) / 2
 AT_ONCE = 2**22  # draws held in memory
+Samples = Mapping[str, Mapping[str, np.ndarray]]  # by what was measured and metric: a value in each resample
 
 
 class Interval(NamedTuple):

@@ -46,11 +46,11 @@ def examples_of(generations: Sequence[Mapping[str, Any]]) -> list[Example]:
     """The answers by task, checkpoint and source, in the order they come."""
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for one in generations:
-        key = tuple(one[name] for name in ("task", "model", "recipient", "source", "reference"))
+        key = tuple(one[name] for name in ("task", "model", "recipient", "source", "reference", "example"))
         groups.setdefault(key, []).append(one)
     return [
         Example(task, f"{model}, step {recipient}", source, reference, _answers(members))
-        for (task, model, recipient, source, reference), members in groups.items()
+        for (task, model, recipient, source, reference, _), members in groups.items()
     ]
 
 

@@ -100,7 +100,7 @@ def settled(table: pd.DataFrame) -> pd.DataFrame:
 
 def combine(table: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
     """The table with the draws of each `random` as one row: see Block."""
-    how = {"features": "first", "change": "mean", "draws": "sum"}
+    how: dict[str, Any] = {"features": "first", "change": "mean", "draws": "sum", "hash": tuple}
     for metric in metrics:
         how |= {metric.name: "mean", f"{metric.name}_change": "mean"}
         how |= {f"{metric.name}_change_low": "min", f"{metric.name}_change_high": "max"}

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bisae.atomic import atomic_file
+from bisae.metrics.intervals import Samples
 from bisae.report.figures_interventions import draw_interventions
 from bisae.report.generations import generations_markdown, generations_page
 from bisae.report.intervention_blocks import blocks, metrics_of, settled
@@ -18,19 +19,24 @@ from bisae.report.written import forget
 
 
 def write_interventions(
-    folder: Path, table: pd.DataFrame, generations: Sequence[Mapping[str, Any]], languages: Sequence[str]
+    folder: Path,
+    table: pd.DataFrame,
+    samples: Samples,
+    generations: Sequence[Mapping[str, Any]],
+    languages: Sequence[str],
 ) -> dict[str, Path]:
     """Write tables/, figures/ and generations.html and .md into `folder`; returns the figures' .png by name.
 
-    `table`: a row an intervention, all metrics optional. `generations`: one answer each (see `generations.py`); without
-    any there is no page of them. `languages`: the codes in the columns' names, in the order they are shown.
+    `table`: a row an intervention, all metrics optional; `samples`: the changes in each resample, by row's hash.
+    `generations`: one answer each (see `generations.py`); without any there is no page of them. `languages`: the codes
+    in the columns' names, in the order they are shown.
     """
     table, metrics = settled(table), metrics_of(table, languages)
     found = blocks(table, metrics, languages) if metrics else []
     tables = folder / "tables"
     texts = _texts(tables / "interventions", [part for block in found for part in interventions_tables(block, metrics)])
     texts |= _texts(tables / "slides", [slides_table(block, metrics, languages) for block in found])
-    held = orderings(found, metrics, languages)
+    held = orderings(found, metrics, languages, samples)
     texts |= _texts(tables / "orderings", orderings_tables(held, metrics))
     texts[tables / "orderings.csv"] = held.to_csv(index=False)
     if generations:

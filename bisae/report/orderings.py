@@ -3,36 +3,43 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
+from bisae.metrics.intervals import Interval, Samples, percentiles
 from bisae.report.intervention_blocks import NONE, Block, Metric, short
 from bisae.report.markup import Piece, Table
 
 ABOUT = (
-    "By the changes against – and their 95 % intervals: yes if that of the first is better than and apart from all "
-    "others, no if one of the others is better and apart, undecided where they overlap or are not known. Two "
-    "intervals of paired changes can overlap although the changes differ: undecided is the cautious answer."
+    "By the difference to each other on the same texts and its 95 % interval (of random: the mean over draws): yes if "
+    "the first is better than all others, no if one of the others is better than the first, else undecided."
 )
 
 
 class Change(NamedTuple):
-    """Against none, turned so that higher is better."""
+    """Against none, turned so that higher is better; `samples`: in each resample of the texts."""
 
     value: float
-    low: float
-    high: float
+    samples: np.ndarray
+
+    def less(self, other: "Change") -> Interval:
+        """The interval of the difference; unknown where no resamples are known."""
+        return percentiles(np.atleast_1d(self.samples - other.samples))
 
 
-def orderings(blocks: Sequence[Block], metrics: Sequence[Metric], languages: Sequence[str]) -> pd.DataFrame:
+def orderings(
+    blocks: Sequence[Block], metrics: Sequence[Metric], languages: Sequence[str], samples: Samples
+) -> pd.DataFrame:
     """A row a block, ordering and metric: the block's axes, its title, ordering, metric, holds (yes, no, undecided) and
     by how much the first is better than the best other, in the metric's unit."""
     rows = []
     for block in blocks:
-        for ordering, first, others, metric in _claims(block, metrics, languages):
+        for ordering, first, others, metric in _claims(block, metrics, languages, samples):
+            apart = [first.less(other) for other in others]
             holds = "undecided"
-            if all(first.low > other.high for other in others):
+            if all(low > 0 for low, _ in apart):
                 holds = "yes"
-            elif any(other.low > first.high for other in others):
+            elif any(high < 0 for _, high in apart):
                 holds = "no"
             by = first.value - max(other.value for other in others)
             about = {"block": block.title, "ordering": ordering, "metric": metric.name}
@@ -53,7 +60,7 @@ def orderings_tables(found: pd.DataFrame, metrics: Sequence[Metric]) -> list[Tab
 
 
 def _claims(
-    block: Block, metrics: Sequence[Metric], languages: Sequence[str]
+    block: Block, metrics: Sequence[Metric], languages: Sequence[str], samples: Samples
 ) -> Iterator[tuple[str, Change, list[Change], Metric]]:
     """Each ordering that can be asked of the block, with what is compared: the first against the others."""
     kinds = [kind for kind in languages if (block.rows["kind"] == kind).any()]
@@ -71,20 +78,18 @@ def _claims(
         for metric in metrics:
             if only not in ("", metric.name):
                 continue
-            changes = [_change(block.rows, *which, metric) for which in (first, *others)]
+            changes = [_change(block.rows, *which, metric, samples) for which in (first, *others)]
             known = [change for change in changes if change is not None]
             if others and len(known) == len(changes):
                 yield name, known[0], known[1:], metric
 
 
-def _change(rows: pd.DataFrame, kind: str, control: str, metric: Metric) -> Change | None:
+def _change(rows: pd.DataFrame, kind: str, control: str, metric: Metric, samples: Samples) -> Change | None:
     """None where there is no such row, or it has no value."""
     if kind == NONE:
-        return Change(0.0, 0.0, 0.0)
+        return Change(0.0, np.zeros(1))
     found = rows[(rows["kind"] == kind) & (rows["control"] == control)]
     if found.empty or pd.isna(found[f"{metric.name}_change"].iloc[0]):
         return None
-    value, low, high = (
-        float(found[f"{metric.name}_change{end}"].iloc[0]) * metric.better for end in ("", "_low", "_high")
-    )
-    return Change(value, *sorted((low, high)))
+    drawn = [samples.get(name, {}).get(metric.name, np.full(1, np.nan)) for name in found["hash"].iloc[0]]
+    return Change(float(found[f"{metric.name}_change"].iloc[0]) * metric.better, metric.better * np.mean(drawn, axis=0))

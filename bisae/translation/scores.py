@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from bisae.errors import ConfigError
 from bisae.metrics.intervals import Interval, document_weights, percentiles
 from bisae.metrics.translation import MeanOfSegments, MetricUnavailable
 from bisae.translation.prompt import normalised
@@ -50,6 +51,16 @@ class Scorer:
     resamples: int
     seed: int
     folder: Path
+
+    def check(self, languages: Sequence[str]) -> None:
+        """ConfigError for a metric that cannot score a word in each of these languages. Slow ones are not asked."""
+        for name, metric in self.metrics.items():
+            for language in languages if not isinstance(metric, MeanOfSegments) else ():
+                try:
+                    metric.compute(**dict.fromkeys(metric.features, ["a"]), language=language)
+                except Exception as error:  # whatever a metric of the user's raises
+                    found = f"{type(error).__name__}: {error}"
+                    raise ConfigError(f"translation.metrics.{name}", "...", found) from error
 
     def scores(self, many: Sequence[Translations]) -> list[dict[str, Score]]:
         """Of each: `loss`, nats per token of the references; `source_gain`, how much lower than after a wrong source

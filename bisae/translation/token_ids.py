@@ -26,6 +26,8 @@ class TaskIds:
 
 def task_ids(task: Task, prompt: Prompt, tokenizer: Any, positions: int | None) -> TaskIds:
     """ConfigError if a prompt and its answer could be longer than `positions`, the longest sequence the LM takes."""
+    if type(task.max_new_tokens) is not int or task.max_new_tokens < 1:
+        raise ConfigError("translation.tasks.max_new_tokens", task.max_new_tokens, "must be a whole number, at least 1")
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     plain = [prompt.text(task, example.source) for example in task.examples]
     prompts = [bos + ids for ids in tokenizer(plain, add_special_tokens=False).input_ids]

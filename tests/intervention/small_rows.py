@@ -56,7 +56,8 @@ def text(mix: Mapping[str, float] | None = None) -> PerplexityText:
 
 def row(folder: Path, kind: str, recipient: int = 512, model: str = "lm", **axes: Any) -> Row:
     name = "-".join([model, str(recipient), kind, *map(str, axes.values())])
-    return Row(folder / "rows" / name, {"model": model, "recipient": recipient, "kind": kind, **axes}, {})
+    identity = {"lm": {"weights": f"{model} {recipient}", "dtype": "float32"}}
+    return Row(folder / "rows" / name, {"model": model, "recipient": recipient, "kind": kind, **axes}, identity)
 
 
 def losses(seed: int, harder: float = 0.0, documents: int = 40) -> pd.DataFrame:

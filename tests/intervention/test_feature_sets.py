@@ -41,25 +41,17 @@ def test_what_is_no_kind_and_no_feature_is_refused(kind: str | list[int], said: 
         feature_set(FEATURES, kind, ["en", "ja"])
 
 
-def drawn(features: pd.DataFrame, like: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
-    return random_set(features, like, seed)
-
-
 def test_random_sets_are_living_features_as_many_and_as_active_and_another_for_every_seed() -> None:
     random = np.random.default_rng(3)
     mass = np.sort(random.pareto(1.0, 1000))[random.permutation(1000)]
     features = pd.DataFrame({"class": ["dead", "Mixed"] * 500, "mass_en": mass * 0.25, "mass_ja": mass * 0.75})
     like = np.isin(np.arange(1000), random.choice(np.arange(1, 1000, 2), 60, replace=False))
-    one, again, other = (drawn(features, like, seed) for seed in (0, 0, 1))
-    for chosen, gain in (one, other):
+    one, again, other = (random_set(features, like, seed) for seed in (0, 0, 1))
+    for chosen in (one, other):
         assert chosen.sum() == 60 and not chosen[::2].any()
-        assert gain * mass[chosen].sum() == pytest.approx(mass[like].sum())
-        ratio = np.median(mass[chosen]) / np.median(mass[like])
-        assert 0.7 < ratio < 1.4
-    assert np.array_equal(one[0], again[0]) and not np.array_equal(one[0], other[0]) and not (one[0] & like).all()
+        assert 0.7 < np.median(mass[chosen]) / np.median(mass[like]) < 1.4
+    assert np.array_equal(one, again) and not np.array_equal(one, other) and not (one & like).all()
 
 
 def test_a_random_set_like_nothing_is_nothing() -> None:
-    features = FEATURES.assign(mass_en=1.0)
-    chosen, gain = random_set(features, np.zeros(len(FEATURES), bool), 0)
-    assert not chosen.any() and gain == 1.0
+    assert not random_set(FEATURES.assign(mass_en=1.0), np.zeros(len(FEATURES), bool), 0).any()

@@ -17,7 +17,7 @@ def lm(step: int, weights: str) -> Checkpoint:
 def planned_rows(output: Path, donor: Checkpoint, kind: list[str]) -> list[Row]:
     layers = {2: features()}
     settings = planned(layers, ["en", "ja"], Operation("add", "donor", [0.5]), kind, CONTROLS, None, 0)
-    return [Row.planned(output, one, lm(512, "mid"), donor, layers, "float32") for one in settings]
+    return [Row.planned(output, one, lm(512, "mid"), donor, layers, "text", "float32") for one in settings]
 
 
 def test_every_setting_is_another_row_and_only_those_with_a_donor_depend_on_it(tmp_path: Path) -> None:
@@ -50,8 +50,19 @@ def test_rows_of_the_same_saes_by_other_rules_are_left_out(tmp_path: Path, rules
     for row in rows:
         row.keep(one, one.of(None), {})  # type: ignore[arg-type]
     asked = [Row(row.folder.with_name("new"), {**row.axes, "rules": rules}, row.identity) for row in rows[1:2]]
+    asked[0].keep(one, one.of(None), {})  # type: ignore[arg-type]
     found = measured_rows(tmp_path, [one], asked)
-    assert len(found) == (len(rows) if rules == "rules" else 1)  # the plain LM is by no rules
+    assert len(found) == (1 + len(rows) if rules == "rules" else 2)  # the plain LM is by no rules
+
+
+def test_rows_in_another_dtype_are_left_out(tmp_path: Path) -> None:
+    rows, one = planned_rows(tmp_path, lm(2048, "final"), ["en"]), Marked(1)
+    for row in rows:
+        row.keep(one, one.of(None), {})  # type: ignore[arg-type]
+    half = Row(tmp_path / "rows" / "half", rows[0].axes, {"lm": {**rows[0].identity["lm"], "dtype": "bfloat16"}})
+    half.keep(one, one.of(None), {})  # type: ignore[arg-type]
+    assert len(measured_rows(tmp_path, [one], rows)) == len(rows)
+    assert len(measured_rows(tmp_path, [one], [half])) == 1
 
 
 def test_a_row_says_what_it_is_before_it_says_what_was_measured(tmp_path: Path) -> None:

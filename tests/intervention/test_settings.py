@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -31,7 +33,11 @@ def features(layer: int = 2) -> LayerFeatures:
     return LayerFeatures(found, TopK(d_model=8, latents=16, k=2, seed=layer), f"sae{layer}", table, "rules")
 
 
-def settings(operation: Operation, kind: list[str | list[int]], limit: int | str | None = None) -> list[Setting]:
+def never(layer: int, chosen: np.ndarray) -> float:
+    raise AssertionError("asked for strength")
+
+
+def settings(operation: Operation, kind: Any, limit: int | str | None = None) -> list[Setting]:
     return planned({2: features()}, ["en", "ja"], operation, kind, CONTROLS, limit, 0)
 
 
@@ -49,23 +55,33 @@ def test_the_plain_lm_is_first_and_each_kind_has_its_controls_at_each_coefficien
 def test_without_a_donor_random_is_the_only_control_and_is_taken_as_it_is(mode: str) -> None:
     found = settings(Operation(mode, "donor", [2.0]), ["en"])
     assert [one.control for one in found] == ["", "", "random", "random"]
-    assert all(one.alone and one.norm == "" and one.gain == {} for one in found[1:])
+    assert all(one.alone and one.norm == "" and one.like is None for one in found[1:])
     assert np.isnan([one.coefficient for one in found[1:]]).all() == (mode == "ablate")
 
 
-def test_random_features_are_as_many_and_added_with_as_much_activation() -> None:
+def test_random_features_are_as_many_and_added_as_strongly() -> None:
     _, en, random, *_ = settings(Operation("add", "donor", [0.5]), ["en"])
-    mass = features().table["mass_en"].to_numpy()
-    assert random.chosen[2].sum() == en.chosen[2].sum() == 6
-    assert random.gain[2] * mass[random.chosen[2]].sum() == pytest.approx(mass[en.chosen[2]].sum())
-    (edit,) = random.edits({2: features()}).values()
-    assert isinstance(edit, Intervention) and edit.coefficient == pytest.approx(0.5 * random.gain[2])
+    assert random.chosen[2].sum() == en.chosen[2].sum() == 6 and random.like is not None
+
+    def strength(layer: int, chosen: np.ndarray) -> float:
+        return 3.0 if (chosen == en.chosen[2]).all() else 2.0
+
+    (edit,) = random.edits({2: features()}, strength).values()
+    assert isinstance(edit, Intervention) and edit.coefficient == pytest.approx(0.5 * 3 / 2)
+    (edit,) = random.edits({2: features()}, lambda layer, chosen: 0.0).values()  # nothing to be made stronger
+    assert isinstance(edit, Intervention) and edit.coefficient == 0.5
+
+
+@pytest.mark.parametrize("kind", [[], 17, [17], [[]], [[3.5]], [["a"]], None, [True]])
+def test_what_is_no_kind_is_refused(kind: Any) -> None:
+    with pytest.raises(ConfigError, match="^kind="):
+        settings(Operation("add", "donor", [0.5]), kind)
 
 
 def test_steering_is_towards_each_feature_at_its_maximum() -> None:
     (_, steered, *_) = settings(Operation("steer", "donor", [2.0]), [[3, 5]])
     one = features()
-    (edit,) = steered.edits({2: one}).values()
+    (edit,) = steered.edits({2: one}, never).values()
     assert steered.kind == "ids:3,5" and isinstance(edit, Steering)
     torch.testing.assert_close(edit.direction, 2 * (0.4 * one.sae.W_dec[3] + 0.6 * one.sae.W_dec[5]))
 
@@ -73,11 +89,12 @@ def test_steering_is_towards_each_feature_at_its_maximum() -> None:
 def test_kinds_can_be_cut_to_the_smallest_or_to_a_number() -> None:
     for limit, count in (("equal", 4), (3, 3)):
         found = settings(Operation("add", "donor", [0.5]), ["en", "ja", "mixed"], limit)
-        assert {int(one.chosen[2].sum()) for one in found[1:]} == {count} and found[1].limit == str(limit)
+        assert {int(one.chosen[2].sum()) for one in found[1:]} == {count} and found[1].limit == f"{count} (draw 0)"
         whole = settings(Operation("add", "donor", [0.5]), ["en"])[1].chosen[2]
         assert (whole | ~found[1].chosen[2]).all()
-    for limit in (7, -1, "some"):
-        with pytest.raises(ConfigError, match=f"features={limit}: must be equal, or at most 6"):
+    refused: list[Any] = [7, -1, "some", 2.5, True]
+    for limit in refused:
+        with pytest.raises(ConfigError, match=f"features={limit}: must be"):
             settings(Operation("add", "donor", [0.5]), ["en"], limit)
 
 
@@ -87,7 +104,7 @@ def test_numbered_features_of_several_layers_are_refused() -> None:
     with pytest.raises(ConfigError, match="of one layer"):
         planned(layers, ["en", "ja"], operation, [[3]], CONTROLS, None, 0)
     both = planned(layers, ["en", "ja"], operation, ["en"], CONTROLS, None, 0)[1]
-    assert set(both.edits(layers)) == {1, 2}
+    assert set(both.edits(layers, never)) == {1, 2}
 
 
 def test_unknown_modes_and_norms_are_refused() -> None:

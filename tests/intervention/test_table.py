@@ -23,7 +23,13 @@ def table(tmp_path: Path, mix: dict[str, float] | None = None) -> pd.DataFrame:
         one = row(tmp_path, kind, recipient, model, control="", donor=None if kind == "none" else 2048)
         one.keep(measure, losses(len(rows), harder), {"size": 0.1, "touched": 1.0})
         rows.append(one)
-    return InterventionTable(measure, None, None, 200, 0).of(rows)
+    found, samples = InterventionTable(measure, None, None, 200, 0).of(rows)
+    changed = found[found["perplexity_all_change"].notna()]
+    assert {name for name, changes in samples.items() if changes} == set(changed["hash"])
+    for one in changed.itertuples():
+        low, high = np.quantile(samples[one.hash]["perplexity_all"], [0.025, 0.975])
+        assert (one.perplexity_all_change_low, one.perplexity_all_change_high) == (low, high)
+    return found
 
 
 def test_changes_are_paired_with_the_plain_lm_of_the_same_step(tmp_path: Path) -> None:

@@ -46,7 +46,21 @@ def axes(kind: str, **other: Any) -> dict[str, Any]:
 
 
 def frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(rows).astype({"donor": "Int64", "seed": "Int64", "features": "Int64"})
+    table = pd.DataFrame(rows).astype({"donor": "Int64", "seed": "Int64", "features": "Int64"})
+    return table.assign(hash=[str(number) for number in range(len(table))])
+
+
+def samples_of(table: pd.DataFrame) -> dict[str, dict[str, np.ndarray]]:
+    """Changes of resamples that have the table's intervals; nothing where it has none."""
+    rng = np.random.default_rng(1)
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for row in table.to_dict("records"):
+        for name in [column.removesuffix("_change") for column in table if column.endswith("_change")]:
+            low, high = row[f"{name}_change_low"], row[f"{name}_change_high"]
+            if not np.isnan(high - low):
+                drawn = row[f"{name}_change"] + (high - low) / 3.92 * rng.normal(size=400)
+                found.setdefault(row["hash"], {})[name] = drawn
+    return found
 
 
 def slides_table() -> pd.DataFrame:

@@ -16,7 +16,15 @@ def answer(kind: str, text: str, **other: Any) -> dict[str, Any]:
     none = kind == "none"
     made: dict[str, Any] = {"model": "main", "recipient": 512, "layers": "" if none else "2", "kind": kind}
     made |= {"control": "", "seed": None, "coefficient": None if none else 1.0, "mode": "" if none else "add"}
-    made |= {"hash": "0", "task": "en_ja", "source": "The dog.", "reference": "犬。", "answer": text, "loss": 2.5}
+    made |= {
+        "hash": "0",
+        "task": "en_ja",
+        "example": 0,
+        "source": "The dog.",
+        "reference": "犬。",
+        "answer": text,
+        "loss": 2.5,
+    }
     return made | other
 
 

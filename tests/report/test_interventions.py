@@ -3,7 +3,7 @@ from pathlib import Path
 import pandas as pd
 
 from bisae.report.interventions import write_interventions
-from tests.report.interventions_fixture import full_table, slides_table
+from tests.report.interventions_fixture import full_table, samples_of, slides_table
 from tests.report.test_generations import GENERATIONS
 
 TABLES = {f"tables/{name}.{end}" for name in ("interventions", "slides", "orderings") for end in ("md", "tex")}
@@ -15,7 +15,7 @@ def files(folder: Path) -> set[str]:
 
 
 def test_all_is_written_and_the_figures_are_named(tmp_path: Path) -> None:
-    figures = write_interventions(tmp_path, slides_table(), GENERATIONS, ["en", "ja"])
+    figures = write_interventions(tmp_path, slides_table(), {}, GENERATIONS, ["en", "ja"])
     drawn = {f"figures/{name}.{end}" for name in figures for end in ("png", "pdf")}
     assert drawn and files(tmp_path) == TABLES | drawn | {"generations.html", "generations.md"}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in figures.values())
@@ -24,7 +24,7 @@ def test_all_is_written_and_the_figures_are_named(tmp_path: Path) -> None:
 
 def test_a_foot_that_tables_share_is_said_once_in_markdown_and_with_each_in_latex(tmp_path: Path) -> None:
     table = full_table((128, 512), kinds=("bi",), controls=(), names=("perplexity_en",))
-    write_interventions(tmp_path, table, [], ["en", "ja"])
+    write_interventions(tmp_path, table, samples_of(table), [], ["en", "ja"])
     text, tex = ((tmp_path / "tables" / f"interventions.{end}").read_text("utf-8") for end in ("md", "tex"))
     assert (text.count("# main"), text.count("In brackets the change")) == (2, 1)
     assert (tex.count(r"\begin{tabular}"), tex.count("In brackets the change")) == (2, 2)
@@ -36,5 +36,5 @@ def test_without_interventions_or_metrics_or_generations_there_is_little_but_no_
     plain = slides_table().query("kind == 'none'")
     nothing = slides_table().drop(columns=[name for name in slides_table() if name.startswith(("perp", "comet"))])
     for name, table in (("none", plain), ("unmeasured", nothing)):
-        assert write_interventions(tmp_path / name, table, [], ["en", "ja"]) == {}
+        assert write_interventions(tmp_path / name, table, {}, [], ["en", "ja"]) == {}
         assert files(tmp_path / name) == TABLES

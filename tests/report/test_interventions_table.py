@@ -6,7 +6,7 @@ from bisae.report.intervention_blocks import Block, Metric, blocks, metrics_of, 
 from bisae.report.interventions_table import interventions_tables, slides_table
 from bisae.report.markup import Table, markdown
 from bisae.report.orderings import orderings, orderings_tables
-from tests.report.interventions_fixture import axes, frame, full_table, metric
+from tests.report.interventions_fixture import axes, frame, full_table, metric, samples_of
 from tests.report.interventions_fixture import slides_table as slides_numbers
 
 LANGUAGES = ["en", "ja"]
@@ -154,8 +154,9 @@ def held(changes: dict[tuple[str, str], tuple[float, float]], name: str = "perpl
     rows = [axes("none") | metric(name, 20.0, np.nan, np.nan)]
     for (kind, control), change in changes.items():
         rows.append(axes(kind, control=control) | metric(name, 20.0 + change[0], *change))
-    found, metrics = blocks_of(frame(rows))
-    return orderings(found, metrics, LANGUAGES).set_index("ordering")["holds"].to_dict()
+    table = frame(rows)
+    found, metrics = blocks_of(table)
+    return orderings(found, metrics, LANGUAGES, samples_of(table)).set_index("ordering")["holds"].to_dict()
 
 
 def test_an_ordering_holds_where_intervals_are_apart() -> None:
@@ -168,6 +169,17 @@ def test_an_ordering_holds_where_intervals_are_apart() -> None:
         "Bi is better than its control random": "undecided",
         "En helps En more than Ja does": "yes",
     }
+
+
+def test_what_two_changes_share_does_not_blur_their_difference() -> None:
+    rows = [axes("none") | metric("perplexity_en", 20.0, np.nan, np.nan)]
+    rows += [axes(kind) | metric("perplexity_en", 19.0, change, 2.0) for kind, change in (("en", -1.0), ("bi", -1.2))]
+    table = frame(rows)
+    found, metrics = blocks_of(table)
+    shared = np.random.default_rng(0).normal(size=400)
+    samples = {one.hash: {"perplexity_en": one.perplexity_en_change + shared} for one in table.iloc[1:].itertuples()}
+    held = orderings(found, metrics, LANGUAGES, samples).set_index("ordering")["holds"].to_dict()
+    assert held == {"Bi is the best of En, Bi": "yes", "Bi is better than –": "undecided"}
 
 
 def test_an_ordering_does_not_hold_where_another_is_better_and_apart() -> None:
@@ -184,7 +196,7 @@ def test_higher_is_better_for_translation_metrics() -> None:
 
 def test_without_intervals_or_without_bi_nothing_is_claimed() -> None:
     found, metrics = blocks_of(slides_numbers())
-    table = orderings(found, metrics, LANGUAGES)
+    table = orderings(found, metrics, LANGUAGES, {})
     assert set(table["holds"]) == {"undecided"}
     best = table.query("ordering == 'Bi is the best of En, Ja, Bi' and metric == 'perplexity_en'")
     assert best["by"].item() == pytest.approx(0.17)  # but by how much is told
@@ -192,8 +204,10 @@ def test_without_intervals_or_without_bi_nothing_is_claimed() -> None:
 
 
 def test_orderings_are_shown_with_a_row_a_block() -> None:
-    found, metrics = blocks_of(full_table((128, 512), names=NAMES))
-    tables = {table.title: table for table in orderings_tables(orderings(found, metrics, LANGUAGES), metrics)}
+    rows = full_table((128, 512), names=NAMES)
+    found, metrics = blocks_of(rows)
+    held = orderings(found, metrics, LANGUAGES, samples_of(rows))
+    tables = {table.title: table for table in orderings_tables(held, metrics)}
     shown = tables["Ja helps Ja more than En does"]
     assert list(shown.header) == ["intervention", "PPL Ja ↓"]
     assert [row[0] for row in texts(shown)] == [block.title for block in found]

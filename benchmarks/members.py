@@ -1,0 +1,96 @@
+"""Members of one job beside as many jobs of one member: python benchmarks/members.py [--json FILE].
+
+A step is the whole of `SAETraining`, metrics and counts of dead latents included, with the feed, without Lightning's
+loop. `together` is a step of a job with all members, `apart` one of each of as many jobs on the same cache and order.
+"""
+
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from feed import SIZES, reading
+from measuring import in_turn, options, ratio, show, write
+from torch.nn.parallel import DistributedDataParallel
+
+from bisae.activations.feed import Feed
+from bisae.cell import Cell
+from bisae.member import Member
+from bisae.noise import hush
+from bisae.sae import TopK
+from bisae.training.module import SAETraining
+
+MEMBERS = 4
+
+
+def job(count: int, name: str, feed: Feed, batch: int, world: int = 1) -> Callable[[], None]:
+    """A function that takes the next step, of `batch` tokens over all ranks, of a job with `count` members."""
+    hush()
+    shape, k = SIZES[name]
+    cell = Cell(Path(), "none", 0, 1, "topk", {})
+    members = [Member(1, 1e-4, {"dead_after": 100_000}, cell) for _ in range(count)]
+    saes = [TopK(shape.d_model, shape.latents, k, seed=seed) for seed in range(count)]
+    module = SAETraining(
+        members,
+        saes,
+        ("en", "ja"),
+        partial(torch.optim.Adam, fused=True),
+        warmup=100,
+        first_batch=lambda: feed.batch(0, 0),
+        shards_of=lambda rows: [],
+        tokens_per_step=batch,
+        log_every=20,
+        log=lambda *_: None,
+    )
+    module.trainer = SimpleNamespace(world_size=world, global_step=0)  # type: ignore[assignment]
+    configured: Any = module.configure_optimizers()
+    optimizer, steps = configured["optimizer"], iter(range(10**9))
+    module.forward = forward = lambda batch: module.training_step(batch, 0)  # type: ignore[method-assign]
+    if world > 1:  # as in bisae/training/trainer.py
+        forward = DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
+    for sae in saes:
+        sae.initialize_b_pre(sae.normalize(feed.batch(0, 0).activations[1])[0])
+
+    def step() -> None:
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss: torch.Tensor = forward(feed.batch(0, next(steps)))
+            loss.backward()
+            return loss
+
+        module.optimizer_step(0, 0, optimizer, closure)
+
+    return step
+
+
+def measure(name: str, rounds: int) -> dict[str, Any]:
+    """A row: seconds of a step together, and its ratio to the steps apart."""
+    shape, k = SIZES[name]
+    with tempfile.TemporaryDirectory() as folder:
+        rows, order = reading(Path(folder), shape, pools=1)
+
+        def feed() -> Feed:
+            return Feed(rows, [1], order, epochs=1)
+
+        together = job(MEMBERS, name, feed(), shape.batch)
+        alone = [job(1, name, feed(), shape.batch) for _ in range(MEMBERS)]
+        times = in_turn({"together": together, "apart": lambda: [step() for step in alone]}, rounds)
+    seconds = {f"{work}_seconds": min(found) for work, found in times.items()}
+    found = {"together_of_apart": ratio(times, "together", "apart")}
+    return {"name": name, **shape._asdict(), "k": k, "members": MEMBERS, **seconds, **found}
+
+
+def main() -> None:
+    given = options(__doc__).parse_args()
+    found = []
+    for name in ["default"] if given.smoke else SIZES:
+        found.append(measure(name, given.rounds))
+        show(found[-1])
+        write(given.json, found)
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from bisae.cell import Cell
@@ -32,6 +33,18 @@ def test_two_cells_of_one_job_get_a_run_each(tmp_path: Path) -> None:
         runs.finish(name, {"val/fvu": 0.4})
     folders = sorted(f.name for f in (tmp_path / "wandb").glob("offline-run-*"))
     assert [name[-3:] for name in folders] == ["aaa", "bbb"]
+
+
+def test_a_table_with_missing_integers_and_texts_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    table = pd.DataFrame(
+        {"hash": ["a", "b"], "seed": pd.array([None, 3], "Int64"), "kind": ["none", "en"], "loss": [None, 0.5]}
+    )
+    runs = make_runs(tmp_path)
+    runs.log_report("intervention", str(tmp_path), {}, {"interventions": table}, [], [])
+    runs.close()
+    assert not warnings(caplog)
+    (written,) = tmp_path.glob("wandb/offline-run-*/files/media/table/interventions_*.table.json")
+    assert json.loads(written.read_text())["data"][1] == ["b", 3.0, "en", 0.5]
 
 
 def test_disabled_leaves_nothing(tmp_path: Path) -> None:

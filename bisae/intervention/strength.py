@@ -48,9 +48,10 @@ class Strength:
         for _, ids, mask in batches(heads, self.batch, self.donor.device):
             kept = mask.bool()
             kept[:, : len(prefix)] = False
-            for layer, stream in self.donor.read(ids).items():
-                sae = self.layers[layer].sae
-                self._codes[layer] += [sae.encode(rows) for rows in pieces(sae, stream[kept].to(sae.W_dec.dtype))]
+            streams = self.donor.read(ids)
+            for layer, sae in ((layer, features.sae) for layer, features in self.layers.items()):
+                rows = streams[layer][kept].to(sae.W_dec.dtype)
+                self._codes[layer] += [sae.encode(piece) for piece in pieces(sae, rows)]
 
     def _heads(self, longest: int) -> Iterator[list[int]]:
         """Of every so many-th document, until there are enough tokens."""

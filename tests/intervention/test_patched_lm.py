@@ -149,6 +149,21 @@ def test_generation_with_a_cache_equals_generation_without(
     assert not torch.equal(cached, written(lm, prompts, {}, None)[0])
 
 
+def test_answers_of_unlike_lengths_lend_their_neighbours_the_same_codes_with_and_without_a_cache(
+    lm: PreTrainedModel, donor: Donor, sae: SparseAutoencoder, prompts: list[list[int]]
+) -> None:
+    edits: dict[int, Edit] = {2: adding(sae, 1.0, shuffled=True)}
+    end = int(written(lm, prompts, edits, donor)[0][0, 3])  # the first answer ends there, the others go on
+    found = []
+    for use_cache in (True, False):
+        with patched(lm, edits, donor, [BOS]):
+            generate: Any = lm.generate
+            ending = {"eos_token_id": end, "pad_token_id": PAD, "max_new_tokens": 12, "do_sample": False}
+            found.append(generate(**padded(prompts, "left"), use_cache=use_cache, **ending)[:, -12:])
+    assert len({row.tolist().count(PAD) for row in found[0]}) > 1
+    assert torch.equal(*found)
+
+
 def test_prompts_of_unlike_lengths_are_continued_in_a_batch_as_each_alone(
     lm: PreTrainedModel, donor: Donor, sae: SparseAutoencoder, prompts: list[list[int]]
 ) -> None:

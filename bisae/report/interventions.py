@@ -35,7 +35,8 @@ def write_interventions(
     found = blocks(table, metrics, languages) if metrics else []
     tables = folder / "tables"
     texts = _texts(tables / "interventions", [part for block in found for part in interventions_tables(block, metrics)])
-    texts |= _texts(tables / "slides", [slides_table(block, metrics, languages) for block in found])
+    slides = [slides_table(block, metrics, languages) for block in found]
+    texts |= _texts(tables / "slides", [table for table in slides if len(table.rows) > 1])  # more than none
     held = orderings(found, metrics, languages, samples)
     texts |= _texts(tables / "orderings", orderings_tables(held, metrics))
     texts[tables / "orderings.csv"] = held.to_csv(index=False)

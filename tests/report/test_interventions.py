@@ -38,3 +38,10 @@ def test_without_interventions_or_metrics_or_generations_there_is_little_but_no_
     for name, table in (("none", plain), ("unmeasured", nothing)):
         assert write_interventions(tmp_path / name, table, {}, [], ["en", "ja"]) == {}
         assert files(tmp_path / name) == TABLES
+
+
+def test_kinds_that_the_slides_do_not_have_get_no_slides_table(tmp_path: Path) -> None:
+    table = full_table((128,), kinds=("mixed",), controls=(), names=("perplexity_en",))
+    write_interventions(tmp_path, table, {}, [], ["en", "ja"])
+    assert not (tmp_path / "tables" / "slides.md").read_text().strip()
+    assert "Mixed" in (tmp_path / "tables" / "interventions.md").read_text()

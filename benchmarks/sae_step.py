@@ -14,7 +14,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,9 +24,11 @@ import torch
 from measuring import machine
 from steps import OWN as OWN_STEPS
 from steps import STEPS
+from torch import Tensor
 from work import SHAPES, K, Shape, work
 
-from bisae.sae.objective import topk_objective
+from bisae.sae.objective import Objective, topk_objective
+from bisae.sae.triton_topk import triton_objective
 from bisae.sae.weights import Weights
 
 OWN = [step.__name__ for step in OWN_STEPS]  # in the environment of bisae
@@ -35,7 +37,7 @@ NOISY = 1.2  # a round whose products took this much longer than the quickest of
 ROUNDS_AT_MOST = 3  # times those asked for, where rounds are not used
 
 
-def gates() -> dict[str, float]:
+def gates(objective: Callable[[Tensor, Weights, int], Objective], device: str = "cpu") -> dict[str, float]:
     """Relative errors of one step against dense autograd in float64. RuntimeError beyond 1e-12, in float32 1e-6."""
     directions, batches = work(Shape(128, 2048, 512), seed=0)
     g = torch.Generator().manual_seed(0)
@@ -51,14 +53,14 @@ def gates() -> dict[str, float]:
     threshold = pre.detach().topk(K)[0][:, -1:]
     errors = {}
     for dtype, allowed in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
-        found = topk_objective(x.to(dtype), Weights(*(w.detach().to(dtype) for w in weights)), K)
-        kept = found.codes.dense() > 0
+        found = objective(x.to(device, dtype), Weights(*(w.detach().to(device, dtype) for w in weights)), K)
+        kept = found.codes.dense().cpu() > 0
         if ((pre - threshold)[kept != ((pre >= threshold) & (pre > 0))].abs() > 1e-6).any():
             raise RuntimeError(f"{dtype}: other latents were selected than by dense TopK")
         x_hat = (pre * kept) @ leaves.W_dec + leaves.b_pre
         truth = torch.autograd.grad((x_hat - x).square().sum(1).mean(), list(leaves), retain_graph=True)
         for name, gradient, expected in zip(Weights._fields, found.gradients, truth, strict=True):
-            errors[f"{name} {dtype}"] = error = float((gradient.double() - expected).norm() / expected.norm())
+            errors[f"{name} {dtype}"] = error = float((gradient.cpu().double() - expected).norm() / expected.norm())
             if error > allowed:
                 raise RuntimeError(f"{dtype}: the gradient of {name} is off by {error:.1e}")
     return errors
@@ -135,17 +137,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="where rows are written, after every shape")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["A", "B", "C"])
-    parser.add_argument("--variants", nargs="*", choices=OWN, default=OWN, help="of bisae's own environment")
+    parser.add_argument("--variants", nargs="*", choices=OWN, help="of bisae's own environment; triton needs a GPU")
     parser.add_argument("--peers", type=Path, help="what peers/make.sh made; its folders are contenders")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=3, help="products and steps a round")
     given = parser.parse_args()
-    names = [*given.variants, *(name for name in STEPS if given.peers and (given.peers / name).is_dir())]
+    own = given.variants
+    if own is None:
+        own = [name for name in OWN if name != "triton" or given.device != "cpu"]
+    names = [*own, *(name for name in STEPS if given.peers and (given.peers / name).is_dir())]
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
     about = {"machine": machine(given.device), "cores": os.cpu_count(), **versions}
-    result: dict[str, Any] = {**about, "errors": gates(), "rows": []}
+    result: dict[str, Any] = {**about, "errors": gates(topk_objective), "rows": []}
+    if "triton" in names:
+        found = gates(triton_objective, given.device)
+        result["errors"] |= {f"triton {name}": error for name, error in found.items()}
     for shape in given.shapes:
         for row in measure(shape, names, given):
             result["rows"].append(row)

@@ -14,6 +14,7 @@ from rich.table import Column, Table
 
 from bisae.cell import Cell
 from bisae.launch import JOB
+from bisae.threads import follow_idle_cores
 
 METRICS = {"val/fvu": "FVU", "val/fvu_raw": "FVU raw", "val/l0": "L0", "val/cosine": "cosine", "val/dead": "dead"}
 # Of a cell's identity: what the first columns say, and fingerprints.
@@ -22,11 +23,15 @@ UNSHOWN = ("layer", "sae._target_", "validation", *(f"activations.{key}" for key
 
 @contextmanager
 def tokens_bar(title: str, unit: str = "tokens") -> Iterator[Callable[[int, int], None]]:
-    """A progress bar; yields the function that is told (done, total). Nothing shows if nothing is to do."""
+    """A progress bar; yields the function that is told (done, total). Nothing shows if nothing is to do.
+
+    Between the pieces of work that are told of, threads follow the idle cores.
+    """
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn(unit + " {task.fields[rate]}"))
     progress = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn())
 
     def report(done: int, total: int) -> None:
+        follow_idle_cores()
         if not progress.tasks:
             progress.start()
             progress.add_task(title, total=total, completed=done, rate="")

@@ -15,13 +15,14 @@ Step = Callable[[Tensor], Tensor]
 ADAM: dict[str, Any] = {"lr": 1e-4, "eps": 6.25e-10}
 
 
-def _bisae(directions: Tensor, optimizer: type[torch.optim.Adam], k: int = K, **candidates: int) -> Step:
+def _bisae(
+    directions: Tensor, optimizer: type[torch.optim.Adam], k: int = K, kind: Any = None, **candidates: int
+) -> Step:
     from bisae.sae import TopK
     from bisae.sae.blocked import BlockedAdam
-    from bisae.sae.candidate_topk import CandidateTopK
 
     latents, d_model = directions.shape
-    sae = (CandidateTopK if candidates else TopK)(d_model, latents, k, **candidates).to(directions.device)
+    sae = (kind or TopK)(d_model, latents, k, **candidates).to(directions.device)
     with torch.no_grad():
         sae.W_enc.copy_(directions)
         sae.W_dec.copy_(directions)
@@ -55,15 +56,25 @@ def blocked(directions: Tensor) -> Step:
 def candidates_64(directions: Tensor) -> Step:
     """Ours by block, with 64 bf16 candidates a token."""
     from bisae.sae.blocked import BlockedAdam
+    from bisae.sae.candidate_topk import CandidateTopK
 
-    return _bisae(directions, BlockedAdam, candidates=64)
+    return _bisae(directions, BlockedAdam, kind=CandidateTopK, candidates=64)
 
 
 def candidates_96(directions: Tensor) -> Step:
     """Ours by block, with 96."""
     from bisae.sae.blocked import BlockedAdam
+    from bisae.sae.candidate_topk import CandidateTopK
 
-    return _bisae(directions, BlockedAdam, candidates=96)
+    return _bisae(directions, BlockedAdam, kind=CandidateTopK, candidates=96)
+
+
+def triton(directions: Tensor) -> Step:
+    """Ours by block, with Triton kernels: for a GPU."""
+    from bisae.sae.blocked import BlockedAdam
+    from bisae.sae.triton_topk import TritonTopK
+
+    return _bisae(directions, BlockedAdam, kind=TritonTopK)
 
 
 def study(directions: Tensor) -> Step:
@@ -182,5 +193,5 @@ def dictionary_learning(directions: Tensor) -> Step:
     return step
 
 
-OWN = (autograd, blocked, candidates_64, candidates_96, dense, study)
+OWN = (autograd, blocked, candidates_64, candidates_96, triton, dense, study)
 STEPS = {f.__name__: f for f in (*OWN, sparsify, sae_lens, dictionary_learning)}

@@ -19,6 +19,7 @@ from bisae.sae.blocked import BlockedAdam
 from bisae.sae.candidate_topk import CandidateTopK
 from bisae.sae.candidates import Candidates
 from bisae.sae.objective import Take
+from bisae.threads import follow_idle_cores
 from bisae.training.dead import FiringClock
 
 Log = Callable[[Member, Mapping[str, float], int], None]
@@ -236,6 +237,10 @@ class SAETraining(LightningModule):
 class Reports(Callback):
     """Calls `SAETraining.report`; before `Saves` in the list, so that a save never holds what is about to be logged."""
 
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        follow_idle_cores()
+
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
         if isinstance(module, SAETraining) and trainer.global_step % module.log_every == 0:
             module.report()
+            follow_idle_cores()

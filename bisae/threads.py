@@ -1,0 +1,59 @@
+"""CPU threads: as many as cores are idle, or as many as the environment's OMP_NUM_THREADS says.
+
+A step of an SAE is many short parallel regions: with one thread more than there are idle cores each of them waits for
+a thread that does not run, and the step takes several times as long as on one thread.
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+STAT = Path("/proc/stat")  # Linux; elsewhere torch's own number stays
+EVERY = 2.0  # seconds between two looks
+FIRST = 0.2
+
+
+class Look(NamedTuple):
+    """Seconds: the clock, those all cores were busy, and those this process kept them busy."""
+
+    clock: float
+    busy: float
+    own: float
+
+
+def look() -> Look:
+    """At the cores this process may run on."""
+    cores = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    lines = [line.split() for line in STAT.read_text().splitlines()]
+    # user, nice, system, -, -, irq, softirq, steal; left out are idle and iowait
+    ticks = sum(int(line[part]) for line in lines if line[0] in cores for part in (1, 2, 3, 6, 7, 8))
+    own = os.times()
+    return Look(time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), own.user + own.system)
+
+
+def idle_cores(before: Look, after: Look, cores: int) -> int:
+    """Cores that other processes left idle between two looks; at least 1."""
+    others = (after.busy - before.busy) - (after.own - before.own)
+    return min(cores, max(1, round(cores - others / (after.clock - before.clock))))
+
+
+_last: Look | None = None
+
+
+def follow_idle_cores() -> None:
+    """Set torch's threads; called between pieces of work, as often as one likes."""
+    global _last
+    if "OMP_NUM_THREADS" in os.environ or not STAT.exists():
+        return
+    import torch  # slow
+
+    if _last is None:
+        _last = look()
+        time.sleep(FIRST)
+    elif time.monotonic() - _last.clock < EVERY:
+        return
+    before, _last = _last, look()
+    threads = idle_cores(before, _last, len(os.sched_getaffinity(0)))
+    if threads != torch.get_num_threads():
+        torch.set_num_threads(threads)

@@ -114,8 +114,20 @@ def _read(file: Path) -> FoundCell:
             value, kind = getattr(cell, name.name), get_type_hints(FoundCell)[name.name]
             if not isinstance(value, get_origin(kind) or kind) or isinstance(value, bool):
                 raise ValueError(f"{name.name} is {value!r}")
-        if any("/" in name or name.startswith(".") for name in (cell.model, cell.sae)):  # they name files
-            raise ValueError(f"{cell.model!r} and {cell.sae!r} must be words")
+        for word in (cell.model, cell.sae, cell.hash):  # they name files
+            if not re.fullmatch(r"\w[^/\\\0]*", word):
+                raise ValueError(f"{word!r} must be a word")
+        _check_links(file.parent)
     except (ValueError, TypeError) as error:
         raise ConfigError("cells", file, f"is damaged, or no cell's: {error}") from error
     return cell
+
+
+def _check_links(folder: Path) -> None:
+    """A cell may come from anybody: no name in it may lead to files outside, to be read or written over."""
+    home = folder.resolve()
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(home):
+                raise ValueError(f"{path} leads out of the cell's folder; put a copy of what it names in its place")

@@ -1,4 +1,10 @@
-"""Errors a user can mend by changing one config key."""
+"""Errors a user can mend, what to do about them, and how a job ends that was told to stop."""
+
+from errno import EDQUOT, ENOSPC, EROFS
+
+from omegaconf.errors import OmegaConfBaseException
+
+STOPPED = 128 + 15  # status of a process that SIGTERM has stopped, after a save
 
 
 class ConfigError(ValueError):
@@ -22,3 +28,33 @@ class RankLost(TrainingFailed):
 
 class AnalysisFailed(RuntimeError):
     """Cells that could not be analysed; the message names them and why. The others are done."""
+
+
+class Damaged(RuntimeError):
+    """A file that cannot be trusted; the message names it and what to do."""
+
+
+def explained(error: BaseException | None) -> str | None:
+    """What a user can do about `error`, or about what caused it; None for an error in the program."""
+    if error is None:
+        return None
+    found = str(error)
+    if isinstance(error, AnalysisFailed | ConfigError | Damaged | TrainingFailed):
+        return found
+    if isinstance(error, OmegaConfBaseException):  # ${...} of a key that is not there, for example
+        return f"the config cannot be resolved: {found}"
+    if deeper := explained(error.__cause__):
+        return deeper
+    full = isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT)
+    if full or "(os error 28)" in found or "No space left on device" in found:  # libraries have errors of their own
+        return f"the disk is full ({_line(found)}); make room and run the same command again: it goes on"
+    if isinstance(error, OSError) and (error.errno == EROFS or isinstance(error, PermissionError)):
+        return f"cannot be written or read ({_line(found)}); give another folder (runs, cache, output) or the right"
+    if isinstance(error, MemoryError) or "out of memory" in found or "can't allocate memory" in found:
+        fewer = "fewer SAEs in a job (layer, lists of sae.*), or a smaller data.batch or data.pool_batches"
+        return f"memory is too small ({_line(found)}); {fewer}"
+    return None
+
+
+def _line(text: str) -> str:
+    return text.strip().partition("\n")[0]

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -25,7 +26,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from bisae.errors import AnalysisFailed, ConfigError, TrainingFailed
+from bisae.errors import STOPPED, AnalysisFailed, ConfigError, TrainingFailed, explained
 from bisae.ranks import RANKS, rank, under_torchrun
 from bisae.values import writable
 
@@ -34,16 +35,23 @@ LAYERS = "BISAE_SWEEP_LAYERS"  # environment: what each job's `activations.layer
 # What Lightning would take for the job's own: the ranks of whatever the sweep runs in.
 OUTER = {*RANKS, "SLURM_NTASKS"}
 PATIENCE = 10  # seconds an interrupted job has to end by itself
+ENDED = {
+    STOPPED: "was told to stop; the same command goes on",
+    -signal.SIGKILL: "was killed, perhaps for its memory; the same command goes on, or with fewer SAEs in a job",
+}
+SAVING = 100  # seconds a job that is told to stop has to save; less than signal_delay_s of hydra/launcher=slurm
 
 
 def one_process_per_job(main: Callable[[Any], object]) -> Callable[[Any], None]:
     """Goes between `hydra.main` and a script's `main`, which in a sweep runs in a process of the job's own.
 
-    ConfigError, TrainingFailed and AnalysisFailed end that process, or a single run, with `error: ...` and status 1.
+    Errors a user can mend (`explained`) end that process, or a single run, with `error: ...` and status 1.
     """
 
     @functools.wraps(main)
     def job(cfg: Any) -> None:
+        if JOB in os.environ:  # SLURM sends it to all processes of a job; the sweep's answers it (`_status`)
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         try:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 run_job(Path(inspect.getfile(main)).absolute(), cfg)
@@ -52,8 +60,8 @@ def one_process_per_job(main: Callable[[Any], object]) -> Callable[[Any], None]:
         except KeyboardInterrupt:
             raise SystemExit("interrupted; run the same command again to go on") from None
         except Exception as error:
-            mendable = isinstance(error, AnalysisFailed | ConfigError | TrainingFailed)
-            message = f"error: {error}" if mendable else "".join(format_exception_only(error)).strip()
+            mendable = explained(error)
+            message = f"error: {mendable}" if mendable else "".join(format_exception_only(error)).strip()
             if (folder := os.environ.get(JOB)) and rank() == 0:
                 (Path(folder) / "error").write_text(message.splitlines()[-1], encoding="utf-8")
             if mendable:
@@ -79,18 +87,43 @@ def run_job(script: Path, cfg: Any) -> None:
     environment[JOB] = str(folder)
     with subprocess.Popen(command, cwd=hydra.runtime.cwd, env=environment) as job:
         try:
-            status = job.wait()
+            status = _status(job)
         except BaseException as stop:
             with suppress(subprocess.TimeoutExpired):  # Ctrl-C in a terminal reaches the job as well
                 job.wait(PATIENCE if isinstance(stop, KeyboardInterrupt) else 0)
             job.terminate()
             with suppress(subprocess.TimeoutExpired):
-                job.wait(PATIENCE)
+                job.wait(SAVING)
             raise
         finally:
             job.kill()  # nothing happens to a job that has ended
     if status and not (folder / "error").exists():
-        (folder / "error").write_text(f"ended with status {status}", encoding="utf-8")
+        (folder / "error").write_text(ENDED.get(status, f"ended with status {status}"), encoding="utf-8")
+
+
+def _status(job: "subprocess.Popen[bytes]") -> int:
+    """How the job ends. Under submitit a job that is told to stop saves first, and only then is submitted again."""
+    submit_again = signal.getsignal(signal.SIGUSR2)
+    if not callable(submit_again):
+        return job.wait()
+    told = False
+
+    def stop(*_: object) -> None:
+        nonlocal told
+        told = True
+        job.terminate()
+        late = threading.Timer(SAVING, job.kill)
+        late.daemon = True
+        late.start()
+
+    signal.signal(signal.SIGUSR2, stop)
+    try:
+        status = job.wait()
+    finally:
+        signal.signal(signal.SIGUSR2, submit_again)
+    if status and (told or status in (STOPPED, -signal.SIGTERM)):  # SIGTERM: SLURM's preemption, which submitit ignores
+        signal.raise_signal(signal.SIGUSR2)
+    return status
 
 
 def run_first(script: str, jobs: Sequence[Sequence[str]], shared: Sequence[str]) -> None:
@@ -134,7 +167,7 @@ class Sweep(Callback):
             raise SystemExit(f"error: {error}") from None
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         os.environ.setdefault("WANDB_RUN_GROUP", f"sweep {datetime.now():%Y-%m-%d %H:%M:%S}")
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that its job is ended too
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))  # so that its job is ended too
         params = OmegaConf.select(config, "hydra.sweeper.params") or {}
         typed = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
         if layers := layers_of_all_jobs(typed):

@@ -53,9 +53,11 @@ WHOLE = {  # key: least value
     "continue.max_new_tokens": 1,
     "batch": 1,
 }
-ABOVE_ZERO = ("sae.lr", "activations.disk_gib", "alignment.level", "lineage.least")
+ABOVE_ZERO = ("sae.lr", "sae.bandwidth", "activations.disk_gib", "alignment.level", "lineage.least")
 NOT_NEGATIVE = (
     "sae.l1",
+    "sae.l0",
+    "sae.initial_threshold",
     "sae.aux_coefficient",
     "alignment.least",
     "contextual.token",

@@ -18,10 +18,13 @@ ROOT = Path(__file__).parents[1]
 
 # Before transformers or wandb is imported anywhere: no test may wait for a network.
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
-# A busy machine fails no test, and two runs of the same commit agree; new examples: --hypothesis-profile=explore.
+os.environ |= {"OMP_NUM_THREADS": "1", "SPARSIFY_DISABLE_TRITON": "1"}  # tiny tensors; sparsify's kernels need a GPU
+# A busy machine fails no test, and two runs of the same commit agree; new examples: --hypothesis-profile=explore; many
+# more of tests/test_bad_input.py: HYPOTHESIS_PROFILE=thorough.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)
-hypothesis.settings.load_profile("repeatable")
+hypothesis.settings.register_profile("thorough", deadline=None, derandomize=True, max_examples=2000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
 
 TINY = [

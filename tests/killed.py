@@ -3,8 +3,8 @@
     python -m tests.killed train|analyze|intervene|pretrain <place> <call> [override ...]
 
 Places: `before-rename` and `after-rename` (of any file: shards, manifests, saves, cells), `step` (the start of a
-training step), `resumed-step` (a training step after going on from a save), `at-cell` (before a cell is written),
-`never`.
+training step), `told` (the same, by SIGTERM), `resumed-step` (a training step after going on from a save), `at-cell`
+(before a cell is written), `never`.
 """
 
 import os
@@ -16,16 +16,20 @@ from pathlib import Path
 from typing import Any
 
 
-def killing(function: Callable[..., Any], call: int, after: bool = False) -> Callable[..., Any]:
-    """`function`, but the process dies at its `call`-th call (from 1)."""
+def killing(
+    function: Callable[..., Any], call: int, after: bool = False, by: signal.Signals = signal.SIGKILL
+) -> Callable[..., Any]:
+    """`function`, but the process dies at its `call`-th call (from 1), unless it survives the signal."""
     calls = 0
 
     def wrapped(*arguments: Any, **keywords: Any) -> Any:
         nonlocal calls
         calls += 1
-        result = function(*arguments, **keywords) if after or calls != call else None
-        if calls == call:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if calls == call and not after:
+            os.kill(os.getpid(), by)
+        result = function(*arguments, **keywords)
+        if calls == call and after:
+            os.kill(os.getpid(), by)
         return result
 
     return wrapped
@@ -39,13 +43,13 @@ def arm(command: str, place: str, call: int) -> None:
         from bisae.cell import Cell
 
         Cell.write = killing(Cell.write, call)  # type: ignore[method-assign]
-    elif place in ("step", "resumed-step"):
+    elif place in ("step", "told", "resumed-step"):
         from bisae.pretrain.ladder import LadderModule
         from bisae.training.module import SAETraining
 
         module: Any = SAETraining if command == "train" else LadderModule
         original = module.training_step
-        armed = killing(original, call)
+        armed = killing(original, call, by=signal.SIGTERM if place == "told" else signal.SIGKILL)
 
         def training_step(self: Any, *arguments: Any) -> Any:
             fresh = place == "resumed-step" and self.trainer.ckpt_path is None

@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -79,6 +80,30 @@ def test_what_is_not_found_or_damaged_is_an_error_that_says_where_it_looked(
         (cell.folder / "cell.json").write_text(damage)
         with pytest.raises(ConfigError, match=f"{cell.folder}/cell.json: is damaged"):
             find_cells(str(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "analysis", "analysis/abc/features.parquet", "sae.safetensors"])
+def test_a_link_out_of_a_cells_folder_is_refused_and_one_within_it_is_not(tmp_path: Path, name: str) -> None:
+    cell = write_cell(tmp_path / "runs")
+    (tmp_path / "secret").mkdir()
+    (cell.folder / "inside").symlink_to("cell.json")
+    assert names(str(tmp_path / "runs"), tmp_path) == [cell.folder.name]
+    place = cell.folder / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.unlink(missing_ok=True)
+    place.symlink_to(tmp_path / "secret")
+    with pytest.raises(ConfigError, match=f"{place} leads out of the cell's folder; put a copy"):
+        find_cells(str(tmp_path / "runs"), tmp_path)
+
+
+@pytest.mark.parametrize("key", ["model", "sae", "hash"])
+@pytest.mark.parametrize("value", ["../../elsewhere", "/etc", ".hidden", "", "a/b", "a\\b"])
+def test_names_in_a_cell_lead_nowhere_else(tmp_path: Path, key: str, value: str) -> None:
+    cell = write_cell(tmp_path)
+    about = json.loads((cell.folder / "cell.json").read_text())
+    (cell.folder / "cell.json").write_text(json.dumps({**about, key: value}))
+    with pytest.raises(ConfigError, match="is damaged, or no cell's: .* must be a word"):
+        find_cells(str(tmp_path), tmp_path)
 
 
 class FakeArtifact:

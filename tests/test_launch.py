@@ -3,12 +3,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from bisae.launch import layers_of_all_jobs
+from bisae.errors import STOPPED
+from bisae.launch import _status, layers_of_all_jobs
 from tests.conftest import ROOT, TINY, run
 
 # Like train.py, but its jobs only write down how they were started, and end in the way that `layer` says.
@@ -106,7 +108,7 @@ def test_each_job_is_a_process_started_as_typed_with_no_ranks_in_sight(
         "3 of 4 jobs failed:",
         "  layer=1: error: layer=1: is refused",
         "  layer=2: RuntimeError: unforeseen",
-        "  layer=3: ended with status -9",
+        "  layer=3: was killed, perhaps for its memory; the same command goes on, or with fewer SAEs in a job",
     ]
 
 
@@ -132,6 +134,28 @@ def test_ctrl_c_and_a_kill_end_the_job_and_the_sweep(
     with pytest.raises(ProcessLookupError):
         os.killpg(sweep.pid, 0)
     assert not (tmp_path / "job5.json").exists() and not list((tmp_path / "runs").iterdir())
+
+
+SAVES_WHEN_TOLD = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.2), sys.exit(143)))
+print(flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("told", ["the launcher", "the job"])
+def test_a_job_that_is_told_to_stop_has_saved_before_it_is_submitted_again(told: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", SAVES_WHEN_TOLD], stdout=subprocess.PIPE) as job:
+        assert job.stdout is not None and job.stdout.readline()
+        submitted: list[int | None] = []
+        before = signal.signal(signal.SIGUSR2, lambda *_: submitted.append(job.returncode))  # submitit's
+        number, process = (signal.SIGUSR2, os.getpid()) if told == "the launcher" else (signal.SIGTERM, job.pid)
+        threading.Timer(0.5, os.kill, (process, number)).start()
+        try:
+            assert _status(job) == STOPPED and submitted == [STOPPED]
+        finally:
+            signal.signal(signal.SIGUSR2, before)
 
 
 @pytest.mark.parametrize(

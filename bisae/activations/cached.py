@@ -38,7 +38,7 @@ class Cached:
         used = self._with_others(asked.layers, asked.training.depth)
         for source, tokens, key in asked.texts:
             needed += cache.missing_bytes(source, used, cache.check(source, tokens, key, progress))
-        if not self.evict:  # else there is no telling yet what makes way
+        if needed and not self.evict:  # with eviction there is no telling yet what makes way
             cache.make_room(cache.folder, needed)
 
     def open(

@@ -7,12 +7,12 @@ import shutil
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from bisae.activations.manifest import NAME as MANIFEST
 from bisae.atomic import sync
 from bisae.errors import ConfigError
-from bisae.lock import LOCK
+from bisae.lock import LOCK, acquired
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def _evict(root: Path, keep: Path, excess: int) -> bool:
             if size == 0:
                 continue
             with suppress(Timeout, PermissionError):  # a cache being written, or not ours, stays
-                locks.enter_context(FileLock(folder / LOCK).acquire(timeout=0))
+                locks.enter_context(acquired(folder, 0.0))
                 victims.append(folder)
                 excess -= size
         if excess > 0:
@@ -76,7 +76,7 @@ def _delete(folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != LOCK:
+        elif not path.name.startswith(LOCK):
             path.unlink(missing_ok=True)
 
 

@@ -10,6 +10,7 @@ import xxhash
 
 from bisae.activations.source import Source
 from bisae.atomic import write_json
+from bisae.errors import Damaged
 
 FORMAT = 1
 DTYPE = "bfloat16"
@@ -17,7 +18,7 @@ BYTES_PER_VALUE = 2
 NAME = "manifest.json"
 
 
-class CacheError(RuntimeError):
+class CacheError(Damaged):
     """A cache folder that cannot be trusted. It is never repaired silently: a broken disk should be noticed."""
 
     def __init__(self, path: Path, problem: str, folder: Path) -> None:

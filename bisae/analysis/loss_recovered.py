@@ -49,6 +49,11 @@ class LossRecovered:
             metrics |= {name: estimate.value, f"{name}_doc_low": estimate.low, f"{name}_doc_high": estimate.high}
         return metrics
 
+    @property
+    def tokens(self) -> int:
+        """Read in all."""
+        return sum(len(document.ids) for document in self._documents)
+
     @cached_property
     def _lm(self) -> PreTrainedModel:
         return load_causal_lm(self.recipe.checkpoint, getattr(torch, self.recipe.reading["lm_dtype"]), self.device)

@@ -18,6 +18,7 @@ from bisae.instances import build
 from bisae.lm.lm_pass import LMPass
 from bisae.lm.model import Checkpoint
 from bisae.lm.pair_pass import PairPass
+from bisae.values import check_values
 
 # A cell may come from anybody: of its config only these are made, never whatever `_target_` says.
 KNOWN = {
@@ -50,11 +51,13 @@ class Recipe:
             raise ConfigError("model.trust_remote_code", True, remedy)
         if "unpack_to" in chosen:
             chosen["unpack_to"] = str(cache / "lm")
+        corpus = dict(corpus or _known(config, "corpus", cell))
+        check_values({"model": chosen, "corpus": corpus})  # the model's name is part of a path
         try:
             reading = {key: cell.identity["activations"][key] for key in READING}
         except KeyError as error:
             raise ConfigError("runs", cell.folder, f"is no cell of this version: its identity lacks {error}") from error
-        return cls(cell, chosen, build(corpus or _known(config, "corpus", cell)), reading)
+        return cls(cell, chosen, build(corpus), reading)
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
@@ -85,7 +88,7 @@ class Recipe:
 def _config(cell: FoundCell) -> Mapping[str, Any]:
     try:
         config: Any = OmegaConf.to_container(OmegaConf.load(cell.folder / "config.yaml"), resolve=False)
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:  # ValueError: no UTF-8
         raise ConfigError("runs", cell.folder, f"its config.yaml cannot be read: {error}") from error
     if not isinstance(config, Mapping):
         raise ConfigError("runs", cell.folder, "its config.yaml is no config")

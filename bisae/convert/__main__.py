@@ -2,14 +2,17 @@
 
     python -m bisae.convert from=saelens source=theirs/layer_1 model=embedded checkpoint=final layer=2
     python -m bisae.convert to=saelens cell='runs/embedded/step*/layer02' output=ours
+    python -m bisae.convert push=owner/name cell='runs/embedded/step*/layer02' to=saelens
+    python -m bisae.convert pull=owner/name
 
 Formats: saelens, sparsify, dictionary_learning, llm_jp_sae. What comes in becomes a cell that analyze.py takes as any
-other; what goes out is exact, or approximate with the error measured, or refused: docs/convert.md.
+other; what goes out is exact, or approximate with the error measured, or refused: docs/convert.md. `to=neuronpedia` and
+`to=saebench` write a cell's features and scores for those, `push` and `pull` use the Hugging Face hub: docs/share.md.
 """
 
 import logging
 import math
-from functools import partial
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,12 @@ from omegaconf import OmegaConf
 
 from bisae.analysis.recipe import Recipe
 from bisae.cells import FoundCell, find_cells
+from bisae.convert import neuronpedia, saebench
 from bisae.convert.exported import export
 from bisae.convert.fit_to_lm import Sample
 from bisae.convert.formats import chosen_format
 from bisae.convert.imported import Imported
+from bisae.convert.repository import Repository
 from bisae.errors import ConfigError
 from bisae.instances import build
 from bisae.job import code_version
@@ -29,6 +34,7 @@ from bisae.lm.lm_pass import LMPass
 from bisae.noise import hush
 from bisae.values import check_values, writable
 
+NEEDED = {"from": ("source", "model"), "pull": (), "push": ("cell",), "to": ("cell", "output")}  # the first one given
 CONF = Path(__file__).resolve().parents[2] / "conf"
 log = logging.getLogger("bisae.convert")
 
@@ -40,13 +46,28 @@ def convert(cfg: Any) -> list[Path]:
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
     check_values(settings)
     hush()
-    if (settings["from"] is None) == (settings["to"] is None):
-        raise ConfigError("from", settings["from"], "give from=... to import an SAE, or to=... to export cells")
-    needed = ("source", "model") if settings["from"] else ("cell", "output")
-    for key in needed:
+    given = [way for way in NEEDED if settings[way] is not None]
+    if len(given) != 1 and given != ["push", "to"]:
+        remedy = "give from=... to import an SAE, to=... to export cells, or push=... or pull=... for the hub"
+        raise ConfigError("from", settings["from"], remedy)
+    for key in NEEDED[given[0]]:
         if settings.get(key) is None:
             raise ConfigError(key, None, "give a value")
-    return [import_sae(cfg, settings)] if settings["from"] else export_cells(settings)
+    if settings["norm"] is not None:
+        settings["norm"] = above_zero(settings, "norm")
+    if type(settings["recovered"]) is not int or settings["recovered"] < 1:
+        raise ConfigError("recovered", settings["recovered"], "must be a whole number of documents")
+    if given == ["from"]:
+        places = [import_sae(cfg, settings)]
+    elif given == ["pull"]:
+        runs, cache = Path(settings["runs"]), Path(settings["cache"])
+        writable({"runs": runs, "cache": cache})
+        places = Repository(settings["pull"]).pull(settings["revision"], settings["cell"], runs, cache)
+    else:
+        places = push(settings) if "push" in given else export_cells(settings, Path(settings["output"]))
+    for place in places:
+        log.info("%s", place)
+    return places
 
 
 def import_sae(cfg: Any, settings: Any) -> Path:
@@ -67,25 +88,54 @@ def import_sae(cfg: Any, settings: Any) -> Path:
             "imported": {"format": name, "source": source.name, "hook": foreign.hook},
         }
         cell.write(foreign.sae, OmegaConf.to_yaml(cfg, resolve=True), metrics, about)
-    log.info("%s", cell.folder)
     return cell.folder
 
 
-def export_cells(settings: Any) -> list[Path]:
-    """Each cell as an SAE in a folder of its own."""
-    norm = None if settings["norm"] is None else above_zero(settings, "norm")
-    found = find_cells(settings["cell"], Path(settings["runs"]))
+def push(settings: Any) -> list[Path]:
+    """Cells to the hub; returns their folders."""
+    export = None
+    if settings["to"] is not None:
+        chosen_format("to", settings["to"])
 
-    def sample(cell: FoundCell) -> Sample:
-        recipe = Recipe.of(cell, None, None, Path(settings["cache"]))
-        source = recipe.lm_pass(settings["split"], settings["activations"]["pass"]["device"])
+        def export(cell: FoundCell, output: Path) -> Path:
+            return export_cell(cell, settings, output)
+
+    cells = find_cells(settings["cell"], Path(settings["runs"]))
+    Repository(settings["push"]).push(cells, export, settings["private"], settings["licence"], Path(settings["cache"]))
+    return [cell.folder for cell in cells]
+
+
+def export_cells(settings: Any, output: Path) -> list[Path]:
+    """Each cell as an SAE in a folder of its own, or as what another tool reads of it."""
+    cells, to = find_cells(settings["cell"], Path(settings["runs"])), settings["to"]
+    if to == "neuronpedia":
+        who = settings["creator"]
+        now = datetime.now(UTC).isoformat()
+        return [neuronpedia.write(cell, output, who["id"], who["name"], now) for cell in cells]
+    if to == "saebench":
+        return [score_cell(cell, settings, output) for cell in cells]
+    return [export_cell(cell, settings, output) for cell in cells]
+
+
+def export_cell(cell: FoundCell, settings: Any, output: Path) -> Path:
+    """One cell as an SAE of another library."""
+
+    def sample() -> Sample:
+        source = recipe_of(cell, settings).lm_pass(settings["split"], settings["activations"]["pass"]["device"])
         return Sample.of(source, [cell.layer], settings["tokens"])
 
-    places = []
-    for cell in found:
-        places.append(export(cell, settings["to"], Path(settings["output"]), norm, partial(sample, cell)))
-        log.info("%s", places[-1])
-    return places
+    return export(cell, settings["to"], output, settings["norm"], sample)
+
+
+def score_cell(cell: FoundCell, settings: Any, output: Path) -> Path:
+    """One cell's scores, as SAEBench writes them."""
+    split, device = settings["split"], settings["activations"]["pass"]["device"]
+    recipe = recipe_of(cell, settings)
+    return saebench.write(cell, recipe, split, settings["tokens"], settings["recovered"], device, output)
+
+
+def recipe_of(cell: FoundCell, settings: Any) -> Recipe:
+    return Recipe.of(cell, None, None, Path(settings["cache"]))
 
 
 def above_zero(settings: Any, key: str) -> float:

@@ -29,7 +29,7 @@ def export(cell: FoundCell, name: str, output: Path, norm: float | None, sample:
         sae = load(cell.folder)
     except (OSError, ValueError) as error:
         raise ConfigError("cell", cell.folder, str(error)) from error
-    about: dict[str, Any] = {"exact": not must_fold(sae, name)}
+    about: dict[str, Any] = {"format": name, "exact": not must_fold(sae, name)}
     if not about["exact"]:
         about["norm"] = norm
         if norm is None:

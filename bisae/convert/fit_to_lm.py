@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from bisae.errors import ConfigError
@@ -20,6 +20,7 @@ class Sample:
 
     languages: tuple[str, ...]
     language: UInt8[Tensor, " token"]
+    sequence: Int64[Tensor, " token"]  # counts up
     streams: Mapping[int, Float[Tensor, "token d_model"]]
 
     @classmethod
@@ -27,10 +28,12 @@ class Sample:
         """The first `tokens` of the source, or a little more; all it has if they are fewer."""
         source = replace(source, shard_batches=1)
         language: list[Tensor] = []
+        first: list[Tensor] = []
         streams: list[Mapping[int, Tensor]] = []
         shard = 0
         while sum(len(part) for part in language) < tokens and (found := source.tokens(shard)):
             language.append(torch.from_numpy(found.language))
+            first.append(torch.from_numpy(found.position == 0))
             streams.append(source.activations(shard, layers))
             source.forget(shard)
             shard += 1
@@ -38,7 +41,7 @@ class Sample:
         if not language:
             raise ConfigError("data.validation_split", source.split, "has no text")
         joined = {layer: torch.cat([part[layer] for part in streams]) for layer in layers}
-        return cls(source.corpus.languages, torch.cat(language), joined)
+        return cls(source.corpus.languages, torch.cat(language), torch.cat(first).cumsum(0), joined)
 
     @torch.no_grad()
     def quality(self, sae: SparseAutoencoder, layer: int) -> dict[str, float]:

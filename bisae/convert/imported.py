@@ -15,7 +15,7 @@ from bisae.convert.source import Foreign
 from bisae.errors import ConfigError
 from bisae.lm.lm_pass import LMPass
 from bisae.member import layers_of
-from bisae.sae import SparseAutoencoder
+from bisae.sae import SparseAutoencoder, Weights
 
 log = logging.getLogger("bisae.convert")
 
@@ -67,8 +67,9 @@ class Imported:
 
 
 def digest(sae: SparseAutoencoder) -> str:
-    """A checksum of the weights."""
+    """A checksum of the weights, and of thresholds where there are."""
     found = xxhash.xxh3_128()
-    for tensor in sae.weights:
+    thresholds = (value for name, value in sae.state_dict().items() if name not in Weights._fields)
+    for tensor in (*sae.weights, *thresholds):
         found.update(tensor.detach().cpu().contiguous().numpy().data)
     return found.hexdigest()

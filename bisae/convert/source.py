@@ -13,7 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bisae.errors import ConfigError
-from bisae.sae import SparseAutoencoder, Weights
+from bisae.sae import JumpReLU, SparseAutoencoder, Weights
+
+# What is of training only, so in no file.
+JUMP_RELU = {"l0": 0.0, "initial_threshold": 0.0, "bandwidth": 1.0, "seed": 0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,13 +79,28 @@ def assembled(kind: type[SparseAutoencoder], weights: Weights, source: Path, **a
     return sae
 
 
+@torch.no_grad()
+def with_threshold(kind: type[JumpReLU], weights: Weights, threshold: Tensor, source: Path) -> JumpReLU:
+    """A JumpReLU SAE; `threshold` is of each latent, or one for all."""
+    sae = assembled(kind, weights, source, **JUMP_RELU)
+    assert isinstance(sae, kind)
+    if threshold.shape not in ((), sae.threshold.shape) or not threshold.isfinite().all():
+        raise refused(source, "its threshold is not finite, or not one for all or each of the latents")
+    sae.threshold.copy_(threshold)
+    return sae
+
+
 def picked(found: Mapping[str, Tensor], names: Mapping[str, str], source: Path) -> Weights:
     """The tensors of an SAE by their `names` in the file, in float32; one with `.T` lies there the other way round."""
-    try:
-        chosen = {to: found[name.removesuffix(".T")] for to, name in names.items()}
-    except KeyError as error:
-        raise refused(source, f"lacks {error}; holds {', '.join(sorted(found))}") from None
+    chosen = {to: named(found, name.removesuffix(".T"), source) for to, name in names.items()}
     return Weights(**{to: (chosen[to].T if names[to].endswith(".T") else chosen[to]).float() for to in chosen})
+
+
+def named(found: Mapping[str, Tensor], name: str, source: Path) -> Tensor:
+    """A tensor of a file."""
+    if name not in found:
+        raise refused(source, f"lacks {name!r}; holds {', '.join(sorted(found))}")
+    return found[name]
 
 
 def unit_decoder(weights: Weights) -> Weights:

@@ -21,18 +21,22 @@ class Pair(NamedTuple):
 
 
 def read_pairs(path: Path) -> tuple[tuple[str, ...], list[Pair]]:
-    """The language codes and the pairs of a pair file; ValueError names the file and line of a malformed row."""
+    """The language codes and the pairs of a pair file; ValueError names the file, and the line of a malformed row."""
     opened = lzma.open if path.suffix == ".xz" else open
-    with opened(path, "rt", encoding="utf-8", newline="") as handle:
-        rows = csv.reader(handle, delimiter="\t", quoting=csv.QUOTE_NONE)
-        header = next(rows, [])
-        if len(header) < 2 or header[0] != "id":
-            raise ValueError(f"{path}:1: the first line must name the columns: id, then one language a column")
-        pairs = []
-        for number, row in enumerate(rows, start=2):
-            if len(row) != len(header) or not row[0].isdecimal() or not all(row):
-                raise ValueError(f"{path}:{number}: expected a number and {len(header) - 1} sentences, found {row!r}")
-            pairs.append(Pair(int(row[0]), tuple(row[1:])))
+    try:
+        with opened(path, "rt", encoding="utf-8", newline="") as handle:
+            rows = csv.reader(handle, delimiter="\t", quoting=csv.QUOTE_NONE)
+            header = next(rows, [])
+            if len(header) < 2 or header[0] != "id":
+                raise ValueError(f"{path}:1: the first line must name the columns: id, then one language a column")
+            pairs = []
+            for number, row in enumerate(rows, start=2):
+                if len(row) != len(header) or not row[0].isdecimal() or not all(row):
+                    wanted = f"a number and {len(header) - 1} sentences"
+                    raise ValueError(f"{path}:{number}: expected {wanted}, found {row!r}")
+                pairs.append(Pair(int(row[0]), tuple(row[1:])))
+    except (UnicodeError, lzma.LZMAError, EOFError, csv.Error) as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from error
     return tuple(header[1:]), pairs
 
 

@@ -58,7 +58,7 @@ def read_rates(file: str | None) -> Rates:
         return {}
     try:
         found: Any = OmegaConf.to_container(OmegaConf.load(file))
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:  # ValueError: no UTF-8
         raise ConfigError("rates", file, f"cannot be read: {error}") from error
     whole = isinstance(found, dict) and all(
         isinstance(layers, dict)

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bisae.atomic import write_json
 from bisae.corpus.embedded import EMBEDDED
-from bisae.errors import ConfigError
+from bisae.errors import ConfigError, explained
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 log = logging.getLogger("bisae.pretrain")
@@ -35,7 +35,7 @@ def pretrain(cfg: DictConfig) -> Path:
     from bisae.pretrain.ladder import LadderModule, Rungs, Schedule, Size, loader, tiny_llama
     from bisae.pretrain.text import Pairs, training_rows, validation_documents
     from bisae.pretrain.tokenizer import save_tokenizer, train_tokenizer
-    from bisae.training.saves import Saves
+    from bisae.training.saves import Saves, check_save
 
     folder, save = Path(cfg.out) / cfg.name, Path(cfg.out) / cfg.name / "last.ckpt"
     steps = [int(step) for step in cfg.checkpoints]
@@ -74,6 +74,8 @@ def pretrain(cfg: DictConfig) -> Path:
         module = LadderModule(tiny_llama(size, tokenizer, cfg.seed), schedule)
         keep = Rungs(folder, steps, tokenizer, validation, schedule.batch * schedule.context, recipe)
         hush()
+        if save.exists():
+            check_save(save)
         trainer = Trainer(
             accelerator=cfg.trainer.accelerator,
             devices=1,
@@ -98,8 +100,10 @@ def pretrain(cfg: DictConfig) -> Path:
 def main(cfg: DictConfig) -> None:
     try:
         pretrain(cfg)
-    except ConfigError as error:
-        raise SystemExit(f"error: {error}") from None
+    except Exception as error:
+        if mendable := explained(error):
+            raise SystemExit(f"error: {mendable}") from None
+        raise
 
 
 if __name__ == "__main__":

@@ -30,13 +30,17 @@ class Codes:
         return cls(values.reshape(-1), indices.reshape(-1), offsets, latents, per_token=k)
 
     @classmethod
+    def where(cls, kept: Bool[Tensor, "token latent"], dense: Float[Tensor, "token latent"]) -> "Codes":
+        """The entries of a dense code that a mask names, in the order of tokens."""
+        token, indices = kept.nonzero(as_tuple=True)
+        offsets = torch.zeros(len(dense) + 1, dtype=torch.int64, device=dense.device)
+        torch.cumsum(kept.sum(1), 0, out=offsets[1:])
+        return cls(dense[token, indices], indices, offsets, dense.shape[1])
+
+    @classmethod
     def positive(cls, dense: Float[Tensor, "token latent"]) -> "Codes":
         """The positive entries of a dense code, which is ReLU and the removal of zeros in one."""
-        positive = dense > 0
-        token, indices = positive.nonzero(as_tuple=True)
-        offsets = torch.zeros(len(dense) + 1, dtype=torch.int64, device=dense.device)
-        torch.cumsum(positive.sum(1), 0, out=offsets[1:])
-        return cls(dense[token, indices], indices, offsets, dense.shape[1])
+        return cls.where(dense > 0, dense)
 
     @property
     def tokens(self) -> int:

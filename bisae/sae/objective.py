@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from bisae.sae.codes import Codes
 from bisae.sae.encoder import encode
-from bisae.sae.products import RowSums, products_of
+from bisae.sae.products import RowSums, SparseProducts, products_of
 from bisae.sae.selection import positive, top_k
 from bisae.sae.weights import Weights
 
@@ -54,10 +54,25 @@ def sparse_objective(
     Under autocast only the encoder's product has the lower precision.
     """
     centred = x - weights.b_pre
-    codes = encoder(centred, weights)
+    return objective_of(x, centred, encoder(centred, weights), weights, l1)
+
+
+@torch.no_grad()
+def objective_of(
+    x: Float[Tensor, "token d_model"],
+    centred: Float[Tensor, "token d_model"],
+    codes: Codes,
+    weights: Weights,
+    l1: float = 0.0,
+    kind: type[SparseProducts] | None = None,
+) -> Objective:
+    """`sparse_objective` where the codes are there already; `centred` is x - b_pre.
+
+    `kind`: of the products, where it is not to be the quicker of PyTorch's two.
+    """
     tokens = len(x)
     with torch.autocast(x.device.type, enabled=False):
-        products = products_of(codes)
+        products = (kind or products_of)(codes)
         x_hat = products.decode(weights.W_dec) + weights.b_pre
         error = x_hat - x
         # Row by row first: one sum over all elements would lose 1e-5 in float32.

@@ -3,6 +3,9 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from bisae.sae.batch_topk import BatchTopK
+from bisae.sae.jump_relu import JumpReLU
+from bisae.sae.matryoshka import Matryoshka
 from bisae.sae.relu_l1 import ReLUL1
 from bisae.sae.sparse_autoencoder import SparseAutoencoder
 from bisae.sae.topk import TopK
@@ -26,4 +29,15 @@ class RawReLU(RawInputs, ReLUL1):
     architecture = "raw_relu_l1"
 
 
-RAW: dict[type[SparseAutoencoder], type[SparseAutoencoder]] = {TopK: RawTopK, ReLUL1: RawReLU}
+class RawJumpReLU(RawInputs, JumpReLU):
+    architecture = "raw_jump_relu"
+
+
+RAW: dict[type[SparseAutoencoder], type[SparseAutoencoder]] = {
+    TopK: RawTopK,
+    ReLUL1: RawReLU,
+    JumpReLU: RawJumpReLU,
+    # At inference they have a threshold too, one for all latents.
+    BatchTopK: RawJumpReLU,
+    Matryoshka: RawJumpReLU,
+}

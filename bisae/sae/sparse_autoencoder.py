@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -79,7 +80,7 @@ class SparseAutoencoder(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def arguments(self) -> dict[str, int | float | bool]:
+    def arguments(self) -> Mapping[str, int | float | bool | str]:
         """The keyword arguments that construct an SAE like this one."""
 
     @abstractmethod

@@ -9,13 +9,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bisae.atomic import atomic_file, write_json
-from bisae.sae.raw import RawReLU, RawTopK
+from bisae.sae.batch_topk import BatchTopK
+from bisae.sae.jump_relu import JumpReLU
+from bisae.sae.matryoshka import Matryoshka
+from bisae.sae.raw import RawJumpReLU, RawReLU, RawTopK
 from bisae.sae.relu_l1 import ReLUL1
 from bisae.sae.sparse_autoencoder import SparseAutoencoder
 from bisae.sae.topk import TopK
 
 FORMAT = 1
-KINDS = (TopK, ReLUL1, RawTopK, RawReLU)
+KINDS = (TopK, ReLUL1, BatchTopK, JumpReLU, Matryoshka, RawTopK, RawReLU, RawJumpReLU)
 ARCHITECTURES: dict[str, type[SparseAutoencoder]] = {kind.architecture: kind for kind in KINDS}
 
 

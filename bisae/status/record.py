@@ -82,7 +82,7 @@ class Record(Callback):
         with suppress(OSError):
             failure, now = Path(HydraConfig.get().runtime.output_dir) / "error", time.time()
             error = failure.read_text(encoding="utf-8") if failure.exists() else None
-            spent = record.seconds + now - record.started
+            spent = record.seconds + max(0.0, now - record.started)  # the clock may be set back
             write_json(file, {**asdict(record), "seconds": spent, "ended": now, "error": error})
         lock.release()
 

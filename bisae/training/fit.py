@@ -19,6 +19,7 @@ from bisae.lm.model import Checkpoint
 from bisae.member import Member
 from bisae.sae import SparseAutoencoder
 from bisae.training.module import SAETraining
+from bisae.training.saves import check_save
 from bisae.training.steps import StepSampler
 from bisae.training.trainer import Schedule, lost_ranks
 from bisae.wandb_runs import WandbRuns, axes
@@ -87,6 +88,8 @@ def fit(
     finished = False
     try:
         if part.rank == 0:
+            if job.save.exists():
+                check_save(job.save)
             _open_runs(wandb_runs, job, checkpoint)
         trainer.fit(
             module,
@@ -123,8 +126,10 @@ def fit(
                         raise
             wandb_runs.log_cell(member.cell.run_id, member.cell.folder)
             wandb_runs.finish(member.cell.run_id, metrics)
-    except SystemExit:
-        raise KeyboardInterrupt from None  # what Lightning makes an exit of
+    except SystemExit as stop:
+        if stop.code == 1:
+            raise KeyboardInterrupt from None  # what Lightning makes an exit of
+        raise
     except RuntimeError as error:
         mine = isinstance(error, TrainingFailed)
         if part.world > 1 and not mine and (lost := lost_ranks(trainer, error)):

@@ -1,11 +1,28 @@
 """The one file a killed run goes on from."""
 
+import logging
+import signal
 from pathlib import Path
 from typing import Protocol, runtime_checkable
+from zipfile import ZipFile
 
 from lightning import Callback, LightningModule, Trainer
 
 from bisae.atomic import atomic_file
+from bisae.errors import STOPPED, Damaged
+
+log = logging.getLogger("bisae.training.saves")
+
+
+def check_save(path: Path) -> None:
+    """Damaged if a bit of the save differs from what was written."""
+    try:
+        with ZipFile(path) as file:
+            broken = file.testzip()
+    except Exception as error:  # zipfile raises nearly any
+        broken = str(error)
+    if broken:
+        raise Damaged(f"{path} is damaged ({broken}); delete it, and the same command begins anew")
 
 
 @runtime_checkable
@@ -19,20 +36,29 @@ class Gathers(Protocol):
 class Saves(Callback):
     """Saves the whole training state to `path` every `every` steps, the older save staying until the newer is complete.
 
+    After SIGTERM it saves at the end of the step and ends the process with status `STOPPED`, under DDP all of them.
     Lightning's ModelCheckpoint does not fsync, and renames its file when one is already there. A save due at the last
     batch of an epoch is made one step later: going on from an epoch's very end, Lightning would skip the next epoch.
     """
 
     def __init__(self, path: Path, every: int) -> None:
         self.path, self.every = path, every
-        self._saved = 0
+        self._saved, self._told = 0, False
+
+    def _tell(self, *_: object) -> None:
+        self._told = True
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        # Lightning's own handler sends messages between ranks in the middle of others. Its teardown removes this one.
+        signal.signal(signal.SIGTERM, self._tell)
+        if trainer.received_sigterm:  # that handler's, a moment ago
+            raise SystemExit(STOPPED)
         self._saved = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
         step = trainer.global_step
-        if step // self.every > self._saved // self.every and not trainer.is_last_batch:
+        stop = trainer.strategy.reduce_boolean_decision(self._told, all=False)
+        if (stop or step // self.every > self._saved // self.every) and not trainer.is_last_batch:
             if isinstance(module, Gathers):
                 module.gather()
             if trainer.is_global_zero:
@@ -41,3 +67,7 @@ class Saves(Callback):
             else:  # takes part, but writes nothing
                 trainer.save_checkpoint(self.path, weights_only=False)
             self._saved = step
+            if stop:
+                trainer.strategy.barrier()  # before any rank ends: Lightning kills rank 0 once another has failed
+                log.info("told to stop: saved at step %d, the same command goes on from there", step)
+                raise SystemExit(STOPPED if trainer.is_global_zero else 0)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import bisae.lock
 from bisae.activations import cache as cache_module
 from bisae.activations import disk, writer
 from bisae.activations.cache import ActivationCache
@@ -131,7 +132,7 @@ def test_a_complete_cache_is_read_without_lock_and_without_writing(
         raise PermissionError("read-only file system")
 
     monkeypatch.setattr(writer, "atomic_file", refuse)
-    monkeypatch.setattr(disk, "FileLock", refuse)
+    monkeypatch.setattr(bisae.lock, "FileLock", refuse)
     for name in ("touch", "mkdir", "unlink", "write_bytes", "write_text"):
         monkeypatch.setattr(Path, name, refuse)
     assert torch.equal(cache.prepare(source, [2], tokens=60).read(2, 0, 73), source.all_values(2)[:73])

@@ -55,6 +55,8 @@ def test_a_model_or_corpus_given_here_takes_the_place_of_the_cells_own(cell: Fou
         {"model": MODEL, "corpus": "embedded"},
         {"model": {**MODEL, "unpack_to": "${oc.env:HOME}"}, "corpus": CORPUS},
         {"model": {**MODEL, "trust_remote_code": True}, "corpus": CORPUS},
+        {"model": {**MODEL, "name": "../../elsewhere"}, "corpus": CORPUS},
+        {"model": {**MODEL, "name": "/etc"}, "corpus": CORPUS},
         {"model": MODEL},
         [],
         None,

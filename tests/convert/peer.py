@@ -34,17 +34,26 @@ def randomise(sae: torch.nn.Module) -> None:
 def saelens_make(folder: Path) -> None:
     lens: Any = importlib.import_module("sae_lens")
     topk, standard = (lens.TopKSAE, lens.TopKSAEConfig), (lens.StandardSAE, lens.StandardSAEConfig)
+    jumprelu = lens.JumpReLUSAE, lens.JumpReLUSAEConfig
+    batch = lens.BatchTopKTrainingSAE, lens.BatchTopKTrainingSAEConfig
+    nested = lens.MatryoshkaBatchTopKTrainingSAE, lens.MatryoshkaBatchTopKTrainingSAEConfig
     for name, (kind, config), settings in (
         ("topk", topk, {"k": K}),
         ("topk_rescaled", topk, {"k": K, "rescale_acts_by_decoder_norm": True}),
         ("topk_unit", topk, {"k": K, "normalize_activations": "constant_norm_rescale"}),
         ("standard", standard, {}),
         ("standard_uncentred", standard, {"apply_b_dec_to_input": False}),
+        ("jumprelu", jumprelu, {}),
+        ("jumprelu_unit", jumprelu, {"normalize_activations": "constant_norm_rescale"}),
+        ("batchtopk", batch, {"k": K}),
+        ("matryoshka_batchtopk", nested, {"k": K, "matryoshka_widths": [8, LATENTS]}),
     ):
         metadata = lens.saes.sae.SAEMetadata(model_name="toy", hook_name="blocks.1.hook_resid_post")
         sae = kind(config(d_in=D_MODEL, d_sae=LATENTS, metadata=metadata, **settings))
         randomise(sae)
-        sae.save_model(folder / name)
+        if hasattr(sae, "topk_threshold"):
+            sae.topk_threshold.fill_(0.5)
+        getattr(sae, "save_inference_model", sae.save_model)(folder / name)
         answer(folder / name, activations(), saelens_load(folder / name))
 
 
@@ -76,12 +85,19 @@ def sparsify_load(folder: Path) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
 def dictionary_learning_make(folder: Path) -> None:
     trainers: Any = importlib.import_module("dictionary_learning.trainers.top_k")
     dictionary: Any = importlib.import_module("dictionary_learning.dictionary")
+    batch: Any = importlib.import_module("dictionary_learning.trainers.batch_top_k")
+    nested: Any = importlib.import_module("dictionary_learning.trainers.matryoshka_batch_top_k")
     for name, kind, arguments in (
         ("AutoEncoderTopK", trainers.AutoEncoderTopK, {"k": K}),
         ("AutoEncoder", dictionary.AutoEncoder, {}),
+        ("JumpReluAutoEncoder", dictionary.JumpReluAutoEncoder, {}),
+        ("BatchTopKSAE", batch.BatchTopKSAE, {"k": K}),
+        ("MatryoshkaBatchTopKSAE", nested.MatryoshkaBatchTopKSAE, {"k": K, "group_sizes": [8, LATENTS - 8]}),
     ):
         sae = kind(D_MODEL, LATENTS, **arguments)
         randomise(sae)
+        if "BatchTopK" in name:
+            sae.threshold.fill_(0.5)
         (folder / name).mkdir(parents=True)
         torch.save(sae.state_dict(), folder / name / "ae.pt")
         trainer = {"dict_class": name, "layer": 1, "submodule_name": "resid_post_layer_1", **arguments}

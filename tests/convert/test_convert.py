@@ -2,12 +2,10 @@
 
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from bisae.analysis.recipe import Recipe
@@ -15,34 +13,14 @@ from bisae.cells import FoundCell, find_cells
 from bisae.convert.__main__ import convert
 from bisae.convert.fit_to_lm import Sample
 from bisae.convert.formats import FORMATS
-from bisae.corpus.embedded import EmbeddedCorpus
 from bisae.errors import ConfigError
-from bisae.lm.lm_pass import LMPass
-from bisae.lm.model import Checkpoint
 from bisae.sae import ReLUL1, SparseAutoencoder, TopK, load
 from bisae.sae.raw import RawReLU, RawTopK
-from tests.conftest import ROOT, run
+from tests.conftest import run
+from tests.convert.conftest import Settings
 from tests.convert.saes import CELL
 
 LAYER = 2
-Settings = Callable[..., DictConfig]
-
-
-@pytest.fixture(scope="module")
-def sample(step512: Checkpoint) -> Sample:
-    corpus = EmbeddedCorpus("embedded", 0)
-    source = LMPass(step512, corpus, "validation", 128, 8, 4, 6, "float32", "cpu")
-    return Sample.of(source, range(5), 1000)
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    def composed(*overrides: str) -> DictConfig:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            places = [f"runs={tmp_path}/runs", f"cache={tmp_path}/cache", "tokens=1000", "activations.pass.lm_batch=4"]
-            return compose("convert", [*places, "activations.pass.device=cpu", *overrides])
-
-    return composed
 
 
 @torch.no_grad()
@@ -119,7 +97,7 @@ def test_a_wrong_layer_is_said_with_figures_and_refused_above_the_threshold(
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        ([], "^from=None: give from=.* or to="),
+        ([], "^from=None: give from=.* to="),
         (["from=saelens", "to=saelens"], "^from=saelens: give"),
         (["from=saelens", "source=nowhere"], "^model=None"),
         (["from=saelens", "model=embedded"], "^source=None"),
@@ -127,6 +105,7 @@ def test_a_wrong_layer_is_said_with_figures_and_refused_above_the_threshold(
         (["from=other", "source=nowhere", "model=embedded"], "^from=other: choose"),
         (["from=saelens", "source=nowhere", "model=embedded"], "^source=nowhere/cfg.json: cannot be read"),
         (["tokens=0"], "^tokens=0"),
+        (["to=saebench", "cell=runs", "output=out", "recovered=0"], "^recovered=0: must be a whole number"),
         (["to=saelens", "cell=runs", "output=out", "norm=0"], "^norm=0: must be a number above 0"),
     ],
 )

@@ -1,28 +1,47 @@
 import subprocess
 import sys
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any, TypeVar
 
 import pytest
 import torch
 
 from bisae.errors import ConfigError
-from bisae.sae import ReLUL1, SparseAutoencoder, TopK, Weights
+from bisae.sae import BatchTopK, JumpReLU, Matryoshka, ReLUL1, SparseAutoencoder, TopK, Weights
 from bisae.sae.aux_k import aux_k_loss
 from bisae.sae.geometric_median import geometric_median
 from bisae.sae.objective import relu_l1_objective, topk_objective
 from tests.sae.dense_reference import dense_objective, random_weights, relative_error, unit_rows
 
+SAE = TypeVar("SAE", bound=SparseAutoencoder)
 
-def randomized(sae: SparseAutoencoder, seed: int = 0) -> SparseAutoencoder:
+
+def randomized(sae: SAE, seed: int = 0) -> SAE:
     with torch.no_grad():
         for parameter, value in zip(sae.weights, random_weights(sae.latents, sae.d_model, seed), strict=True):
             parameter.copy_(value)
     return sae
 
 
+AVERAGE: dict[str, Any] = {"k": 4, "threshold_rate": 0.1, "seed": 0, "aux_k": 8, "aux_coefficient": 0.1}
+KINDS: dict[str, Callable[[], SparseAutoencoder]] = {
+    "topk": lambda: TopK(12, 60, k=4),
+    "relu_l1": lambda: ReLUL1(12, 60, l1=0.1, encoder_bias=True),
+    "batch_topk": lambda: BatchTopK(12, 60, **AVERAGE),
+    "matryoshka": lambda: Matryoshka(12, 60, groups="1/4+3/4", **AVERAGE),
+    "jump_relu": lambda: JumpReLU(12, 60, l0=0.01, initial_threshold=0.1, bandwidth=0.1, seed=0),
+}
+
+
 @pytest.fixture(params=["topk", "relu_l1"])
 def sae(request: pytest.FixtureRequest) -> SparseAutoencoder:
-    kinds = {"topk": TopK(12, 60, k=4), "relu_l1": ReLUL1(12, 60, l1=0.1, encoder_bias=True)}
-    return randomized(kinds[request.param])
+    return randomized(KINDS[request.param]())
+
+
+@pytest.fixture(params=KINDS)
+def any_sae(request: pytest.FixtureRequest) -> SparseAutoencoder:
+    return randomized(KINDS[request.param]())
 
 
 def activations(tokens: int = 50, d_model: int = 12) -> torch.Tensor:
@@ -56,21 +75,21 @@ def test_inputs_are_divided_by_their_own_norm(dtype: torch.dtype) -> None:
     torch.testing.assert_close(x * norm[:, None], activation.float())
 
 
-def test_a_zero_activation_stays_zero(sae: SparseAutoencoder) -> None:
-    reconstruction = sae.reconstruct(torch.zeros(2, 12))
+def test_a_zero_activation_stays_zero(any_sae: SparseAutoencoder) -> None:
+    reconstruction = any_sae.reconstruct(torch.zeros(2, 12))
     assert reconstruction.norm.tolist() == [0, 0]
     assert torch.isfinite(reconstruction.x_hat).all()
     assert reconstruction.activation.abs().max() == 0
 
 
-def test_the_codes_do_not_depend_on_the_scale_of_the_activation(sae: SparseAutoencoder) -> None:
-    torch.testing.assert_close(sae.encode(activations()).dense(), sae.encode(4 * activations()).dense())
+def test_the_codes_do_not_depend_on_the_scale_of_the_activation(any_sae: SparseAutoencoder) -> None:
+    torch.testing.assert_close(any_sae.encode(activations()).dense(), any_sae.encode(4 * activations()).dense())
 
 
-def test_reconstruction_is_the_decoded_code_in_both_spaces(sae: SparseAutoencoder) -> None:
+def test_reconstruction_is_the_decoded_code_in_both_spaces(any_sae: SparseAutoencoder) -> None:
     activation = activations()
-    reconstruction = sae.reconstruct(activation)
-    torch.testing.assert_close(reconstruction.x_hat, reconstruction.codes.dense() @ sae.W_dec + sae.b_pre)
+    reconstruction = any_sae.reconstruct(activation)
+    torch.testing.assert_close(reconstruction.x_hat, reconstruction.codes.dense() @ any_sae.W_dec + any_sae.b_pre)
     torch.testing.assert_close(reconstruction.activation, reconstruction.x_hat * activation.norm(dim=1, keepdim=True))
 
 
@@ -104,20 +123,40 @@ def test_dead_latents_add_the_auxiliary_loss_if_configured() -> None:
     torch.testing.assert_close(with_aux.objective(x, dead).loss, plain.loss + aux)
 
 
-def test_a_few_steps_of_adam_lower_the_loss_and_keep_the_decoder_unit(sae: SparseAutoencoder) -> None:
-    x, _ = sae.normalize(activations())
-    adam = torch.optim.Adam(sae.parameters(), lr=1e-2)
+def test_a_few_steps_of_adam_lower_the_loss_and_keep_the_decoder_unit(any_sae: SparseAutoencoder) -> None:
+    x, _ = any_sae.normalize(activations())
+    adam = torch.optim.Adam(any_sae.parameters(), lr=1e-2)
     losses = []
     for _ in range(30):
         adam.zero_grad()
-        loss = sae.objective(x).loss
+        loss = any_sae.objective(x).loss
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(any_sae.parameters(), 1.0)
         adam.step()
-        sae.normalize_decoder()
+        any_sae.normalize_decoder()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
-    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(60))
+    torch.testing.assert_close(any_sae.W_dec.norm(dim=1), torch.ones(60))
+
+
+def test_a_state_that_was_saved_goes_on_bit_by_bit(any_sae: SparseAutoencoder) -> None:
+    def steps(sae: SparseAutoencoder, adam: torch.optim.Adam, seeds: range) -> None:
+        for seed in seeds:
+            adam.zero_grad()
+            sae.objective(unit_rows(40, 12, seed, torch.float32), torch.arange(60) < 9).loss.backward()
+            adam.step()
+            sae.normalize_decoder()
+
+    adam = torch.optim.Adam(any_sae.parameters(), lr=1e-2)
+    steps(any_sae, adam, range(3))
+    kind: Any = type(any_sae)
+    other = kind(**any_sae.arguments)
+    other.load_state_dict(any_sae.state_dict())
+    other_adam = torch.optim.Adam(other.parameters(), lr=1e-2)
+    other_adam.load_state_dict(deepcopy(adam.state_dict()))
+    for sae, optimizer in ((any_sae, adam), (other, other_adam)):
+        steps(sae, optimizer, range(3, 6))
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in any_sae.state_dict().items())
 
 
 def test_normalizing_the_decoder_keeps_directions() -> None:
@@ -145,13 +184,13 @@ def test_relu_l1_without_encoder_bias_keeps_it_zero() -> None:
     assert sae.W_enc.grad is not None
 
 
-def test_under_bf16_autocast_a_step_trains_float32_weights(sae: SparseAutoencoder) -> None:
-    x, _ = sae.normalize(activations())
+def test_under_bf16_autocast_a_step_trains_float32_weights(any_sae: SparseAutoencoder) -> None:
+    x, _ = any_sae.normalize(activations())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = sae.objective(x).loss
+        loss = any_sae.objective(x).loss
     loss.backward()
     assert loss.dtype == torch.float32
-    assert all(w.grad is not None and w.grad.dtype == torch.float32 for w in sae.weights)
+    assert all(w.grad is not None and w.grad.dtype == torch.float32 for w in any_sae.weights)
 
 
 def test_weights_are_the_parameters_themselves() -> None:

@@ -5,7 +5,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bisae.sae import ReLUL1, SparseAutoencoder, TopK, load, load_metadata, save
+from bisae.sae import (
+    BatchTopK,
+    JumpReLU,
+    Matryoshka,
+    ReLUL1,
+    SparseAutoencoder,
+    TopK,
+    Weights,
+    load,
+    load_metadata,
+    save,
+)
 from tests.sae.dense_reference import random_weights
 
 
@@ -14,6 +25,9 @@ def randomized(sae: SparseAutoencoder) -> SparseAutoencoder:
     with torch.no_grad():
         for parameter, value in zip(sae.weights, random_weights(sae.latents, sae.d_model, seed=5), strict=True):
             parameter.copy_(value)
+        for name, value in sae.state_dict().items():
+            if name not in Weights._fields:  # thresholds
+                value.uniform_()
     return sae
 
 
@@ -22,6 +36,9 @@ SAES = [
     ReLUL1(6, 20, l1=0.3, seed=7),
     ReLUL1(6, 20, l1=0.3, encoder_bias=True),
     TopK(6, 20, k=3).double(),
+    BatchTopK(6, 20, k=3, threshold_rate=0.2, seed=7, aux_k=2, aux_coefficient=0.25),
+    Matryoshka(6, 20, k=3, groups="1/4+3/4", threshold_rate=0.2, seed=7, aux_k=2, aux_coefficient=0.25),
+    JumpReLU(6, 20, l0=0.3, initial_threshold=0.1, bandwidth=0.2, seed=7).double(),
 ]
 
 
@@ -37,9 +54,10 @@ def test_an_sae_comes_back_bit_by_bit(sae: SparseAutoencoder, tmp_path: Path) ->
     found = load(tmp_path / "new" / "folder")
     assert type(found) is type(sae)
     assert found.arguments == sae.arguments
-    for before, after in zip(sae.weights, found.weights, strict=True):
-        assert torch.equal(before, after)
-        assert (before.dtype, before.requires_grad) == (after.dtype, after.requires_grad)
+    after = found.state_dict(keep_vars=True)
+    for name, before in sae.state_dict(keep_vars=True).items():
+        assert torch.equal(before, after[name])
+        assert (before.dtype, before.requires_grad) == (after[name].dtype, after[name].requires_grad)
 
 
 def test_the_arguments_hold_every_setting_of_the_constructor() -> None:

@@ -1,0 +1,122 @@
+"""A cell's scores as the JSON of SAEBench's core evaluation, over the cell's own text, and per language."""
+
+import math
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bisae.analysis.recipe import Recipe
+from bisae.atomic import write_json
+from bisae.cells import FoundCell
+from bisae.convert.fit_to_lm import Sample
+from bisae.errors import ConfigError
+from bisae.metrics.core import GROUPS, Measured, density_scores, weight_scores
+from bisae.sae import load
+
+LOSS = {
+    "model_behavior_preservation": ("kl_div_score", "kl_div_with_ablation", "kl_div_with_sae"),
+    "model_performance_preservation": (
+        *("ce_loss_score", "ce_loss_with_ablation", "ce_loss_with_sae", "ce_loss_without_sae"),
+    ),
+}
+
+
+def write(cell: FoundCell, recipe: Recipe, split: str, tokens: int, documents: int, device: str, output: Path) -> Path:
+    """`<output>/<model>_step..._layer..._<sae>-<hash>_eval_results.json`. `tokens`: on which reconstruction and density
+    are measured; `documents`: of each language, on which the LM reads on from the reconstruction."""
+    from bisae.analysis.loss_recovered import LossRecovered  # slow to import
+
+    name = f"{cell.model}_step{cell.step:07d}_layer{cell.layer:02d}_{cell.sae}-{cell.hash}"
+    place = output / f"{name}_eval_results.json"
+    if place.exists():
+        raise ConfigError("output", place, "is there already")
+    try:
+        sae = load(cell.folder)
+    except (OSError, ValueError) as error:
+        raise ConfigError("cell", cell.folder, str(error)) from error
+    source = recipe.lm_pass(split, device)
+    on = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    loss = LossRecovered(recipe, split, documents, source.tokenizer, on)
+    recovered = loss.of(sae, cell.layer, resamples=2, seed=0)  # its intervals are not used
+    sample = Sample.of(source, [cell.layer], tokens)
+    stream = sample.streams[cell.layer]
+    measured = Measured.of(sae, stream, sample.sequence)
+    weights, density = weight_scores(sae), measured.densities()
+    scores = {**measured.scores(), **recovered}
+    metrics = {group: {key: scores[key] for key in keys} for group, keys in {**LOSS, **GROUPS}.items()}
+    metrics["token_stats"] = {
+        "total_tokens_eval_reconstruction": loss.tokens,
+        "total_tokens_eval_sparsity_variance": len(stream),
+    }
+    metrics["misc_metrics"] = {
+        **density_scores(density),
+        **{
+            f"average_{key}": float(weights[key].mean()) for key in ("max_encoder_cosine_sim", "max_decoder_cosine_sim")
+        },
+    }
+    with np.errstate(invalid="ignore"):
+        details = {
+            "feature_density": density,
+            "consistent_activation_heuristic": measured.tokens / measured.sequences,
+            **weights,
+        }
+    by_language = {
+        code: {
+            **Measured.of(sae, stream[chosen], sample.sequence[chosen]).scores(),
+            **{key: recovered[f"{key}_{code}"] for keys in LOSS.values() for key in keys},
+        }
+        for code, chosen in ((code, sample.language == number) for number, code in enumerate(sample.languages))
+    }
+    rows = zip(*(values.tolist() for values in details.values()), strict=True)
+    result = {
+        "eval_type_id": "core",
+        "eval_config": _config(cell, recipe, split),
+        "eval_id": str(uuid.uuid4()),
+        "datetime_epoch_millis": int(time.time() * 1000),
+        "eval_result_metrics": metrics,
+        "eval_result_details": [
+            {"index": index, **{key: round(value, 6) for key, value in zip(details, row, strict=True)}}
+            for index, row in enumerate(rows)
+        ],
+        "sae_bench_commit_hash": "",  # SAEBench has not run
+        "sae_lens_id": name,
+        "sae_lens_release_id": "bisae",
+        "sae_lens_version": None,
+        "sae_cfg_dict": {"architecture": sae.architecture, "d_in": sae.d_model, "d_sae": sae.latents},
+        "eval_result_unstructured": {"r2": scores["r2"], "languages": by_language, "cell": dict(cell.metrics)},
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(place, _defined(result))
+    return place
+
+
+def _config(cell: FoundCell, recipe: Recipe, split: str) -> dict[str, Any]:
+    return {
+        "model_name": cell.model,
+        "llm_dtype": recipe.reading["lm_dtype"],
+        "batch_size_prompts": recipe.reading["lm_batch"],
+        "dataset": f"{split} of {recipe.corpus.checksum(split)}",
+        "context_size": recipe.reading["context"],
+        "compute_kl": True,
+        "compute_ce_loss": True,
+        "compute_l2_norms": True,
+        "compute_sparsity_metrics": True,
+        "compute_variance_metrics": True,
+        "compute_featurewise_density_statistics": True,
+        "compute_featurewise_weight_based_metrics": True,
+        "exclude_special_tokens_from_reconstruction": True,
+    }
+
+
+def _defined(value: Any) -> Any:
+    """-1 for what is not defined, as SAEBench writes it."""
+    if isinstance(value, Mapping):
+        return {key: _defined(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_defined(one) for one in value]
+    return -1.0 if isinstance(value, float) and not math.isfinite(value) else value

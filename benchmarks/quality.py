@@ -14,34 +14,41 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra import compose, initialize_config_dir
 from measuring import options, show, write
+from omegaconf import OmegaConf
 from trained import TRAINERS
 
 from bisae.corpus.embedded import EmbeddedCorpus
 from bisae.lm.lm_pass import LMPass
 from bisae.lm.model import EmbeddedModel
 
+# How the text is read: conf/experiment/embedded.yaml.
+PASS: dict[str, Any] = {
+    "context": 128, "shortest": 8, "lm_batch": 16, "shard_batches": 16, "lm_dtype": "float32", "device": "cpu",
+}  # fmt: skip
 LATENTS, K, BATCH, WARMUP, LAYER = 1024, 16, 512, 100, 2
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-OURS: dict[str, dict[str, Any]] = {
-    "topk": {"_target_": "bisae.sae.TopK", "k": K},
-    "topk_aux": {"_target_": "bisae.sae.TopK", "k": K, "aux_k": 64},
+OURS = {  # name: config overrides
+    "topk": [],
+    "topk_aux": ["sae.aux_k=64"],
+    **{name: [f"sae={name}"] for name in ("batch_topk", "jump_relu", "matryoshka", "relu_l1")},
 }
 ENVIRONMENTS = {"sparsify_adam": "sparsify"}  # where it is not the name
 TRAINED = Path(__file__).parent / "peers" / "trained.py"
 
 
+def node(overrides: list[str]) -> dict[str, Any]:
+    """An SAE of conf/sae, without what is not its constructor's."""
+    with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
+        settings: Any = OmegaConf.to_container(compose("train", [f"size.k={K}", *overrides]).sae, resolve=True)
+    return {key: value for key, value in settings.items() if key not in ("name", "lr", "dead_after", "latents")}
+
+
 def activations(split: str, tokens: int, folder: Path) -> np.ndarray:
-    """ "token d_model", shuffled, each of norm sqrt(d_model), which is what SAELens and others take best."""
+    """Shuffled rows "token d_model", each of norm sqrt(d_model), which is what SAELens and others take best."""
     checkpoint = EmbeddedModel("embedded", str(folder)).checkpoint("final")
-    reading: dict[str, Any] = {
-        "context": 128,
-        "shortest": 8,
-        "lm_batch": 16,
-        "shard_batches": 16,
-        "lm_dtype": "float32",
-    }
-    source = LMPass(checkpoint, EmbeddedCorpus("embedded", 0), split, **reading, device="cpu")
+    source = LMPass(checkpoint, EmbeddedCorpus("embedded", 0), split, **PASS)
     found: list[torch.Tensor] = []
     while sum(map(len, found)) < tokens and source.tokens(len(found)) is not None:
         found.append(source.activations(len(found), [LAYER])[LAYER].float())
@@ -65,26 +72,27 @@ def trained(python: Path, trainer: str, node: dict[str, Any], rate: float, files
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--peers", type=Path, help="the folder peers/make.sh made")
+    parser.add_argument("--ours", nargs="*", choices=OURS, default=list(OURS))
     parser.add_argument("--tokens", type=int, default=2_000_000)
     given = parser.parse_args()
     tokens, rates = (20 * BATCH, RATES[1:2]) if given.smoke else (given.tokens // BATCH * BATCH, RATES)
-    ours = [(name, "bisae", Path(sys.executable), node) for name, node in OURS.items()]
+    ours = [(name, "bisae", Path(sys.executable), node(OURS[name])) for name in given.ours]
     theirs = [name for name in TRAINERS if given.peers and (given.peers / ENVIRONMENTS.get(name, name)).is_dir()]
     peers: list[tuple[str, str, Path, dict[str, Any]]] = [
         (name, name, given.peers / ENVIRONMENTS.get(name, name) / "bin" / "python", {}) for name in theirs
     ]
     rows = []
-    with tempfile.TemporaryDirectory() as name:
-        files = [Path(name) / "train.npy", Path(name) / "held_out.npy"]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / "train.npy", Path(folder) / "held_out.npy"]
         for file, split, count in zip(files, ("sae", "validation"), (tokens, min(tokens, 100_000)), strict=True):
-            np.save(file, activations(split, count, Path(name)))
+            np.save(file, activations(split, count, Path(folder)))
         tokens = len(np.load(files[0], mmap_mode="r"))
-        for name, trainer, python, node in [*ours, *peers]:
-            found = [{"rate": rate, **trained(python, trainer, node, rate, files)} for rate in rates]
+        for name, trainer, python, settings in [*ours, *peers]:
+            found = [{"rate": rate, **trained(python, trainer, settings, rate, files)} for rate in rates]
             best = min(found, key=lambda one: one["fvu"])
             rows.append({"name": name, "tokens": tokens, "latents": LATENTS, "k": K, **best})
             show(rows[-1])
-            write(given.json, [{**row} for row in rows])
+            write(given.json, rows)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bisae.errors import AnalysisFailed, ConfigError
 from bisae.launch import one_process_per_job, run_first
+from bisae.shape import check_shape
 from bisae.values import check_texts, check_values, writable
 
 if TYPE_CHECKING:
@@ -36,10 +37,13 @@ def analyze(cfg: DictConfig) -> "pd.DataFrame":
     for key in sorted(OmegaConf.missing_keys(cfg)):
         raise ConfigError(key, "???", "give a value")
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
+    check_shape("analyze", settings)
     check_values(settings)
     if not settings.get("space"):
         remedy = "choose shipped (for the shipped tokenizer), use, lm or sentence_transformers"
         raise ConfigError("space", None, f"where do tokens of one meaning lie together? {remedy}")
+    if settings["output"] is not None:
+        check_texts("output", [settings["output"]])
     hush()
     cache = Path(settings["cache"])
     writable({"cache": cache, "output": Path(settings["output"] or cache)})

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bisae.errors import ConfigError
 from bisae.launch import one_process_per_job
+from bisae.shape import check_shape
 from bisae.values import check_texts, check_values, listed, numbers, writable
 
 if TYPE_CHECKING:
@@ -45,10 +46,12 @@ def intervene(cfg: DictConfig) -> "pd.DataFrame":
     for key in sorted(OmegaConf.missing_keys(cfg)):
         raise ConfigError(key, "???", "give a value")
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
+    check_shape("intervene", settings)
     check_values(settings)
     for key in ("donor", "control", "perplexity", "continue", "output"):
         if not settings[key]:
             raise ConfigError(key, settings[key], "has keys of its own" if key != "output" else "name a folder")
+    check_texts("output", [settings["output"]])
     hush()
     cache, output, drawn = Path(settings["cache"]), Path(settings["output"]), (settings["resamples"], settings["seed"])
     writable({"cache": cache, "output": output})

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bisae.errors import ConfigError, RankLost, TrainingFailed
 from bisae.launch import one_process_per_job
+from bisae.shape import check_shape
 from bisae.values import check_texts, check_values
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def train(cfg: DictConfig) -> "list[Cell]":
     for key in sorted(OmegaConf.missing_keys(cfg)):  # a set: else another key first in every process
         raise ConfigError(key, "???", "give a value")
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
+    check_shape("train", settings)
     check_values(settings)
     check_texts("runs", [settings["runs"]])
     reading, data, runs = settings["activations"], settings["data"], Path(settings["runs"])

@@ -3,6 +3,8 @@
 Layer 2 of the shipped LM; the same activations in the same shuffled order, the same width and k, a constant rate after
 the same warm-up; otherwise each library's trainer as it comes (peers/trained.py). Every trainer gets every rate and is
 shown at its best. `fvu` is of held-out tokens, `dead` the part of latents that fires on none of them.
+
+With --seeds instead: TopK by our step and by plain dense autograd, from the same initial values of each seed.
 """
 
 import json
@@ -73,10 +75,19 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--peers", type=Path, help="the folder peers/make.sh made")
     parser.add_argument("--ours", nargs="*", choices=OURS, default=list(OURS))
+    parser.add_argument("--seeds", type=int, default=0)
     parser.add_argument("--tokens", type=int, default=2_000_000)
     given = parser.parse_args()
     tokens, rates = (20 * BATCH, RATES[1:2]) if given.smoke else (given.tokens // BATCH * BATCH, RATES)
     ours = [(name, "bisae", Path(sys.executable), node(OURS[name])) for name in given.ours]
+    if given.seeds:
+        rates = (3e-3,)
+        seeded = {seed: node([f"sae.seed={seed}"]) for seed in range(given.seeds)}
+        ours = [
+            (f"{name}, seed {seed}", trainer, Path(sys.executable), one)
+            for seed, one in seeded.items()
+            for name, trainer in (("topk", "bisae"), ("dense", "dense"))
+        ]
     theirs = [name for name in TRAINERS if given.peers and (given.peers / ENVIRONMENTS.get(name, name)).is_dir()]
     peers: list[tuple[str, str, Path, dict[str, Any]]] = [
         (name, name, given.peers / ENVIRONMENTS.get(name, name) / "bin" / "python", {}) for name in theirs

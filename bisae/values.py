@@ -74,6 +74,7 @@ YES_OR_NO = (
     "model.trust_remote_code",
     "logger.upload",
     "trainer.enable_progress_bar",
+    "optimizer.partial._partial_",
     "control.shuffled",
     "control.self",
 )
@@ -84,15 +85,29 @@ TEXT = (
     "data.validation_split",
     "sae.name",
     "model.name",
+    "model.unpack_to",
+    "logger.folder",
     "corpus.field",
     "split",
     "perplexity.split",
+    "translation.tasks.pairs",
+    "translation.tasks.shot_pairs",
+    "activations.pass.lm_dtype",
+    "activations.pass.device",
+    "language",
+    "bilingual",
+    "mode",
+    "norm",
+    "dtype",
+    "device",
 )
+WHOLE_OR_NULL = {"translation.tasks.examples": 1}
+TEXT_OR_NULL = ("alignment.pairs", "donor.model", "donor.sae")
 
 
 def check_values(settings: Mapping[str, Any]) -> None:
     """Check every key named above that `settings` has; keys of `sae` may hold lists of values."""
-    for key, least in WHOLE.items():
+    for key, least in (WHOLE | WHOLE_OR_NULL).items():
         for value in _values(settings, key):
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
                 raise ConfigError(key, value, f"must be a whole number, at least {least}")
@@ -105,7 +120,7 @@ def check_values(settings: Mapping[str, Any]) -> None:
         for value in _values(settings, key):
             if not isinstance(value, bool):
                 raise ConfigError(key, value, "must be true or false")
-    for key in TEXT:
+    for key in (*TEXT, *TEXT_OR_NULL):
         for value in _values(settings, key):
             if not isinstance(value, str) or not value or (key.endswith(".name") and ("/" in value or value[0] == ".")):
                 raise ConfigError(key, value, "must be a word" if key.endswith(".name") else "must be text")
@@ -150,4 +165,6 @@ def _values(settings: Mapping[str, Any], key: str) -> list[Any]:
         if not isinstance(found, Mapping) or part not in found:
             return []
         found = found[part]
+    if found is None and (key in TEXT_OR_NULL or key in WHOLE_OR_NULL):
+        return []
     return found if isinstance(found, list) and key.startswith("sae.") and key != "sae.name" else [found]

@@ -1,15 +1,22 @@
-"""Anything at all in files: a right result, or an error that names key or file."""
+"""Anything at all in files and configs: a right result, or an error that names key or file."""
 
 import json
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from omegaconf import DictConfig, OmegaConf
 
+from analyze import analyze
+from bisae.activations import streams
 from bisae.activations.manifest import Manifest
+from bisae.analysis import work
 from bisae.analysis.recipe import Recipe
 from bisae.cells import find_cells
 from bisae.corpus.jsonl import JsonlCorpus
@@ -20,7 +27,9 @@ from bisae.sae import TopK, load, save
 from bisae.status.record import JobRecord, read_record
 from bisae.training.saves import check_save
 from bisae.translation.jsonl_tasks import JsonlTasks
+from intervene import intervene
 from tests.activations.fake_source import FakeSource
+from train import train
 
 # The fixture is a folder that examples may share.
 shared = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -130,3 +139,61 @@ def test_a_file_with_any_part_changed_is_refused_by_name_or_means_the_same(tmp_p
         check_save(tmp_path / "save.ckpt")
     except Exception as refused:
         assert name in str(refused) and (explained(refused) or isinstance(refused, ValueError | FileNotFoundError))
+
+
+GONE = "gone"
+# No text but these, since some of it becomes the name of a folder; no large numbers, since memory would be asked for;
+# no 0 and 1, which the checks of types under test do not take for floats.
+nodes: st.SearchStrategy[Any] = st.sampled_from(
+    [GONE, None, False, -1, 2.5, float("nan"), "", "x", "final", [], ["x"], [1, 1], [{}], {}]
+)
+
+
+class Started(Exception):
+    """The work would start now."""
+
+
+def paths(node: Any, at: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    below = node.items() if isinstance(node, dict) else ()
+    return [path for key, inner in below for path in [(*at, key), *paths(inner, (*at, key))]]
+
+
+@pytest.mark.parametrize("command", [train, analyze, intervene], ids=lambda command: command.__name__)
+@shared
+@given(data=st.data())
+def test_a_config_with_any_nodes_replaced_is_taken_or_refused_by_key(
+    config: Callable[..., DictConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    command: Callable[[DictConfig], object],
+    data: st.DataObject,
+) -> None:
+    def start(*_: object, **__: object) -> None:
+        raise Started
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(streams, "open_streams", start)
+    monkeypatch.setattr(work, "chosen_cells", start)
+    monkeypatch.setattr("analyze.run_first", start)
+    if command.__name__ not in COMPOSED:
+        whole: Any = OmegaConf.to_container(config(name=command.__name__), resolve=True)
+        COMPOSED[command.__name__] = {key: node for key, node in whole.items() if key != "size"}
+    changed = deepcopy(COMPOSED[command.__name__])
+    changed |= {"runs": "runs", "cache": "cache"} | ({"output": "out"} if "output" in changed else {})
+    for _ in range(data.draw(st.integers(1, 2))):
+        *above, key = data.draw(st.sampled_from(paths(changed)))
+        place = changed
+        for name in above:
+            place = place[name]
+        place[key] = deepcopy(data.draw(nodes))
+        if place[key] == GONE:
+            del place[key]
+    try:
+        command(OmegaConf.create(changed))
+    except (ConfigError, Started):
+        pass
+    else:
+        raise AssertionError("went through without work")
+
+
+COMPOSED: dict[str, Any] = {}

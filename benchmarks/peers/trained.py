@@ -35,6 +35,15 @@ class Trained(NamedTuple):
 
 def bisae(x: Tensor, about: Settings) -> Trained:
     """Ours, any architecture."""
+    return _ours(x, about, dense=False)
+
+
+def dense(x: Tensor, about: Settings) -> Trained:
+    """Our TopK by plain dense autograd."""
+    return _ours(x, about, dense=True)
+
+
+def _ours(x: Tensor, about: Settings, dense: bool) -> Trained:
     from bisae.instances import build
     from bisae.training.dead import FiringClock
 
@@ -46,11 +55,18 @@ def bisae(x: Tensor, about: Settings) -> Trained:
     for step, batch in enumerate(x.split(about.batch)):
         adam.param_groups[0]["lr"] = about.rate * min(1, (step + 1) / about.warmup)
         adam.zero_grad()
-        loss, codes, _ = sae.objective(sae.normalize(batch)[0], clock.dead if sae.aux_k else None)
+        unit = sae.normalize(batch)[0]
+        if dense:
+            pre = torch.addmm(sae.b_enc, unit - sae.b_pre, sae.W_enc.T)
+            values, indices = pre.topk(about.k, sorted=False)
+            x_hat = torch.zeros_like(pre).scatter(-1, indices, values.relu()) @ sae.W_dec + sae.b_pre
+            loss = (x_hat - unit).square().sum(1).mean()
+        else:
+            loss, codes, _ = sae.objective(unit, clock.dead if sae.aux_k else None)
+            clock.advance(clock.fired(codes, language), torch.tensor([about.batch]))
         loss.backward()
         adam.step()
         sae.normalize_decoder()
-        clock.advance(clock.fired(codes, language), torch.tensor([about.batch]))
     scale = x.shape[1] ** 0.5
     return Trained(lambda x: sae.encode(x).dense(), lambda x: scale * sae.decode(sae.encode(x)))
 
@@ -137,7 +153,7 @@ def dictionary_learning(x: Tensor, about: Settings) -> Trained:
     return Trained(trainer.ae.encode, trainer.ae)
 
 
-TRAINERS = {one.__name__: one for one in (bisae, sae_lens, sparsify, sparsify_adam, dictionary_learning)}
+TRAINERS = {one.__name__: one for one in (bisae, dense, sae_lens, sparsify, sparsify_adam, dictionary_learning)}
 
 
 @torch.no_grad()

@@ -59,7 +59,11 @@ class EmbeddedModel:
     unpack_to: str
 
     def checkpoint(self, step: object) -> Checkpoint:
-        ladder = json.loads((EMBEDDED / "lm" / self.name / "ladder.json").read_text(encoding="utf-8"))
+        file = EMBEDDED / "lm" / self.name / "ladder.json"
+        if not file.is_file():
+            shipped = sorted(ladder.parent.name for ladder in EMBEDDED.glob("lm/*/ladder.json"))
+            raise ConfigError("model.name", self.name, f"no LM of this name is shipped; there are {', '.join(shipped)}")
+        ladder = json.loads(file.read_text(encoding="utf-8"))
         known = {int(number): about for number, about in ladder["checkpoints"].items()}
         number = _step_number(step, f"{self.name} has {sorted(known)}")
         if number is None:

@@ -99,7 +99,7 @@ def check_optimizer(optimizer: Callable[..., torch.optim.Optimizer], devices: in
     """ConfigError where the optimizer refuses its settings, or so many devices."""
     try:
         made = optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1.0}])
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, LookupError) as error:  # LookupError: betas=[]
         raise ConfigError("optimizer.partial", "...", str(error)) from error
     if devices > 1 and isinstance(made, BlockedAdam):
         raise ConfigError("optimizer", "blocked", f"is for one device, not {devices}; optimizer=adam is for several")

@@ -86,7 +86,7 @@ def test_a_folded_sae_is_exact_for_activations_of_its_norm(kind: type[SparseAuto
     assert apart(results(raw, 2 * x)[1], results(sae, 2 * x)[1]) > 0.01
 
 
-@pytest.mark.parametrize("kind", set(RAW.values()))
+@pytest.mark.parametrize("kind", dict.fromkeys(RAW.values()))
 def test_an_sae_on_raw_inputs_is_stored_like_any_other(kind: type[SparseAutoencoder], tmp_path: Path) -> None:
     sae, x = random_sae(kind), activations()
     save(sae, tmp_path)

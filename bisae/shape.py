@@ -28,7 +28,7 @@ def check_shape(command: str, settings: Mapping[str, Any]) -> None:
     """
     shipped = _shipped(CONF / f"{command}.yaml")
     for key, model in shipped.items():
-        if settings.get(key) is None and (model == UNCHOSEN or key == "translation"):
+        if not settings.get(key) and (model == UNCHOSEN or key == "translation"):
             continue
         if key not in settings:
             raise ConfigError(key, "???", "give a value")

@@ -79,6 +79,7 @@ YES_OR_NO = (
     "control.self",
 )
 TEXT = (
+    "runs",
     "cache",
     "activations.folder",
     "data.split",

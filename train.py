@@ -23,11 +23,9 @@ def train(cfg: DictConfig) -> "list[Cell]":
     """Train what is missing of the job; returns all its cells. TrainingFailed at the end if members failed."""
     # Here, since they are slow to import: --help and refused values answer at once.
     from bisae.activations.order import ReadingOrder
-    from bisae.activations.rows import Asked
-    from bisae.activations.streams import open_streams
     from bisae.instances import build
     from bisae.job import Job, plan_members
-    from bisae.lm.lm_pass import LMPass
+    from bisae.lm.reading import Reading
     from bisae.member import layers_of
     from bisae.noise import hush
     from bisae.ranks import Part, follow, rank
@@ -37,8 +35,8 @@ def train(cfg: DictConfig) -> "list[Cell]":
         raise ConfigError(key, "???", "give a value")
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
     check_shape("train", settings)
+    check_texts("runs", [settings["runs"]])  # first, since other keys follow from it
     check_values(settings)
-    check_texts("runs", [settings["runs"]])
     reading, data, runs = settings["activations"], settings["data"], Path(settings["runs"])
     hush()
     if rank() > 0:
@@ -48,12 +46,9 @@ def train(cfg: DictConfig) -> "list[Cell]":
     checkpoint = build(cfg.model).checkpoint(cfg.checkpoint)
     layers = layers_of(settings["layer"], checkpoint.layers)
     order = ReadingOrder(**{key: data[key] for key in ReadingOrder.__dataclass_fields__})
-    source = LMPass(checkpoint, corpus, data["split"], **reading["pass"])
-    held_out = LMPass(checkpoint, corpus, data["validation_split"], **reading["pass"])
-    store = build({key: value for key, value in reading.items() if key != "pass"})
     shared = {
-        "activations": source.fingerprint,
-        "validation": held_out.fingerprint["corpus"],
+        "activations": Reading(checkpoint, corpus, data["split"], **reading["pass"]).fingerprint,
+        "validation": corpus.checksum(data["validation_split"]),
         "data": {key: value for key, value in data.items() if not key.endswith("split")},
         "optimizer": settings["optimizer"],
         "precision": settings["trainer"]["precision"],
@@ -62,9 +57,16 @@ def train(cfg: DictConfig) -> "list[Cell]":
     cells, job = [member.cell for member in members], Job(runs, members)
     with job.hold(cfg.force) as remaining:
         if remaining.members:
-            from bisae.training.fit import fit  # a finished job does not need Lightning
+            # Here, since a finished job needs neither torch nor Lightning.
+            from bisae.activations.rows import Asked
+            from bisae.activations.streams import open_streams
+            from bisae.lm.lm_pass import LMPass
+            from bisae.training.fit import fit
             from bisae.training.trainer import Schedule, check_optimizer, make_trainer
 
+            source = LMPass(checkpoint, corpus, data["split"], **reading["pass"])
+            held_out = LMPass(checkpoint, corpus, data["validation_split"], **reading["pass"])
+            store = build({key: value for key, value in reading.items() if key != "pass"})
             schedule = Schedule(data["epochs"], cfg.optimizer.warmup, cfg.save_every, cfg.log_every, cfg.keep_save)
             optimizer, wandb_runs = build(cfg.optimizer.partial), build(cfg.logger)
             trainer = make_trainer(build(cfg.trainer, _partial_=True), remaining, schedule, order.batch)

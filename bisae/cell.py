@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from bisae.atomic import atomic_folder, sync, write_json
-from bisae.sae import SparseAutoencoder, save
 
 
 @dataclass(frozen=True)
@@ -68,10 +67,10 @@ class Cell:
         sync(aside.parent)
         return aside
 
-    def write(
-        self, sae: SparseAutoencoder, config: str, metrics: Mapping[str, float], provenance: Mapping[str, Any]
-    ) -> None:
-        """Write the finished cell at once: SAE, resolved `config` (YAML), `cell.json`."""
+    def write(self, sae: Any, config: str, metrics: Mapping[str, float], provenance: Mapping[str, Any]) -> None:
+        """Write the finished cell at once: the `bisae.sae.SparseAutoencoder`, resolved `config` (YAML), `cell.json`."""
+        from bisae.sae import save  # slow to import, and most cells are only looked up
+
         about = {
             "model": self.model,
             "step": self.step,

@@ -30,6 +30,11 @@ class FoundCell:
     provenance: Mapping[str, Any]
     metrics: Mapping[str, float]
 
+    @property
+    def hook(self) -> str | None:
+        """The part of the LM's decoder block that the SAE reads; None: the residual stream."""
+        return self.identity["activations"].get("hook")
+
 
 def find_cells(where: str, runs: Path, damaged: list[ConfigError] | None = None) -> list[FoundCell]:
     """The finished cells that `where` names, sorted by model, step, layer and SAE.

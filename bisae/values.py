@@ -79,7 +79,6 @@ YES_OR_NO = (
     "control.self",
 )
 TEXT = (
-    "runs",
     "cache",
     "activations.folder",
     "data.split",
@@ -103,7 +102,7 @@ TEXT = (
     "device",
 )
 WHOLE_OR_NULL = {"translation.tasks.examples": 1}
-TEXT_OR_NULL = ("alignment.pairs", "donor.model", "donor.sae")
+TEXT_OR_NULL = ("model.hook", "model.tokenizer", "alignment.pairs", "donor.model", "donor.sae")
 
 
 def check_values(settings: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Kills real commands (SIGKILL) at random moments and starts them again; they must end as undisturbed, bit for bit.
 
-    python -m tests.kill_points --points 20 --seed 0 --json kills.json [train] [pretrain] [analyze] [intervene] [cache]
+    python -m tests.kill_points --points 20 --seed 0 --json kills.json [train] [pretrain] [cache] [analyze] ...
 
 A command that ends before its next kill is compared, and begins again in a fresh folder. Moments are drawn between the
 command's first write and its end, as the undisturbed run took them.
@@ -27,6 +27,8 @@ TRAIN = [str(ROOT / "train.py"), *TINY, "layer=[1,2]"]
 COMMANDS = {
     "train": [*TRAIN, "data.epochs=20"],
     "cache": [*TRAIN, "data.epochs=1", "data.tokens=200000", "activations.pass.shard_batches=16"],
+    # 48 cells: checkpoints x layers x seeds.
+    "sweep": [TRAIN[0], "-m", *TINY[1:], "checkpoint=64,128,256,512,1024,2048", "layer=all", "sae.seed=[0,1]"],
     "pretrain": ["-m", "bisae.pretrain", "name=toy", "out=ladder", *SMALL, "schedule.steps=400"],
     "analyze": [str(ROOT / "analyze.py"), *TINY_ANALYSIS, "alignment.pairs=pairs.tsv"],
     "intervene": [str(ROOT / "intervene.py"), *TINY_INTERVENTION, "kind=[en,ja]", "control.random=1"],
@@ -38,7 +40,7 @@ BEFORE: dict[str, list[list[str]]] = {  # what a command needs done
         [str(ROOT / "analyze.py"), *TINY_ANALYSIS, "alignment.pairs=null", "only.layer=2", "output=null"],
     ],
 }
-UNLIKE = {".lock", "used"}  # files whose bytes say when or who
+UNLIKE = {".lock", "used", ".grid"}  # files and folders whose bytes say when or who
 
 
 @dataclass
@@ -70,7 +72,7 @@ def finish(job: "subprocess.Popen[str]") -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    files = (file for file in folder.rglob("*") if file.is_file() and file.name not in UNLIKE)
+    files = (file for file in folder.rglob("*") if file.is_file() and not UNLIKE.intersection(file.parts))
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 

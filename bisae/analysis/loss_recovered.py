@@ -42,6 +42,7 @@ class LossRecovered:
             self.tokenizer.all_special_ids,
             reading["context"] + (bos is not None),
             reading["lm_batch"],
+            self.recipe.checkpoint.hook,
         )
         metrics: dict[str, float] = {}
         for name, estimate in estimates(found.scores, len(self._documents), resamples, seed).items():

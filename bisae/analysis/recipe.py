@@ -63,8 +63,8 @@ class Recipe:
     def checkpoint(self) -> Checkpoint:
         """ConfigError if it has other weights or another tokenizer than those the SAE was trained on."""
         checkpoint: Checkpoint = build(self.model).checkpoint(self.cell.step)
-        for what, found in (("weights", checkpoint.weights), ("tokenizer", checkpoint.tokenizer)):
-            if found != self.cell.identity["activations"][what]:
+        for what in ("weights", "tokenizer", "hook"):
+            if getattr(checkpoint, what) != self.cell.identity["activations"].get(what):
                 remedy = f"has other {what} than the SAE in {self.cell.folder} was trained on"
                 raise ConfigError("model", checkpoint.folder, remedy)
         return checkpoint
@@ -72,7 +72,7 @@ class Recipe:
     def text(self, split: str) -> dict[str, Any]:
         """What identifies the LM's reading of `split`, without loading the LM."""
         made_from = self.cell.identity["activations"]
-        lm = {key: made_from[key] for key in ("weights", "tokenizer")}
+        lm = {key: made_from[key] for key in ("weights", "tokenizer", "hook") if key in made_from}
         return {**lm, "corpus": self.corpus.checksum(split), **self.reading}
 
     def lm_pass(self, split: str, device: str) -> LMPass:

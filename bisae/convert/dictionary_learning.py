@@ -68,7 +68,7 @@ def write(sae: SparseAutoencoder, cell: FoundCell, folder: Path) -> None:
         "dict_size": sae.latents,
         "layer": max(0, cell.layer - 1),
         "lm_name": cell.model,
-        "submodule_name": submodule(cell.layer),
+        "submodule_name": submodule(cell),
     }
     if isinstance(sae, TopK):
         found |= {"b_dec": b_pre, "k": torch.tensor(sae.k, dtype=torch.int32), "threshold": torch.tensor(-1.0)}

@@ -1,36 +1,60 @@
-"""Where in an LM an SAE reads: the names other libraries have for our layers."""
+"""Where in an LM an SAE reads: the names other libraries have for our layers, and for the parts of their blocks."""
 
 import re
+from typing import NamedTuple
 
+from bisae.cells import FoundCell
 from bisae.errors import ConfigError
 
 STREAMS = (  # names of residual streams, and the layer block N's is
     (re.compile(r"blocks\.(\d+)\.hook_resid_pre"), 0),  # TransformerLens
     (re.compile(r"blocks\.(\d+)\.hook_resid_post"), 1),
     (re.compile(r"resid_post_layer_(\d+)"), 1),  # dictionary_learning
-    (re.compile(r"(?:\w+\.)*(?:layers|h|blocks)\.(\d+)"), 1),  # the path of a decoder block
 )
+PARTS = (  # what a block's attention or MLP puts out, whatever a family calls the part
+    re.compile(r"blocks\.(\d+)\.hook_(att|mlp)n?_out"),
+    re.compile(r"(att|mlp)(?:n|ention)?_out_layer_(\d+)"),
+)
+BLOCK = re.compile(r"(?:\w+\.)*?(?:layers|h|blocks)\.(\d+)(?:\.(\w[\w.]*))?")  # a decoder block's path, or its part's
 EMBEDDINGS = re.compile(r"hook_embed|(?:\w+\.)*(?:embed_tokens|embed_in|wte)")
 
 
-def layer_of(hook: str) -> int:
-    """Our layer; ConfigError for what is no residual stream."""
+class Read(NamedTuple):
+    """Our layer, and the part of its block: its path or what that contains; None for the residual stream."""
+
+    layer: int
+    part: str | None
+
+
+def read_of(hook: str) -> Read:
+    """ConfigError for a name that is not known."""
     if EMBEDDINGS.fullmatch(hook):
-        return 0
+        return Read(0, None)
     for pattern, later in STREAMS:
         if found := pattern.fullmatch(hook):
-            return int(found[1]) + later
+            return Read(int(found[1]) + later, None)
+    for pattern in PARTS:
+        if found := pattern.fullmatch(hook):
+            number, part = sorted(found.groups())
+            return Read(int(number) + 1, part)
+    if (found := BLOCK.fullmatch(hook)) and not (found[2] or "").startswith("hook_"):
+        return Read(int(found[1]) + 1, found[2])
     raise ConfigError("source", hook, "is no residual stream that is known; give layer=... if it is one")
 
 
-def block_path(layer: int) -> str:
+def path(cell: FoundCell) -> str:
     """Below a backbone's own name, as in Llama."""
-    return f"layers.{layer - 1}" if layer else "embed_tokens"
+    block = f"layers.{cell.layer - 1}" if cell.layer else "embed_tokens"
+    return f"{block}.{cell.hook}" if cell.hook else block
 
 
-def transformer_lens(layer: int) -> str:
-    return f"blocks.{layer - 1}.hook_resid_post" if layer else "blocks.0.hook_resid_pre"
+def transformer_lens(cell: FoundCell) -> str:
+    """A path where a part of a block is read: TransformerLens' own names of parts do not tell which module it is."""
+    if cell.hook:
+        return path(cell)
+    return f"blocks.{cell.layer - 1}.hook_resid_post" if cell.layer else "blocks.0.hook_resid_pre"
 
 
-def submodule(layer: int) -> str:
-    return f"resid_post_layer_{layer - 1}" if layer else "embed_tokens"
+def submodule(cell: FoundCell) -> str:
+    """As dictionary_learning names them."""
+    return path(cell) if cell.hook or not cell.layer else f"resid_post_layer_{cell.layer - 1}"

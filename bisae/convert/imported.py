@@ -10,7 +10,7 @@ import xxhash
 from bisae.analysis.recipe import READING
 from bisae.cell import Cell
 from bisae.convert.fit_to_lm import Sample
-from bisae.convert.hook import layer_of
+from bisae.convert.hook import read_of
 from bisae.convert.source import Foreign
 from bisae.errors import ConfigError
 from bisae.lm.lm_pass import LMPass
@@ -38,20 +38,26 @@ class Imported:
         if layer is None:
             if foreign.hook is None:
                 raise ConfigError("layer", None, "the files do not say where the SAE reads; give its layer")
-            layer = layer_of(foreign.hook)
+            read, hook = read_of(foreign.hook), lm.checkpoint.hook
+            if read.part != hook and not (read.part and read.part in (hook or "")):
+                remedy = f"the files say {foreign.hook}; give the part of a block it is, or layer=... to overrule them"
+                raise ConfigError("model.hook", hook, remedy)
+            layer = read.layer
         (found,) = layers_of([layer], lm.depth)
         return cls(foreign, lm, found, name)
 
     def cell(self, runs: Path) -> Cell:
         """What it was trained on is not known, so its identity is its weights and how the LM reads here."""
-        sae, checkpoint = self.foreign.sae, self.lm.checkpoint
-        read = {key: self.lm.fingerprint[key] for key in ("weights", "tokenizer", "languages", *READING)}
+        sae, checkpoint, fingerprint = self.foreign.sae, self.lm.checkpoint, self.lm.fingerprint
+        named = ("weights", "tokenizer", "hook", "languages", *READING)
+        read = {key: fingerprint[key] for key in named if key in fingerprint}
         identity = {"layer": self.layer, "sae": sae.arguments, "imported": digest(sae), "activations": read}
         return Cell(runs, checkpoint.model, checkpoint.step, self.layer, self.name, identity)
 
     def check(self, tokens: int, most_fvu: float) -> Mapping[str, float]:
         """The SAE's metrics at its layer; ConfigError for an FVU above `most_fvu`, a warning if another has less."""
-        sample = Sample.of(self.lm, range(self.lm.depth + 1), tokens)
+        layers = range(1 if self.lm.checkpoint.hook else 0, self.lm.depth + 1)
+        sample = Sample.of(self.lm, layers, tokens)
         quality = {layer: sample.quality(self.foreign.sae, layer) for layer in sample.streams}
         fvu = {layer: found["fvu"] for layer, found in quality.items()}
         best = min(fvu, key=lambda layer: fvu[layer])

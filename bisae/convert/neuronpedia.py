@@ -138,7 +138,7 @@ def _feature(
         "index": str(one["feature"]),
         "maxActApprox": 0.0 if own is None else _rounded(own["activation"].max()),
         "frac_nonzero": one["rate"],
-        "hookName": transformer_lens(cell.layer),
+        "hookName": transformer_lens(cell),
         "topkCosSimIndices": near["feature"],
         "topkCosSimValues": [_rounded(value) for value in near["cosine"]],
         **{key: [] for key in EMPTY},

@@ -90,7 +90,7 @@ def write(sae: SparseAutoencoder, cell: FoundCell, folder: Path) -> None:
         "metadata": {
             "sae_lens_version": "6.0.0",  # without one SAELens drops the metadata
             "model_name": cell.model,
-            "hook_name": transformer_lens(cell.layer),
+            "hook_name": transformer_lens(cell),
             "hook_head_index": None,
             "prepend_bos": True,
             "context_size": cell.identity["activations"]["context"],

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from bisae.atomic import write_json
 from bisae.cells import FoundCell
-from bisae.convert.hook import block_path
+from bisae.convert.hook import path as module_path
 from bisae.convert.source import Foreign, assembled, picked, settings, tensors, wanted, whole_k
 from bisae.sae import SparseAutoencoder
 from bisae.sae.raw import RawTopK
@@ -25,13 +25,13 @@ def read(source: Path, k: int | None) -> Foreign:
     weights = picked(tensors(source / "sae.safetensors"), NAMES, source)
     sae = assembled(RawTopK, weights, source, k=whole_k(cfg.get("k", k), path))
     hook = source.resolve().name
-    return Foreign(sae, hook if "." in hook or hook == block_path(0) else None)
+    return Foreign(sae, hook if "." in hook or hook == "embed_tokens" else None)
 
 
 def write(sae: SparseAutoencoder, cell: FoundCell, folder: Path) -> None:
     """One of WRITES, exactly."""
     assert isinstance(sae, RawTopK)
-    place = folder / block_path(cell.layer)
+    place = folder / module_path(cell)
     place.mkdir()
     W_enc, b_enc, W_dec, b_pre = (tensor.detach().float().cpu().contiguous() for tensor in sae.weights)
     found = {"encoder.weight": W_enc, "encoder.bias": b_enc, "W_dec": W_dec, "b_dec": b_pre}

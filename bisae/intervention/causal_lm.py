@@ -27,7 +27,7 @@ def load_causal_lm(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.dev
 
 def check_pair(donor: Checkpoint, recipient: Checkpoint) -> None:
     """ConfigError unless both read the same tokens into streams of the same width."""
-    for what in ("tokenizer", "d_model"):
+    for what in ("tokenizer", "d_model", "hook"):
         found, wanted = getattr(donor, what), getattr(recipient, what)
         if found != wanted:
             remedy = f"has the {what} {found}, and {recipient.model} at step {recipient.step} {wanted}"

@@ -70,10 +70,7 @@ class DonorCells:
 
     @cached_property
     def tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        remote = self.checkpoint.trust_remote_code
-        return AutoTokenizer.from_pretrained(self.checkpoint.folder, trust_remote_code=remote)
+        return self.checkpoint.load_tokenizer()
 
     def recipient(self, step: object) -> Checkpoint:
         """Another checkpoint of the same LM; ConfigError if there is none."""

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from bisae.intervention.causal_lm import Donor
 from bisae.intervention.operation import Edit, Streams
-from bisae.lm.residual import decoder_blocks, stream_of
+from bisae.lm.residual import decoder_blocks, hooked, stream_of
 
 
 class Change(NamedTuple):
@@ -66,9 +66,14 @@ class Patch:
 
 @contextmanager
 def patched(
-    lm: PreTrainedModel, edits: Mapping[int, Edit], donor: Donor | None, special: Collection[int]
+    lm: PreTrainedModel,
+    edits: Mapping[int, Edit],
+    donor: Donor | None,
+    special: Collection[int],
+    hook: str | None = None,
 ) -> Iterator[Patch]:
-    """Within it `lm(...)` and `lm.generate(...)` run with the stream edited at each of the layers.
+    """Within it `lm(...)` and `lm.generate(...)` run with the stream edited at each of the layers, or with `hook` what
+    that part of each layer's block puts out.
 
     Padding, as `attention_mask` has it, and the ids in `special` (BOS) are left alone. A `donor` reads what the LM
     reads: right- or left-padded, whole or token by token with its own cache. Its layers must include those of the
@@ -82,10 +87,10 @@ def patched(
             hooks.enter_context(lm.register_forward_pre_hook(torch.no_grad()(patch.begin), with_kwargs=True))
         for layer in edits:
             if layer == 0:
-                hook = blocks[0].register_forward_pre_hook(_on_input(patch), with_kwargs=True)
+                added = blocks[0].register_forward_pre_hook(_on_input(patch), with_kwargs=True)
             else:
-                hook = blocks[layer - 1].register_forward_hook(_on_output(patch, layer))
-            hooks.enter_context(hook)
+                added = hooked(blocks[layer - 1], hook).register_forward_hook(_on_output(patch, layer))
+            hooks.enter_context(added)
         yield patch
 
 

@@ -69,6 +69,7 @@ def recovered(
     special: Collection[int],
     context: int,
     batch: int,
+    hook: str | None = None,
 ) -> Recovered:
     """Sums over the heads of the documents, at most `context` tokens with BOS. `special` ids: BOS, EOS and the like."""
     prefix = [] if bos is None else [bos]
@@ -77,7 +78,7 @@ def recovered(
     for numbers, ids, mask in batches(heads, batch, lm.device):
         logits = [lm(input_ids=ids, attention_mask=mask, use_cache=False).logits]
         for edit, left_alone in ((Reconstruction(sae, error=False), special), (zeros, ())):
-            with patched(lm, {layer: edit}, None, left_alone):
+            with patched(lm, {layer: edit}, None, left_alone, hook):
                 logits.append(lm(input_ids=ids, attention_mask=mask, use_cache=False).logits)
         kept = mask.bool() & ~torch.isin(ids, torch.tensor(sorted(special), dtype=ids.dtype, device=ids.device))
         for row, number in enumerate(numbers):

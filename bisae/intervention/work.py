@@ -15,8 +15,8 @@ from bisae.intervention.patched_lm import Patch, patched
 from bisae.intervention.rows import Row
 from bisae.intervention.settings import SHUFFLED, Setting
 from bisae.intervention.strength import Strength
-from bisae.lm.lm_pass import DTYPES
 from bisae.lm.model import Checkpoint
+from bisae.lm.reading import DTYPES
 from bisae.lock import sole_writer
 from bisae.terminal import tokens_bar
 from bisae.translation.language_model import CausalLM
@@ -95,7 +95,7 @@ class Work:
         with sole_writer(row.folder):
             for measure in self.measures:
                 if not row.has(measure):
-                    with patched(lm.model, edits, donor, special) as patch:
+                    with patched(lm.model, edits, donor, special, self.donor.hook) as patch:
                         table = measure.of(lm)
                     row.keep(measure, table, mean_change(patch))
 

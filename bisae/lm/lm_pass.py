@@ -1,6 +1,6 @@
 """The LM pass: the source of one (checkpoint, corpus split) that the activation cache fills itself from."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,64 +14,24 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from bisae.activations.source import TokenShard
-from bisae.corpus.corpus import Corpus
 from bisae.corpus.tokens import Sequence, balanced
 from bisae.errors import ConfigError
-from bisae.lm.model import Checkpoint
-
-LONGEST = 2**15 - 1  # positions are stored as int16
-DTYPES = ("float32", "bfloat16", "float16")
+from bisae.lm.reading import Reading
 
 
 @dataclass
-class LMPass:
-    """Residual streams of `checkpoint` on `split` of `corpus`; a `bisae.activations.source.Source`.
+class LMPass(Reading):
+    """Residual streams of `checkpoint` on `split` of `corpus`; a `bisae.activations.source.Source`."""
 
-    An LM batch is `lm_batch` sequences in the order of the token stream, each BOS + at most `context` tokens, right-
-    padded; a shard is `shard_batches` batches. The partition is fixed, since it changes the values in the last bits.
-    """
-
-    checkpoint: Checkpoint
-    corpus: Corpus
-    split: str
-    context: int
-    shortest: int
-    lm_batch: int
-    shard_batches: int
-    lm_dtype: str
-    device: str
     gpu: int = 0  # which one, where there are several
     _shards: dict[int, list[Sequence]] = field(default_factory=dict, init=False)
     _next: int = field(default=0, init=False)  # the shard that `_stream` gives next
     _reader: Any = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        if self.context > LONGEST:
-            raise ConfigError("activations.pass.context", self.context, f"must be at most {LONGEST}")
-        if self.checkpoint.positions is not None and self.context >= self.checkpoint.positions:  # BOS takes one
-            most = self.checkpoint.positions - 1
-            raise ConfigError("activations.pass.context", self.context, f"the LM can read at most {most} tokens")
-        if self.shortest > self.context:
-            raise ConfigError("activations.pass.shortest", self.shortest, f"is more than context={self.context}")
-        if self.lm_dtype not in DTYPES:
-            raise ConfigError("activations.pass.lm_dtype", self.lm_dtype, f"choose one of {', '.join(DTYPES)}")
+        super().__post_init__()
         if self.device not in ("auto", "cpu", "cuda") or (self.device == "cuda" and not torch.cuda.is_available()):
             raise ConfigError("activations.pass.device", self.device, "choose auto, cpu, or cuda where there is a GPU")
-
-    @cached_property
-    def fingerprint(self) -> Mapping[str, object]:
-        """Everything that changes a value, and nothing that does not: no paths, names, layers or token budget."""
-        return {
-            "weights": self.checkpoint.weights,
-            "tokenizer": self.checkpoint.tokenizer,
-            "corpus": self.corpus.checksum(self.split),
-            "languages": list(self.corpus.languages),
-            "context": self.context,
-            "shortest": self.shortest,
-            "lm_dtype": self.lm_dtype,
-            "lm_batch": self.lm_batch,
-            "shard_batches": self.shard_batches,
-        }
 
     @property
     def d_model(self) -> int:
@@ -79,10 +39,7 @@ class LMPass:
 
     @cached_property
     def tokenizer(self) -> Any:
-        from transformers import AutoTokenizer  # slow to import, and a finished job needs none
-
-        folder, remote = self.checkpoint.folder, self.checkpoint.trust_remote_code
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=remote)
+        return self.checkpoint.load_tokenizer()
 
     @cached_property
     def _stream(self) -> Iterator[Sequence]:

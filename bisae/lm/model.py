@@ -4,20 +4,22 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
 from bisae.atomic import atomic_folder
 from bisae.errors import ConfigError
 from bisae.hub import fetch
+from bisae.lm.step_names import STEP, check_listed, check_step, named
 from bisae.lm.weight_files import parameter_count, weight_files
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"
 FINAL = "final"
 TOKENIZER_FILE = re.compile(r".*token.*\.json|vocab.*|merges.*|.*\.model")
-STEP = re.compile(r"%0?\d*d")  # printf's, since braces mean something else on Hydra's command line
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class Checkpoint:
 
     `weights` and `tokenizer` are checksums of the content, so that a moved folder is the same checkpoint.
     `tokens_seen` by the LM at this step; None where the preset does not know. `parameters` of the LM; None where only
-    loading would tell. `positions` is the longest sequence it takes; None where its config names none.
+    loading would tell. `positions` is the longest sequence it takes; None where its config names none. `hook` is the
+    path of the part of each decoder block whose output is read, as `mlp`; None: the residual stream.
+    `tokenizer_folder` holds the tokenizer; None where `folder` does.
     """
 
     model: str
@@ -40,6 +44,27 @@ class Checkpoint:
     trust_remote_code: bool = False
     parameters: int | None = None
     positions: int | None = None
+    hook: str | None = None
+    tokenizer_folder: Path | None = None
+
+    def load_tokenizer(self) -> Any:
+        """The tokenizer, as transformers has it."""
+        from transformers import AutoTokenizer  # slow to import, and a finished job needs none
+
+        folder = self.tokenizer_folder or self.folder
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=self.trust_remote_code)
+
+
+def read_at(model: str, hook: str | None) -> str:
+    """The name that cells of an LM have: by its part too, if not its residual stream is read.
+
+    ConfigError for what cannot be the path of a part.
+    """
+    if hook is None:
+        return model
+    if not re.fullmatch(r"\w+(\.\w+)*", hook):
+        raise ConfigError("model.hook", hook, "must be the path of a part of a decoder block, as self_attn or mlp")
+    return f"{model}@{hook}"
 
 
 def _step_number(step: object, steps: str) -> int | None:
@@ -57,6 +82,7 @@ class EmbeddedModel:
 
     name: str
     unpack_to: str
+    hook: str | None = None  # cells made before there was one name none
 
     def checkpoint(self, step: object) -> Checkpoint:
         file = EMBEDDED / "lm" / self.name / "ladder.json"
@@ -76,7 +102,7 @@ class EmbeddedModel:
         if not folder.exists():
             self._unpack(EMBEDDED / "lm" / about["file"], about["sha256"], ladder["config"], folder)
         return Checkpoint(
-            model=self.name,
+            model=read_at(self.name, self.hook),
             step=number,
             folder=folder,
             weights=about["sha256"],
@@ -86,6 +112,7 @@ class EmbeddedModel:
             d_model=ladder["config"]["hidden_size"],
             parameters=parameter_count(weight_files(folder)),
             positions=ladder["config"]["max_position_embeddings"],
+            hook=self.hook,
         )
 
     @staticmethod
@@ -110,9 +137,10 @@ class HuggingFaceModel:
     """Any causal LM by hub repository or local folder.
 
     `path` and `revision` are templates: `%d` or `%07d` stands for the checkpoint's step, counted in `step_unit`s, so
-    that every step is another folder, repository or revision. `final_path` is where `final` lies if `path` is a
-    template, `final_step` its number. A local folder that says which step it holds must hold the step asked for, and
-    the LM must have the `layers` and `d_model` given, if any.
+    that every step is another folder, repository or revision; `%b` for the billions of tokens seen until then. Only
+    `steps` can be asked for: numbers and [first, last, every]; None: any. `final_path` is where `final` lies if `path`
+    is a template, `final_step` its number. A local folder that says which step it holds must hold the step asked for,
+    and the LM must have the `layers` and `d_model` given, if any. `tokenizer`: where it is, if not with the LM.
     """
 
     name: str
@@ -125,6 +153,9 @@ class HuggingFaceModel:
     layers: int | None
     d_model: int | None
     trust_remote_code: bool
+    hook: str | None = None
+    steps: Sequence[Any] | None = None
+    tokenizer: str | None = None
 
     def checkpoint(self, step: object) -> Checkpoint:
         number = _step_number(step, "as in the names of the model's checkpoints")
@@ -137,6 +168,8 @@ class HuggingFaceModel:
             raise ConfigError(
                 "model.path", self.path, f"has no %d or %07d, so step {number} would load the same weights as any other"
             )
+        if number is not None:
+            check_listed(number, self.steps)
         actual = self.final_step if number is None else number
         assert actual is not None
         source, revision = self.path, self.revision or ""
@@ -144,13 +177,12 @@ class HuggingFaceModel:
             source, revision = self.final_path, ""
         if STEP.search(source + revision) and actual % self.step_unit:
             raise ConfigError("checkpoint", step, f"must be a multiple of model.step_unit={self.step_unit}")
-        in_names = actual // self.step_unit
-        source, revision = (STEP.sub(lambda place: place[0] % in_names, text) for text in (source, revision))
+        source, revision = (named(text, actual, self.step_unit, self.tokens_per_step) for text in (source, revision))
         folder = Path(source).expanduser()
         if folder.is_dir():
             if revision:
                 raise ConfigError("model.revision", revision, f"{source} is a local folder, which has no revisions")
-            check_step(folder, actual, in_names)
+            check_step(folder, actual, actual // self.step_unit)
         elif folder.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
             raise ConfigError("checkpoint", step, f"no folder {source}; model.path says where to look")
         else:
@@ -175,35 +207,24 @@ class HuggingFaceModel:
             if getattr(self, key) not in (None, found):
                 raise ConfigError("model.path", folder, f"has {key} {found}, not model.{key}={getattr(self, key)}")
         code = sorted(folder.glob("*.py")) if self.trust_remote_code else []
+        apart = None if self.tokenizer is None else Path(self.tokenizer).expanduser()
+        if apart and not apart.is_dir():
+            apart = fetch(str(self.tokenizer), None, self.trust_remote_code)
         return Checkpoint(
-            model=self.name,
+            model=read_at(self.name, self.hook),
             step=step,
             folder=folder,
             weights=checksum([*weights, *code, folder / "config.json"]),
-            tokenizer=checksum([f for f in sorted(folder.iterdir()) if TOKENIZER_FILE.fullmatch(f.name)]),
+            tokenizer=checksum([f for f in sorted((apart or folder).iterdir()) if TOKENIZER_FILE.fullmatch(f.name)]),
             tokens_seen=None if self.tokens_per_step is None else step * self.tokens_per_step,
             layers=config.num_hidden_layers,
             d_model=config.hidden_size,
             trust_remote_code=self.trust_remote_code,
             parameters=parameters,
             positions=getattr(config, "max_position_embeddings", None),
+            hook=self.hook,
+            tokenizer_folder=apart,
         )
-
-
-def check_step(folder: Path, step: int, in_names: int) -> None:
-    """Refuse a folder that says it holds another step, by its name, its recipe or its trainer's state."""
-    said: dict[str, int] = {}
-    named = [int(found) for found in re.findall(r"(?:iter|step|checkpoint)[_-]?(\d+)", folder.resolve().name)]
-    if named and not {step, in_names} & set(named):
-        said["its name"] = named[-1]
-    for file, key in (("recipe.json", "step"), ("trainer_state.json", "global_step")):
-        if (folder / file).is_file():
-            value = json.loads((folder / file).read_text(encoding="utf-8")).get(key)
-            if isinstance(value, int):
-                said[file] = value
-    for place, value in said.items():
-        if value != step:
-            raise ConfigError("checkpoint", step, f"{folder} holds step {value} ({place})")
 
 
 def checksum(files: list[Path]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from bisae.analysis.recipe import READING
 from bisae.errors import ConfigError
-from bisae.lm.model import FINAL
+from bisae.lm.model import FINAL, read_at
 from bisae.member import layers_of, variants
 from bisae.plan.rates import Rates
 from bisae.plan.shape import LMShape
@@ -35,9 +35,10 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Ladder:
-    """The checkpoints of one model (a preset of config group `model`) and the config its jobs have."""
+    """The checkpoints of one model (a preset of config group `model`), its cells' name, and the config of its jobs."""
 
     preset: str
+    model: str
     steps: Sequence[int | str]
     settings: Settings
     shape: LMShape
@@ -52,9 +53,8 @@ class Ladder:
                 raise ConfigError(f"grid.{preset}", steps, f"must be a list of steps, each a number or `{FINAL}`")
         if not found or len(set(found)) != len(found):
             raise ConfigError(f"grid.{preset}", steps, "name at least one step, and each once")
-        return cls(
-            preset, found, settings, LMShape.of(settings["model"], found[-1]), rates.get(settings["model"]["name"], {})
-        )
+        model = read_at(settings["model"]["name"], settings["model"].get("hook"))
+        return cls(preset, model, found, settings, LMShape.of(settings["model"], found[-1]), rates.get(model, {}))
 
     @property
     def layers(self) -> list[int]:

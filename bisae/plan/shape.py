@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bisae.errors import ConfigError
-from bisae.lm.model import EMBEDDED, STEP
+from bisae.lm.model import EMBEDDED
+from bisae.lm.step_names import named
 
 VOCABULARY = 99_584  # of LLM-jp-3
 # Heads and width of the feed-forward part, by the models' cards; depth and d_model are in conf/model.
@@ -76,7 +77,7 @@ def _local_config(model: Mapping[str, Any], step: object) -> Path:
     number = model.get("final_step") if step == "final" else step
     path = model["path"]
     if isinstance(number, int):
-        path = STEP.sub(lambda place: place[0] % (number // model["step_unit"]), path)
+        path = named(path, number, model["step_unit"], model["tokens_per_step"])
     file = Path(path).expanduser() / "config.json"
     if not file.is_file():
         raise ConfigError("model.path", path, "no config.json there: planning needs one local folder of the LM")

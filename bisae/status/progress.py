@@ -57,7 +57,7 @@ def progress_of(ladders: Sequence[Ladder], runs: Path) -> Progress:
     of: dict[str, list[CellState]] = {}
     work_done = work_left = 0.0
     for ladder in ladders:
-        model = ladder.settings["model"]["name"]
+        model = ladder.model
         jobs = [(record, runs) for record, runs in records if record.model == model]
         work = ladder.shape.d_model  # of one cell: all else is nearly alike
         for place in ladder.places():

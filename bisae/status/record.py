@@ -18,8 +18,10 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from bisae.atomic import write_json
+from bisae.lm.model import read_at
 from bisae.values import listed
 
 FOLDER = ".grid"
@@ -62,14 +64,15 @@ class Record(Callback):
         with suppress(OSError, Timeout):
             overrides = "\n".join(sorted(HydraConfig.get().overrides.task))
             digest = hashlib.sha256(overrides.encode()).hexdigest()[:8]
-            name = re.sub(r"[^\w.-]", "_", f"{config.model.name}-{config.checkpoint}-{digest}")
+            model = read_at(config.model.name, OmegaConf.select(config, "model.hook"))
+            name = re.sub(r"[^\w.-]", "_", f"{model}-{config.checkpoint}-{digest}")
             file = Path(config.runs) / FOLDER / f"{name}.json"
             file.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(file.with_suffix(".lock"))
             lock.acquire(timeout=PATIENCE)
             before = read_record(file)
             layers = list(listed(config.layer if isinstance(config.layer, int | str) else list(config.layer)))
-            about = (config.model.name, config.checkpoint, layers, socket.gethostname(), os.getpid(), time.time())
+            about = (model, config.checkpoint, layers, socket.gethostname(), os.getpid(), time.time())
             record = JobRecord(*about, before.seconds if before else 0.0, None, None)
             write_json(file, asdict(record))
             self._kept = file, lock, record

@@ -89,6 +89,20 @@ def test_an_lm_with_other_weights_is_refused(cell: FoundCell, tmp_path: Path) ->
         _ = Recipe.of(other, None, None, tmp_path).checkpoint
 
 
+def test_an_lm_read_at_another_part_of_its_blocks_is_refused(cell: FoundCell, tmp_path: Path) -> None:
+    other = {**MODEL, "hook": "mlp"}
+    with pytest.raises(ConfigError, match="has other hook than the SAE in"):
+        _ = Recipe.of(cell, other, None, tmp_path).checkpoint
+    cell.identity["activations"]["hook"] = "mlp"
+    recipe = Recipe.of(cell, other, None, tmp_path)
+    assert recipe.checkpoint.model == "embedded@mlp"
+    assert recipe.text("analysis")["hook"] == recipe.lm_pass("analysis", "cpu").fingerprint["hook"] == "mlp"
+    with pytest.raises(ConfigError, match="has other hook than the SAE in"):
+        _ = Recipe.of(cell, MODEL, None, tmp_path).checkpoint
+    with pytest.raises(ConfigError, match=r"^model\.hook=a/b: must be the path of a part"):
+        _ = Recipe.of(cell, {**MODEL, "hook": "a/b"}, None, tmp_path).checkpoint
+
+
 def test_a_cell_of_another_program_is_refused(cell: FoundCell, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="lacks 'activations'"):
         Recipe.of(replace(cell, identity={}), None, None, tmp_path)

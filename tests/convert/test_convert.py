@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file
 
 from bisae.analysis.recipe import Recipe
 from bisae.cells import FoundCell, find_cells
@@ -67,6 +68,22 @@ def test_an_imported_sae_is_a_cell_the_analysis_reads(
     recipe = Recipe.of(cell, None, None, tmp_path / "cache")
     assert recipe.checkpoint.step == 512 and recipe.reading["lm_batch"] == 4
     assert recipe.corpus.languages == ("en", "ja")
+
+
+def test_an_sae_of_a_part_of_a_block_is_a_cell_of_that_part_and_goes_back_by_its_path(
+    sample: Sample, settings: Settings, tmp_path: Path
+) -> None:
+    theirs = written(fitting(sample, RawTopK), tmp_path / "theirs", "sparsify") / "layers.1"
+    theirs = theirs.rename(tmp_path / "layers.1.mlp")
+    wanted = ["from=sparsify", f"source={theirs}", "model=embedded", "checkpoint=512", "most_fvu=9"]
+    for hook in ("null", "self_attn"):
+        with pytest.raises(ConfigError, match="^model.hook=(None|self_attn): the files say layers.1.mlp"):
+            convert(settings(*wanted, f"model.hook={hook}"))
+    (folder,) = convert(settings(*wanted, "model.hook=mlp"))
+    (cell,) = find_cells(str(folder), tmp_path)
+    assert (cell.model, cell.layer, cell.hook) == ("embedded@mlp", 2, "mlp")
+    (back,) = convert(settings("to=sparsify", f"cell={folder}", f"output={tmp_path}/out"))
+    assert load_file(back / "layers.1.mlp/sae.safetensors").keys() == load_file(theirs / "sae.safetensors").keys()
 
 
 def test_an_sae_that_is_a_cell_already_is_left_as_it_is(sample: Sample, settings: Settings, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from bisae.convert.folded import folded
 from bisae.convert.formats import FORMATS, chosen_format, must_fold
-from bisae.convert.hook import layer_of, transformer_lens
+from bisae.convert.hook import path, read_of, submodule, transformer_lens
 from bisae.errors import ConfigError
 from bisae.sae import BatchTopK, JumpReLU, Matryoshka, ReLUL1, SparseAutoencoder, TopK, load, save
 from bisae.sae.raw import RAW, RawJumpReLU, RawReLU, RawTopK
@@ -50,7 +51,7 @@ def test_what_a_library_saved_gives_its_codes_and_reconstructions(
     foreign = FORMATS[name].read(FIXTURES / name / case, None)
     answers = load_file(FIXTURES / name / case / "answers.safetensors")
     codes, reconstruction = results(foreign.sae, answers["x"])
-    assert type(foreign.sae) is kind and foreign.hook is not None and layer_of(foreign.hook) == 2
+    assert type(foreign.sae) is kind and foreign.hook is not None and read_of(foreign.hook) == (2, None)
     assert apart(codes * scale, answers["codes"]) < 1e-6
     assert apart(reconstruction, answers["reconstruction"]) < 1e-6
 
@@ -70,7 +71,7 @@ def test_a_written_sae_is_read_back_or_refused(name: str, kind: type[SparseAutoe
     form.write(sae, CELL, tmp_path)
     foreign = form.read(tmp_path / "layers.1" if name == "sparsify" else tmp_path, None)
     back_as = JumpReLU if isinstance(sae, BatchTopK) else kind
-    assert type(foreign.sae) is back_as and (foreign.hook is None or layer_of(foreign.hook) == CELL.layer)
+    assert type(foreign.sae) is back_as and (foreign.hook is None or read_of(foreign.hook) == (CELL.layer, CELL.hook))
     x = activations()
     for ours, back in zip(results(sae, x), results(foreign.sae, x), strict=True):
         assert apart(ours, back) < 1e-6
@@ -200,22 +201,35 @@ def test_an_empty_folder_and_a_format_nobody_knows_are_refused(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("hook", "layer"),
+    ("hook", "layer", "part"),
     [
-        (transformer_lens(0), 0),
-        ("blocks.11.hook_resid_post", 12),
-        ("model.layers.11", 12),
-        ("transformer.h.0", 1),
-        ("gpt_neox.layers.3", 4),
-        ("model.embed_tokens", 0),
-        ("resid_post_layer_8", 9),
+        ("blocks.0.hook_resid_pre", 0, None),
+        ("blocks.11.hook_resid_post", 12, None),
+        ("model.layers.11", 12, None),
+        ("transformer.h.0", 1, None),
+        ("gpt_neox.layers.3", 4, None),
+        ("model.embed_tokens", 0, None),
+        ("resid_post_layer_8", 9, None),
+        ("layers.11.mlp", 12, "mlp"),
+        ("model.layers.0.self_attn.o_proj", 1, "self_attn.o_proj"),
+        ("blocks.3.hook_mlp_out", 4, "mlp"),
+        ("blocks.3.hook_attn_out", 4, "att"),
+        ("attention_out_layer_2", 3, "att"),
     ],
 )
-def test_a_hook_point_is_a_layer(hook: str, layer: int) -> None:
-    assert layer_of(hook) == layer
+def test_a_hook_point_is_a_layer_and_perhaps_a_part_of_its_block(hook: str, layer: int, part: str | None) -> None:
+    assert read_of(hook) == (layer, part)
 
 
-@pytest.mark.parametrize("hook", ["layers.11.mlp", "blocks.3.hook_mlp_out", "attention_out_layer_2"])
-def test_what_is_no_residual_stream_is_no_layer(hook: str) -> None:
+@pytest.mark.parametrize("layer", [0, 3])
+@pytest.mark.parametrize("part", [None, "mlp"])
+def test_where_a_cell_reads_is_read_back_from_every_name_of_it(layer: int, part: str | None) -> None:
+    if layer or not part:
+        cell = replace(CELL, layer=layer, identity={"activations": {"hook": part} if part else {}})
+        assert {read_of(name(cell)) for name in (path, transformer_lens, submodule)} == {(layer, part)}
+
+
+@pytest.mark.parametrize("hook", ["blocks.3.hook_z", "ln_final", "layers.x"])
+def test_what_is_not_known_is_no_layer(hook: str) -> None:
     with pytest.raises(ConfigError, match=f"^source={hook}: is no residual stream"):
-        layer_of(hook)
+        read_of(hook)

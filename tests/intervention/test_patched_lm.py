@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from bisae.intervention.operation import Edit, Intervention, Streams
 from bisae.intervention.patched_lm import patched
 from bisae.intervention.reconstruction import Reconstruction
 from bisae.intervention.steering import Steering
-from bisae.lm.residual import decoder_blocks
+from bisae.lm.residual import ResidualReader, decoder_blocks
 from bisae.sae import SparseAutoencoder, TopK
 from tests.intervention.conftest import BOS
 from tests.lm.test_residual import FAMILIES, saved
@@ -232,3 +233,18 @@ def test_an_lm_in_bfloat16_keeps_its_dtype_and_the_bits_of_an_edit_by_nothing(
     assert plain.dtype == torch.bfloat16
     assert torch.equal(logits(lm, inputs, {2: adding(sae, 0.0)}, donor), plain)
     assert not torch.equal(logits(lm, inputs, {2: adding(sae)}, donor), plain)
+
+
+@torch.no_grad()
+def test_of_a_part_of_a_block_what_it_puts_out_is_edited(
+    lm: PreTrainedModel, step512: Any, prompts: list[list[int]]
+) -> None:
+    inputs = padded(prompts, "right")
+    states = lm(**inputs, output_hidden_states=True).hidden_states
+    with patched(lm, {2: lambda streams: 0 * streams.recipient}, None, [], "mlp"):
+        changed = lm(**inputs, output_hidden_states=True).hidden_states
+    part = (replace(step512, hook="mlp"), [2], torch.float32, lm.device)
+    added = ResidualReader(*part).read(inputs["input_ids"])[2]
+    kept = inputs["attention_mask"].bool()
+    torch.testing.assert_close((states[2] - changed[2])[kept], added[kept])
+    torch.testing.assert_close(Donor(*part).follow(0, True, **inputs)[2][kept], added[kept])

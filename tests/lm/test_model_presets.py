@@ -24,7 +24,7 @@ LLM_JP_3 = {  # layers, d_model and non-embedding parameters on the model cards
 
 def llama(folder: Path, layers: int, d_model: int) -> None:
     """A folder as far as it is looked at before the weights are loaded; these are missing."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     shape = {"num_hidden_layers": layers, "hidden_size": d_model, "max_position_embeddings": 2048}
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", **shape}))
     (folder / "pytorch_model.bin").touch()

@@ -7,12 +7,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModel,
+    BloomConfig,
+    BloomForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
     PreTrainedModel,
 )
 
@@ -32,6 +36,13 @@ FAMILIES: dict[str, PreTrainedModel] = {
             bos_token_id=0, eos_token_id=0,
         )
     ),
+    "olmo2": Olmo2ForCausalLM(
+        Olmo2Config(
+            vocab_size=50, hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2,
+            pad_token_id=1, bos_token_id=None, eos_token_id=0,
+        )
+    ),
+    "bloom": BloomForCausalLM(BloomConfig(vocab_size=50, hidden_size=16, n_layer=3, n_head=2)),
 }  # fmt: skip
 
 
@@ -60,6 +71,26 @@ def test_layers_are_the_outputs_of_the_decoder_blocks_and_0_the_embeddings(famil
 def test_a_pass_cut_at_the_deepest_layer_gives_the_same_bits(family: str, tmp_path: Path) -> None:
     checkpoint = saved(family, tmp_path)
     assert torch.equal(reader(checkpoint, 2).read(IDS)[2], reader(checkpoint, 2, 3).read(IDS)[2])
+
+
+@pytest.mark.parametrize(("family", "parts"), [("llama", ("self_attn", "mlp")), ("gpt2", ("attn", "mlp"))])
+def test_the_parts_of_a_block_are_what_it_adds_to_the_stream(
+    family: str, parts: tuple[str, str], tmp_path: Path
+) -> None:
+    checkpoint = saved(family, tmp_path)
+    stream = reader(checkpoint, 1, 2).read(IDS)
+    added = [reader(replace(checkpoint, hook=part), 2).read(IDS)[2] for part in parts]
+    torch.testing.assert_close(stream[1] + added[0] + added[1], stream[2])
+
+
+def test_a_part_that_is_not_there_or_not_as_wide_or_of_no_block_is_refused_by_key(tmp_path: Path) -> None:
+    checkpoint = saved("llama", tmp_path)
+    with pytest.raises(ConfigError, match=r"^model\.hook=attention: is no part of a LlamaDecoderLayer; it has self_a"):
+        reader(replace(checkpoint, hook="attention"), 2)
+    with pytest.raises(ConfigError, match=r"^model\.hook=\S+: gives vectors of 32"):
+        reader(replace(checkpoint, hook="mlp.up_proj"), 2).read(IDS)
+    with pytest.raises(ConfigError, match=r"^layer=0: is no decoder block"):
+        reader(replace(checkpoint, hook="mlp"), 0, 1)
 
 
 def test_padding_behind_the_text_changes_nothing_but_the_last_bits(step512: Checkpoint) -> None:

@@ -1,0 +1,1 @@
+"""A W&B report of a grid."""

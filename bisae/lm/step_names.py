@@ -1,0 +1,51 @@
+"""How the steps of an LM's pre-training are written in the names of its checkpoints, and which of them there are."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bisae.errors import ConfigError
+
+STEP = re.compile(r"%0?\d*d")  # printf's, since braces mean something else on Hydra's command line
+BILLIONS = "%b"
+
+
+def named(template: str, step: int, step_unit: int, tokens_per_step: int | None) -> str:
+    """A path or revision of one step: `%d` or `%07d` becomes step / step_unit, `%b` the billions of tokens seen.
+
+    These are rounded up, as on the hub. ConfigError for `%b` where the tokens of a step are not known.
+    """
+    if BILLIONS in template:
+        if tokens_per_step is None:
+            raise ConfigError("model.tokens_per_step", None, f"give it: {template} holds {BILLIONS}, tokens seen")
+        template = template.replace(BILLIONS, str(-(-step * tokens_per_step // 10**9)))
+    return STEP.sub(lambda place: place[0] % (step // step_unit), template)
+
+
+def check_listed(step: int, steps: Sequence[Any] | None) -> None:
+    """ConfigError for a step that is none of `steps`: numbers and [first, last, every], both ends with them."""
+    try:
+        ranges = [[one, one, 1] if isinstance(one, int) else one for one in steps or []]
+        known = steps is None or any(step in range(first, last + 1, every) for first, last, every in ranges)
+    except (TypeError, ValueError):
+        raise ConfigError("model.steps", steps, "must be a list of steps and of [first, last, every]") from None
+    if not known:
+        raise ConfigError("checkpoint", step, f"is none of model.steps={steps}; null asks for any step")
+
+
+def check_step(folder: Path, step: int, in_names: int) -> None:
+    """Refuse a folder that says it holds another step, by its name, its recipe or its trainer's state."""
+    said: dict[str, int] = {}
+    named = [int(found) for found in re.findall(r"(?:iter|step|checkpoint)[_-]?(\d+)", folder.resolve().name)]
+    if named and not {step, in_names} & set(named):
+        said["its name"] = named[-1]
+    for file, key in (("recipe.json", "step"), ("trainer_state.json", "global_step")):
+        if (folder / file).is_file():
+            value = json.loads((folder / file).read_text(encoding="utf-8")).get(key)
+            if isinstance(value, int):
+                said[file] = value
+    for place, value in said.items():
+        if value != step:
+            raise ConfigError("checkpoint", step, f"{folder} holds step {value} ({place})")

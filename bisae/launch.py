@@ -27,10 +27,9 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from bisae.errors import STOPPED, AnalysisFailed, ConfigError, TrainingFailed, explained
-from bisae.ranks import RANKS, rank, under_torchrun
+from bisae.ranks import JOB, RANKS, rank, under_torchrun
 from bisae.values import writable
 
-JOB = "BISAE_SWEEP_JOB"  # environment of a sweep's job: the folder where it leaves what is shown at the sweep's end
 LAYERS = "BISAE_SWEEP_LAYERS"  # environment: what each job's `activations.layers` is, unless the user gave some
 # What Lightning would take for the job's own: the ranks of whatever the sweep runs in.
 OUTER = {*RANKS, "SLURM_NTASKS"}

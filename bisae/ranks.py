@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 ANNOUNCED, STARTED_BY = "BISAE_ANNOUNCED", "BISAE_STARTED_BY"
 RANKS = ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # set by who starts them
+JOB = "BISAE_SWEEP_JOB"  # environment of a sweep's job: the folder where it leaves what is shown at the sweep's end
 SECONDS_BETWEEN_LOOKS = 1.0
 
 

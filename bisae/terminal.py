@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from bisae.cell import Cell
-from bisae.launch import JOB
+from bisae.ranks import JOB
 from bisae.threads import follow_idle_cores
 
 METRICS = {"val/fvu": "FVU", "val/fvu_raw": "FVU raw", "val/l0": "L0", "val/cosine": "cosine", "val/dead": "dead"}

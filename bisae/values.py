@@ -101,7 +101,7 @@ TEXT = (
     "dtype",
     "device",
 )
-WHOLE_OR_NULL = {"translation.tasks.examples": 1}
+WHOLE_OR_NULL = {"translation.tasks.examples": 1, "recovered": 1}
 TEXT_OR_NULL = ("model.hook", "model.tokenizer", "alignment.pairs", "donor.model", "donor.sae")
 
 

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -40,7 +41,7 @@ BEFORE: dict[str, list[list[str]]] = {  # what a command needs done
         [str(ROOT / "analyze.py"), *TINY_ANALYSIS, "alignment.pairs=null", "only.layer=2", "output=null"],
     ],
 }
-UNLIKE = {".lock", "used", ".grid"}  # files and folders whose bytes say when or who
+UNLIKE = (".lock", "used", ".grid", ".sweep-*")  # files and folders that say when or who
 
 
 @dataclass
@@ -72,8 +73,11 @@ def finish(job: "subprocess.Popen[str]") -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    files = (file for file in folder.rglob("*") if file.is_file() and not UNLIKE.intersection(file.parts))
-    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+    def compared(place: Path) -> bool:
+        return not any(fnmatch(part, name) for part in place.parts for name in UNLIKE)
+
+    files = {file.relative_to(folder): file for file in folder.rglob("*") if file.is_file()}
+    return {str(place): file.read_bytes() for place, file in files.items() if compared(place)}
 
 
 def names(folder: Path) -> set[Path]:

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from bisae.cell import Cell
-from bisae.launch import JOB
+from bisae.ranks import JOB
 from bisae.sae import TopK
 from bisae.terminal import METRICS, cells_of_jobs, show_cells, tokens_bar
 

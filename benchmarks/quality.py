@@ -34,6 +34,7 @@ RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 OURS = {  # name: config overrides
     "topk": [],
     "topk_aux": ["sae.aux_k=64"],
+    "short_encoder": [],
     **{name: [f"sae={name}"] for name in ("batch_topk", "jump_relu", "matryoshka", "relu_l1")},
 }
 ENVIRONMENTS = {"sparsify_adam": "sparsify"}  # where it is not the name
@@ -79,7 +80,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=2_000_000)
     given = parser.parse_args()
     tokens, rates = (20 * BATCH, RATES[1:2]) if given.smoke else (given.tokens // BATCH * BATCH, RATES)
-    ours = [(name, "bisae", Path(sys.executable), node(OURS[name])) for name in given.ours]
+    ours = [
+        (name, name if name in TRAINERS else "bisae", Path(sys.executable), node(OURS[name])) for name in given.ours
+    ]
     if given.seeds:
         rates = (3e-3,)
         seeded = {seed: node([f"sae.seed={seed}"]) for seed in range(given.seeds)}

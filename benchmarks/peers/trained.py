@@ -35,7 +35,7 @@ class Trained(NamedTuple):
 
 def bisae(x: Tensor, about: Settings) -> Trained:
     """Ours, any architecture."""
-    return _ours(x, about, dense=False)
+    return _ours(x, about)
 
 
 def dense(x: Tensor, about: Settings) -> Trained:
@@ -43,11 +43,17 @@ def dense(x: Tensor, about: Settings) -> Trained:
     return _ours(x, about, dense=True)
 
 
-def _ours(x: Tensor, about: Settings, dense: bool) -> Trained:
+def short_encoder(x: Tensor, about: Settings) -> Trained:
+    """Ours, with encoder rows as long at first as nn.Linear makes them, as sparsify's and the study's first code."""
+    return _ours(x, about, encoder=3**-0.5)
+
+
+def _ours(x: Tensor, about: Settings, dense: bool = False, encoder: float = 1.0) -> Trained:
     from bisae.instances import build
     from bisae.training.dead import FiringClock
 
     sae = build({"latents": about.latents, **about.node}, d_model=x.shape[1])
+    sae.W_enc.data *= encoder
     adam = torch.optim.Adam(sae.parameters(), lr=about.rate, fused=True)
     clock = FiringClock(("all",), about.latents, 100_000)
     language = torch.zeros(about.batch, dtype=torch.uint8)
@@ -153,7 +159,8 @@ def dictionary_learning(x: Tensor, about: Settings) -> Trained:
     return Trained(trainer.ae.encode, trainer.ae)
 
 
-TRAINERS = {one.__name__: one for one in (bisae, dense, sae_lens, sparsify, sparsify_adam, dictionary_learning)}
+EVERY = (bisae, short_encoder, dense, sae_lens, sparsify, sparsify_adam, dictionary_learning)
+TRAINERS = {one.__name__: one for one in EVERY}
 
 
 @torch.no_grad()

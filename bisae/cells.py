@@ -31,6 +31,11 @@ class FoundCell:
     metrics: Mapping[str, float]
 
     @property
+    def name(self) -> str:
+        """As of a `bisae.cell.Cell`: model, step, layer, SAE."""
+        return f"{self.model}/step{self.step:07d}/layer{self.layer:02d}/{self.sae}-{self.hash}"
+
+    @property
     def hook(self) -> str | None:
         """The part of the LM's decoder block that the SAE reads; None: the residual stream."""
         return self.identity["activations"].get("hook")

@@ -11,9 +11,19 @@ from bisae.convert.fit_to_lm import Sample
 from bisae.convert.folded import folded
 from bisae.convert.formats import chosen_format, must_fold
 from bisae.errors import ConfigError
-from bisae.sae import load
+from bisae.sae import SparseAutoencoder, load
 
 log = logging.getLogger("bisae.convert")
+
+
+def loaded(cell: FoundCell, place: Path) -> SparseAutoencoder:
+    """The SAE that is to be written to `place`; ConfigError if that is there already, or the SAE cannot be read."""
+    if place.exists():
+        raise ConfigError("output", place, "is there already")
+    try:
+        return load(cell.folder)
+    except (OSError, ValueError) as error:
+        raise ConfigError("cell", cell.folder, str(error)) from error
 
 
 def export(cell: FoundCell, name: str, output: Path, norm: float | None, sample: Callable[[], Sample]) -> Path:
@@ -22,13 +32,8 @@ def export(cell: FoundCell, name: str, output: Path, norm: float | None, sample:
     Formats without inputs of norm 1 get a typical norm folded in, `norm` or the mean of the `sample`, which is asked
     for only then: exact for activations of that norm, for others an approximation whose error on the sample is noted.
     """
-    place = output / cell.model / f"step{cell.step:07d}" / f"layer{cell.layer:02d}" / f"{cell.sae}-{cell.hash}"
-    if place.exists():
-        raise ConfigError("output", place, "is there already")
-    try:
-        sae = load(cell.folder)
-    except (OSError, ValueError) as error:
-        raise ConfigError("cell", cell.folder, str(error)) from error
+    place = output / cell.name
+    sae = loaded(cell, place)
     about: dict[str, Any] = {"format": name, "exact": not must_fold(sae, name)}
     if not about["exact"]:
         about["norm"] = norm

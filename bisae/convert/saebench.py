@@ -13,10 +13,9 @@ import torch
 from bisae.analysis.recipe import Recipe
 from bisae.atomic import write_json
 from bisae.cells import FoundCell
+from bisae.convert.exported import loaded
 from bisae.convert.fit_to_lm import Sample
-from bisae.errors import ConfigError
 from bisae.metrics.core import GROUPS, Measured, density_scores, weight_scores
-from bisae.sae import load
 
 LOSS = {
     "model_behavior_preservation": ("kl_div_score", "kl_div_with_ablation", "kl_div_with_sae"),
@@ -31,14 +30,9 @@ def write(cell: FoundCell, recipe: Recipe, split: str, tokens: int, documents: i
     are measured; `documents`: of each language, on which the LM reads on from the reconstruction."""
     from bisae.analysis.loss_recovered import LossRecovered  # slow to import
 
-    name = f"{cell.model}_step{cell.step:07d}_layer{cell.layer:02d}_{cell.sae}-{cell.hash}"
+    name = cell.name.replace("/", "_")
     place = output / f"{name}_eval_results.json"
-    if place.exists():
-        raise ConfigError("output", place, "is there already")
-    try:
-        sae = load(cell.folder)
-    except (OSError, ValueError) as error:
-        raise ConfigError("cell", cell.folder, str(error)) from error
+    sae = loaded(cell, place)
     source = recipe.lm_pass(split, device)
     on = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     loss = LossRecovered(recipe, split, documents, source.tokenizer, on)

@@ -35,6 +35,7 @@ OURS = {  # name: config overrides
     "topk": [],
     "topk_aux": ["sae.aux_k=64"],
     "short_encoder": [],
+    "clipped": [],
     **{name: [f"sae={name}"] for name in ("batch_topk", "jump_relu", "matryoshka", "relu_l1")},
 }
 ENVIRONMENTS = {"sparsify_adam": "sparsify"}  # where it is not the name

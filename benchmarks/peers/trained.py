@@ -48,7 +48,12 @@ def short_encoder(x: Tensor, about: Settings) -> Trained:
     return _ours(x, about, encoder=3**-0.5)
 
 
-def _ours(x: Tensor, about: Settings, dense: bool = False, encoder: float = 1.0) -> Trained:
+def clipped(x: Tensor, about: Settings) -> Trained:
+    """Ours, with all gradients of one norm, as where dictionary_learning and SAELens clip them to 1."""
+    return _ours(x, about, norm=1e-3)
+
+
+def _ours(x: Tensor, about: Settings, dense: bool = False, encoder: float = 1.0, norm: float | None = None) -> Trained:
     from bisae.instances import build
     from bisae.training.dead import FiringClock
 
@@ -71,6 +76,8 @@ def _ours(x: Tensor, about: Settings, dense: bool = False, encoder: float = 1.0)
             loss, codes, _ = sae.objective(unit, clock.dead if sae.aux_k else None)
             clock.advance(clock.fired(codes, language), torch.tensor([about.batch]))
         loss.backward()
+        if norm:
+            torch.nn.utils.clip_grad_norm_(sae.parameters(), norm)
         adam.step()
         sae.normalize_decoder()
     scale = x.shape[1] ** 0.5
@@ -159,7 +166,7 @@ def dictionary_learning(x: Tensor, about: Settings) -> Trained:
     return Trained(trainer.ae.encode, trainer.ae)
 
 
-EVERY = (bisae, short_encoder, dense, sae_lens, sparsify, sparsify_adam, dictionary_learning)
+EVERY = (bisae, short_encoder, clipped, dense, sae_lens, sparsify, sparsify_adam, dictionary_learning)
 TRAINERS = {one.__name__: one for one in EVERY}
 
 

@@ -1,5 +1,6 @@
 """What `analyze.py` has to do: which cells, by LM checkpoint, and which of them failed."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +18,22 @@ from bisae.cells import FoundCell, find_cells
 from bisae.errors import ConfigError
 from bisae.terminal import tokens_bar
 
+log = logging.getLogger("bisae.analysis")
+
 # Of one cell: the others are done. The last four are what a cell of another program, or a damaged one, may raise.
 MENDABLE = (ConfigError, CacheError, OSError, ValueError, KeyError, TypeError, SafetensorError)
+
+
+def warn_of_same_weights(cells: Sequence[FoundCell]) -> None:
+    """Public ladders have had checkpoints that hold the weights of another step: their curves would stand still."""
+    steps: dict[tuple[str, str], set[int]] = {}
+    for cell in cells:
+        read = cell.identity.get("activations")
+        if isinstance(read, Mapping) and "weights" in read:
+            steps.setdefault((cell.model, str(read["weights"])), set()).add(cell.step)
+    for (model, _), alike in steps.items():
+        if len(alike) > 1:
+            log.warning("%s: steps %s have the same weights; is each the step it is said to be?", model, sorted(alike))
 
 
 def chosen_cells(
@@ -53,6 +68,7 @@ def chosen_cells(
             if missing := [value for value in values if value not in there]:
                 raise ConfigError(f"only.{key}", missing[0], f"no cell of it; there are {there}")
             chosen = [cell for cell in chosen if getattr(cell, key) in values]
+    warn_of_same_weights(chosen)
     return list(cells.values()), chosen, [str(error) for error in wrong]
 
 

@@ -61,7 +61,7 @@ class Recipe:
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
-        """ConfigError if it has other weights or another tokenizer than those the SAE was trained on."""
+        """ConfigError if it has other weights, another tokenizer or hook than those the SAE was trained on."""
         checkpoint: Checkpoint = build(self.model).checkpoint(self.cell.step)
         for what in ("weights", "tokenizer", "hook"):
             if getattr(checkpoint, what) != self.cell.identity["activations"].get(what):

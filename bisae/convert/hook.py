@@ -12,8 +12,8 @@ STREAMS = (  # names of residual streams, and the layer block N's is
     (re.compile(r"resid_post_layer_(\d+)"), 1),  # dictionary_learning
 )
 PARTS = (  # what a block's attention or MLP puts out, whatever a family calls the part
-    re.compile(r"blocks\.(\d+)\.hook_(att|mlp)n?_out"),
-    re.compile(r"(att|mlp)(?:n|ention)?_out_layer_(\d+)"),
+    re.compile(r"blocks\.(?P<block>\d+)\.hook_(?P<part>att|mlp)n?_out"),
+    re.compile(r"(?P<part>att|mlp)(?:n|ention)?_out_layer_(?P<block>\d+)"),
 )
 BLOCK = re.compile(r"(?:\w+\.)*?(?:layers|h|blocks)\.(\d+)(?:\.(\w[\w.]*))?")  # a decoder block's path, or its part's
 EMBEDDINGS = re.compile(r"hook_embed|(?:\w+\.)*(?:embed_tokens|embed_in|wte)")
@@ -35,8 +35,7 @@ def read_of(hook: str) -> Read:
             return Read(int(found[1]) + later, None)
     for pattern in PARTS:
         if found := pattern.fullmatch(hook):
-            number, part = sorted(found.groups())
-            return Read(int(number) + 1, part)
+            return Read(int(found["block"]) + 1, found["part"])
     if (found := BLOCK.fullmatch(hook)) and not (found[2] or "").startswith("hook_"):
         return Read(int(found[1]) + 1, found[2])
     raise ConfigError("source", hook, "is no residual stream that is known; give layer=... if it is one")

@@ -52,7 +52,7 @@ class LMSpace(VectorSpace):
         from bisae.lm.residual import ResidualReader
 
         found = self.checkpoint
-        if not same_vocabulary(tokenizer, found.folder, found.trust_remote_code):
+        if not same_vocabulary(tokenizer, found.load_tokenizer()):
             remedy = "has another vocabulary than the LM analysed; choose that LM, use or sentence_transformers"
             raise ConfigError("space.model", found.model, remedy)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

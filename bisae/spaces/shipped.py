@@ -21,7 +21,9 @@ class ShippedSpace:
         return {"space": "shipped", "clusters": checksum([CLUSTERS])}
 
     def clustering(self, tokenizer: Any, checksum: str) -> Clustering:
-        if not same_vocabulary(tokenizer, CLUSTERS.parent, trust_remote_code=False):
+        from transformers import AutoTokenizer  # slow to import
+
+        if not same_vocabulary(tokenizer, AutoTokenizer.from_pretrained(CLUSTERS.parent, trust_remote_code=False)):
             remedy = "has clusters for the vocabulary of the shipped LMs only; choose use, lm or sentence_transformers"
             raise ConfigError("space", "shipped", remedy)
         return GlobalClusters(load_file(CLUSTERS)["clusters"])

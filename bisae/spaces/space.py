@@ -1,7 +1,6 @@
 """An embedding space of tokens: what says which tokens mean the same."""
 
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -68,9 +67,6 @@ class VectorSpace(ABC):
         return self._made[checksum]
 
 
-def same_vocabulary(tokenizer: Any, folder: Path, trust_remote_code: bool) -> bool:
-    """Whether the tokenizer has the ids of the one in `folder`: where not, a vector would be another token's."""
-    from transformers import AutoTokenizer
-
-    other = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    return tokenizer.get_vocab() == other.get_vocab()
+def same_vocabulary(tokenizer: Any, other: Any) -> bool:
+    """Whether two Hugging Face tokenizers have the same ids: where not, a vector would be another token's."""
+    return bool(tokenizer.get_vocab() == other.get_vocab())

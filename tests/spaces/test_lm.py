@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -72,3 +73,13 @@ def test_the_lm_is_a_choice_of_model_and_its_refusals_name_the_space(config: Cal
     node.checkpoint = 7
     with pytest.raises(ConfigError, match="space=lm: checkpoint=7: embedded_control has the steps"):
         build(node).fingerprint  # noqa: B018
+
+
+def test_the_tokenizer_of_an_lm_may_lie_apart_from_it(step512: Checkpoint, tmp_path: Path) -> None:
+    weights, apart = tmp_path / "weights", tmp_path / "tokenizer"
+    shutil.copytree(step512.folder, weights, ignore=shutil.ignore_patterns("token*"))
+    shutil.copytree(step512.folder, apart, ignore=shutil.ignore_patterns("model*", "config.json"))
+    tokenizer = AutoTokenizer.from_pretrained(step512.folder)
+    found = LMSpace(Ladder(replace(step512, folder=weights, tokenizer_folder=apart)), 512, 0, "average", 0.4)
+    expected = LMSpace(Ladder(step512), 512, 0, "average", 0.4).vectors(tokenizer)
+    assert np.array_equal(found.vectors(tokenizer), expected)

@@ -36,6 +36,7 @@ def intervene(cfg: DictConfig) -> "pd.DataFrame":
     from bisae.intervention.settings import Operation, planned
     from bisae.intervention.table import InterventionTable
     from bisae.intervention.work import Work, torch_device, torch_dtype
+    from bisae.lm.generation import generation_identity
     from bisae.lock import sole_writer
     from bisae.noise import hush
     from bisae.report.interventions import write_interventions
@@ -72,14 +73,17 @@ def intervene(cfg: DictConfig) -> "pd.DataFrame":
     mixed = {"mix": mix and dict(zip(mix, numbers("perplexity.mix", [*mix.values()]), strict=True))}
     text = PerplexityText(corpus, tokenizer, settings["batch"], **{**settings["perplexity"], **mixed})
     text.check(positions)
+    generation = generation_identity([lm.folder for lm in recipients], tokenizer)
     tasks = scorer = None
     if translation:
         prompt, chosen = build(translation["prompt"]), build(translation["tasks"]).read()
-        tasks = TranslatedTasks([task_ids(task, prompt, tokenizer, positions) for task in chosen], settings["batch"])
+        asked = [task_ids(task, prompt, tokenizer, positions) for task in chosen]
+        tasks = TranslatedTasks(asked, settings["batch"], generation)
         scorer = Scorer({name: build(node) for name, node in translation["metrics"].items()}, *drawn, output)
         scorer.check([ids.task.target_language for ids in tasks.tasks])
     prompts, longest = settings["continue"].values()
-    continued = ContinuedPrompts(prompts and check_texts("continue.prompts", prompts), longest, settings["batch"])
+    prompts = prompts and check_texts("continue.prompts", prompts)
+    continued = ContinuedPrompts(prompts, longest, settings["batch"], generation)
     continued.check(tokenizer, positions)
     measures: list[Measure] = [text, *([tasks] if tasks else []), *([continued] if continued.prompts else [])]
 

@@ -9,18 +9,21 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from bisae.errors import ConfigError
+from bisae.lm.generation import forget_folder
 from bisae.lm.model import Checkpoint
 from bisae.lm.residual import ResidualReader, check_complete
 
 
 def load_causal_lm(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """The whole LM, ready to be asked. ConfigError where weights are missing."""
+    """The whole LM, ready to be asked; it generates as it is told, never as its folder says (`bisae.lm.generation`).
+    ConfigError where weights are missing."""
     transformers_logging.disable_progress_bar()
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         checkpoint.folder, dtype=dtype, trust_remote_code=checkpoint.trust_remote_code, output_loading_info=True
     )
     lm, loading = loaded
     check_complete(checkpoint, loading)
+    forget_folder(lm)
     model: PreTrainedModel = lm.to(device).eval()
     return model
 

@@ -108,11 +108,12 @@ class PerplexityText:
 
 @dataclass(frozen=True, eq=False)
 class TranslatedTasks:
-    """Translation tasks: a table with a row an example of each."""
+    """Translation tasks: a table with a row an example of each. `generation`: see `generation_identity`."""
 
     name: ClassVar[str] = "translation"
     tasks: Sequence[TaskIds]
     batch: int
+    generation: Mapping[str, Any]
 
     def texts(self) -> int:
         return min(self.batch, *(len(ids.prompts) for ids in self.tasks))
@@ -128,7 +129,7 @@ class TranslatedTasks:
             one.task.name: [one.prompts, one.texts, one.starts, one.prompt.stop, one.task.max_new_tokens]
             for one in self.tasks
         }
-        return {"tasks": name_of(about), "batch": self.batch}
+        return {"tasks": name_of(about), "batch": self.batch, **self.generation}
 
     def of(self, lm: CausalLM) -> pd.DataFrame:
         parts = []
@@ -150,19 +151,21 @@ class TranslatedTasks:
 
 @dataclass(frozen=True)
 class ContinuedPrompts:
-    """Texts that are continued, greedily: a table with a row a text."""
+    """Texts that are continued, greedily: a table with a row a text. `generation`: see `generation_identity`."""
 
     name: ClassVar[str] = "continuation"
     prompts: Sequence[str]
     max_new_tokens: int
     batch: int
+    generation: Mapping[str, Any]
 
     def texts(self) -> int:
         return min(self.batch, len(self.prompts))
 
     @property
     def made_from(self) -> Mapping[str, Any]:
-        return {"prompts": list(self.prompts), "max_new_tokens": self.max_new_tokens, "batch": self.batch}
+        asked = {"prompts": list(self.prompts), "max_new_tokens": self.max_new_tokens, "batch": self.batch}
+        return {**asked, **self.generation}
 
     def check(self, tokenizer: Any, positions: int | None) -> None:
         """ConfigError for texts that the LM cannot continue."""

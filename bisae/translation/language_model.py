@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from bisae.intervention import cross_entropy
 from bisae.intervention.batches import batches
+from bisae.lm.generation import forget_folder, greedy, written
 
 
 @runtime_checkable
@@ -29,15 +30,21 @@ class TranslatingLM(Protocol):
 
 @dataclass(frozen=True)
 class CausalLM:
-    """A transformers LM, plain or within `bisae.intervention.patched_lm.patched`; `batch` texts are read at a time."""
+    """A transformers LM, plain or within `bisae.intervention.patched_lm.patched`; `batch` texts are read at a time.
+
+    The LM's own generation config is taken from it: `bisae.lm.generation` says how it writes.
+    """
 
     model: Any
     tokenizer: Any
     batch: int
 
+    def __post_init__(self) -> None:
+        forget_folder(self.model)
+
     @torch.no_grad()
     def generate(self, prompts: Sequence[Sequence[int]], stop: str | None, max_new_tokens: int) -> list[str]:
-        written = [""] * len(prompts)
+        answers, config = [""] * len(prompts), greedy(self.tokenizer, max_new_tokens, stop)
         for numbers, _, _ in batches(prompts, self.batch, self.model.device):
             rows = [torch.tensor(prompts[number], device=self.model.device) for number in numbers]
             # On the left, so that all go on at the same place.
@@ -45,21 +52,12 @@ class CausalLM:
                 pad_sequence(parts, batch_first=True, padding_side="left")
                 for parts in (rows, [torch.ones_like(row) for row in rows])
             )
-            ends = self.model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                pad_token_id=self.tokenizer.eos_token_id
-                if self.tokenizer.pad_token is None
-                else self.tokenizer.pad_token_id,
-                stop_strings=None if stop is None else [stop],
-                tokenizer=self.tokenizer,
-            )[:, ids.shape[1] :]
-            for number, text in zip(numbers, self.tokenizer.batch_decode(ends, skip_special_tokens=True), strict=True):
-                written[number] = text
-        return written
+            made = self.model.generate(
+                input_ids=ids, attention_mask=mask, generation_config=config, tokenizer=self.tokenizer
+            )
+            for number, row in zip(numbers, made[:, ids.shape[1] :].tolist(), strict=True):
+                answers[number] = written(self.tokenizer, row)
+        return answers
 
     def token_losses(self, texts: Sequence[Sequence[int]]) -> list[Float64[np.ndarray, " token"]]:
         return cross_entropy.token_losses(self.model, texts, self.batch)

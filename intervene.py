@@ -36,6 +36,7 @@ def intervene(cfg: DictConfig) -> "pd.DataFrame":
     from bisae.intervention.settings import Operation, planned
     from bisae.intervention.table import InterventionTable
     from bisae.intervention.work import Work, torch_device, torch_dtype
+    from bisae.languages import codes_of
     from bisae.lm.generation import generation_identity
     from bisae.lock import sole_writer
     from bisae.noise import hush
@@ -70,8 +71,13 @@ def intervene(cfg: DictConfig) -> "pd.DataFrame":
     corpus, tokenizer, positions = donor.recipe.corpus, donor.tokenizer, donor.checkpoint.positions
     if mix is not None and not isinstance(mix, dict):
         raise ConfigError("perplexity.mix", mix, "must be null or a share for each language: {en: 0.5, ja: 0.5}")
-    mixed = {"mix": mix and dict(zip(mix, numbers("perplexity.mix", [*mix.values()]), strict=True))}
-    text = PerplexityText(corpus, tokenizer, settings["batch"], **{**settings["perplexity"], **mixed})
+    if mix:
+        shares = numbers("perplexity.mix", [*mix.values()])
+        try:
+            mix = dict(zip(codes_of(mix), shares, strict=True))
+        except ValueError as error:
+            raise ConfigError("perplexity.mix", mix, str(error)) from error
+    text = PerplexityText(corpus, tokenizer, settings["batch"], **{**settings["perplexity"], "mix": mix})
     text.check(positions)
     generation = generation_identity([lm.folder for lm in recipients], tokenizer)
     tasks = scorer = None

@@ -14,7 +14,8 @@ from jaxtyping import UInt8
 from bisae.corpus.embedded import EMBEDDED
 from bisae.corpus.sentences import PairSentences
 from bisae.errors import ConfigError
-from bisae.metrics.language import check_script_languages, script_of_rows, script_of_tokens
+from bisae.languages import plain_of
+from bisae.metrics.language import SCRIPTS, check_script_languages, script_of_rows, script_of_tokens
 from bisae.patterns.contexts import Patterns
 from bisae.patterns.tokens import Tokens
 from bisae.spaces.space import Space
@@ -106,7 +107,8 @@ class Rules:
         if self.language == "document":
             return tokens.language
         script = script_of_rows(tokens.token_ids, tokens.sequence, script_of_tokens(texts))
-        return np.array([languages.index("en"), languages.index("ja")], np.uint8)[script]
+        plain = [plain_of(language) for language in languages]
+        return np.array([plain.index(language) for language in SCRIPTS], np.uint8)[script]
 
     @cached_property
     def describe(self) -> dict[str, Any]:

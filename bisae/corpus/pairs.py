@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from bisae.languages import codes_of
+
 ROWS_PER_DOCUMENT = 6
 
 
@@ -21,7 +23,8 @@ class Pair(NamedTuple):
 
 
 def read_pairs(path: Path) -> tuple[tuple[str, ...], list[Pair]]:
-    """The language codes and the pairs of a pair file; ValueError names the file, and the line of a malformed row."""
+    """The languages (`bisae.languages`) and the pairs of a pair file; ValueError names the file, and the line of a
+    malformed row."""
     opened = lzma.open if path.suffix == ".xz" else open
     try:
         with opened(path, "rt", encoding="utf-8", newline="") as handle:
@@ -29,6 +32,10 @@ def read_pairs(path: Path) -> tuple[tuple[str, ...], list[Pair]]:
             header = next(rows, [])
             if len(header) < 2 or header[0] != "id":
                 raise ValueError(f"{path}:1: the first line must name the columns: id, then one language a column")
+            try:
+                languages = codes_of(header[1:])
+            except ValueError as error:
+                raise ValueError(f"{path}:1: {error}") from error
             pairs = []
             for number, row in enumerate(rows, start=2):
                 if len(row) != len(header) or not row[0].isdecimal() or not all(row):
@@ -37,7 +44,7 @@ def read_pairs(path: Path) -> tuple[tuple[str, ...], list[Pair]]:
                 pairs.append(Pair(int(row[0]), tuple(row[1:])))
     except (UnicodeError, lzma.LZMAError, EOFError, csv.Error) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
-    return tuple(header[1:]), pairs
+    return languages, pairs
 
 
 def write_pairs(path: Path, languages: tuple[str, ...], pairs: Iterable[Pair]) -> None:

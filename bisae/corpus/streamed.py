@@ -12,6 +12,7 @@ import xxhash
 
 from bisae.corpus.corpus import Document
 from bisae.errors import ConfigError
+from bisae.languages import codes_of
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class StreamedCorpus(ABC):
         if not isinstance(places, Mapping) or not places or not all(isinstance(language, str) for language in places):
             remedy = "must be {language: ...}; a language that YAML reads as something else, like `no`, in quotes"
             raise ConfigError(f"corpus.{self.by_language}", places, remedy)
+        try:
+            codes_of(places)
+        except ValueError as error:
+            raise ConfigError(f"corpus.{self.by_language}", f"{{{', '.join(places)}}}", str(error)) from error
         shares = self.splits.values()
         if not all(isinstance(share, int | float) and share > 0 for share in shares) or sum(shares) > 1 + 1e-9:
             remedy = "shares must be numbers above 0 and at most 1 together; `~corpus.splits.analysis` takes one away"
@@ -42,7 +47,7 @@ class StreamedCorpus(ABC):
 
     @property
     def languages(self) -> tuple[str, ...]:
-        return tuple(getattr(self, self.by_language))
+        return codes_of(getattr(self, self.by_language))
 
     @abstractmethod
     def content(self) -> object:
@@ -51,7 +56,7 @@ class StreamedCorpus(ABC):
 
     @abstractmethod
     def records(self, language: str) -> Any:
-        """A `datasets.IterableDataset`; what cannot be read is a ConfigError."""
+        """A `datasets.IterableDataset`, by the user's name for a language; what cannot be read is a ConfigError."""
         ...
 
     def checksum(self, split: str) -> str:
@@ -61,7 +66,7 @@ class StreamedCorpus(ABC):
 
     def documents(self, split: str, language: int) -> Iterator[Document]:
         low, high = self._share(split)
-        name = self.languages[language]
+        name = tuple(getattr(self, self.by_language))[language]  # as the user has it
         records = self.records(name).shuffle(seed=self.seed, buffer_size=self.buffer)
         texts = (text_of(record, self.field, f"record {n} of {name}") for n, record in enumerate(records))
         return (Document(n, text) for n, text in enumerate(texts) if low <= self._place(text) < high)

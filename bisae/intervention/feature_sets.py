@@ -7,10 +7,19 @@ import pandas as pd
 from jaxtyping import Bool
 
 from bisae.errors import ConfigError
+from bisae.languages import code_of
 from bisae.metrics.language import DEAD, MIXED, class_names
 
 BLOCK = 50  # features to draw one of
 NONE, ALL, BILINGUAL, ALIGNED = "none", "all", "bi", "aligned"
+
+
+def kind_of(name: str) -> str:
+    """A kind by the one name it has here: languages by their code (`bisae.languages`)."""
+    try:
+        return name if name in (NONE, ALL, BILINGUAL, ALIGNED, MIXED.lower()) else code_of(name)
+    except ValueError:  # refused with what there is to choose from, by `feature_set`
+        return name
 
 
 def feature_set(

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from bisae.errors import ConfigError
-from bisae.intervention.feature_sets import ALL, NONE, feature_set, random_set
+from bisae.intervention.feature_sets import ALL, NONE, feature_set, kind_of, random_set
 from bisae.intervention.layer_features import LayerFeatures
 from bisae.intervention.operation import ALONE, MODES, NORMS, Edit, Intervention
 from bisae.intervention.steering import Steering
@@ -153,7 +153,7 @@ def checked_kinds(kind: Any) -> list[str | list[int]]:
             raise ConfigError("kind", kind, "must be kinds such as [en, bi], or lists of features such as [[3,17]]")
     if not kinds:
         raise ConfigError("kind", kind, "name one at least")
-    return kinds
+    return [kind_of(one) if isinstance(one, str) else one for one in kinds]
 
 
 def _count(chosen: Bool[np.ndarray, " latent"]) -> int:

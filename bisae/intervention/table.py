@@ -36,10 +36,11 @@ AXES = {  # in the order of the columns
 
 
 class Sampled(NamedTuple):
-    """A value of all texts, and of each resample of them."""
+    """A value of all texts, and of each resample of them; `signature` says how translations are scored, else ""."""
 
     value: float
     resampled: Float64[np.ndarray, " resample"]
+    signature: str = ""
 
     def less(self, other: "Sampled") -> "Sampled":
         return Sampled(self.value - other.value, self.resampled - other.resampled)
@@ -77,6 +78,8 @@ class InterventionTable:
                 for column, found in ((name, one), (f"{name}_change", changes.get(name, UNKNOWN))):
                     low, high = percentiles(found.resampled)
                     columns |= {column: found.value, f"{column}_low": low, f"{column}_high": high}
+                if one.signature:
+                    columns[f"{name}_signature"] = one.signature
             table.append(columns)
             samples[row.folder.name] = {name: change.resampled for name, change in changes.items()}
         return _sorted(pd.DataFrame(table)), samples
@@ -98,7 +101,9 @@ class InterventionTable:
         of_rows = [[next(scores) for _ in of_row] for of_row in made]
         tasks = [ids.task for ids in self.tasks.tasks]
         found = [by_direction(tasks, of_tasks) for of_tasks in of_rows]
-        return [{name: Sampled(one.value, one.resampled) for name, one in of_row.items()} for of_row in found]
+        return [
+            {name: Sampled(one.value, one.resampled, one.signature) for name, one in of_row.items()} for of_row in found
+        ]
 
 
 def by_direction(tasks: Sequence[Task], scores: Sequence[Mapping[str, Score]]) -> dict[str, Score]:

@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Float64, Int32, Num, Shaped, UInt8
 
 from bisae.errors import ConfigError
+from bisae.languages import NAMES, plain_of
 
 SCRIPTS = ("en", "ja")  # what the rule tells apart, by number
 ENGLISH, JAPANESE, DIGITS = range(3)
-NAMES = {"en": "English", "ja": "Japanese"}
 MIXED, DEAD = "Mixed", "dead"
 
 
@@ -50,7 +50,7 @@ def feature_language(
 
 def check_script_languages(languages: Sequence[str]) -> None:
     """ConfigError unless the text is in exactly the languages that the rule tells apart."""
-    if sorted(languages) != sorted(SCRIPTS):
+    if sorted(map(plain_of, languages)) != sorted(SCRIPTS):
         remedy = f"tells English from Japanese only, and the text is in {', '.join(languages)}; use language=document"
         raise ConfigError("language", "script", remedy)
 
@@ -78,7 +78,7 @@ def script_of_rows(
 
 
 def class_names(languages: Sequence[str]) -> dict[str, str]:
-    """Name of the class of each language code: the code itself where it has no other."""
+    """Name of the class of each language code (`bisae.languages`): the code itself where it has no other."""
     return {code: NAMES.get(code, code) for code in languages}
 
 

@@ -36,7 +36,10 @@ FAMILIES = {  # column: name, which way is better, factor, digits
 
 @dataclass(frozen=True)
 class Metric:
-    """`name`: its column; `of`: the language or direction; `better`: 1 if higher is, else -1; shown times `factor`."""
+    """`name`: its column; `of`: the language or direction; `better`: 1 if higher is, else -1; shown times `factor`.
+
+    `signature`: how translations are scored, BLEU's tokenizer among it; "" where that is not known.
+    """
 
     name: str
     family: str
@@ -44,6 +47,7 @@ class Metric:
     better: int
     factor: int
     digits: int
+    signature: str = ""
 
     @property
     def title(self) -> str:
@@ -68,14 +72,15 @@ class Block:
 
 def metrics_of(table: pd.DataFrame, languages: Sequence[str]) -> list[Metric]:
     """Those the table has values of, in the order they are shown."""
-    codes = {language: language.capitalize() for language in languages}
+    codes = {language: _capital(language) for language in languages}
     directions = {f"{one}_{other}": f"{codes[one]}→{codes[other]}" for one, other in permutations(languages, 2)}
     found = []
     for column, about in FAMILIES.items():
         name, *rest = about
         for end, of in ({**codes, "all": "all"} if column == "perplexity" else directions).items():
             if f"{column}_{end}" in table and table[f"{column}_{end}"].notna().any():
-                found.append(Metric(f"{column}_{end}", name, of, *rest))
+                signatures = table.get(f"{column}_{end}_signature", pd.Series(dtype=str)).dropna().unique()
+                found.append(Metric(f"{column}_{end}", name, of, *rest, signature=" or ".join(signatures)))
     return found
 
 
@@ -140,7 +145,11 @@ def short(kind: str) -> str:
     """A kind as the slides name it."""
     if kind.startswith("ids:"):
         return f"features {kind.removeprefix('ids:').replace(',', ', ')}"
-    return "–" if kind == NONE else kind.capitalize()
+    return "–" if kind == NONE else _capital(kind)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]  # not zh-TW as Zh-tw
 
 
 def long(kind: str) -> str:

@@ -22,7 +22,7 @@ def interventions_tables(block: Block, metrics: Sequence[Metric]) -> list[Table]
     """The block with controls, changes and intervals; several tables where the metrics do not fit beside each other."""
     rows = block.rows
     labels = [[[Piece(text)] for text in (_label(row), *_amount(row))] for _, row in rows.iterrows()]
-    tables = []
+    tables, foot = [], [ABOUT, *_scored(metrics)]  # in Markdown it stands below the last table only
     for pack in side_by_side(metrics, WIDTH):
         best = {metric.name: _best(rows, metric) for metric in pack}
         cells = [
@@ -31,7 +31,7 @@ def interventions_tables(block: Block, metrics: Sequence[Metric]) -> list[Table]
         ]
         families = ", ".join(dict.fromkeys(metric.family for metric in pack))
         tables.append(
-            Table(f"{block.title}: {families}", ["kind", "features", "size", *(m.title for m in pack)], cells, [ABOUT])
+            Table(f"{block.title}: {families}", ["kind", "features", "size", *(m.title for m in pack)], cells, foot)
         )
     return tables
 
@@ -41,7 +41,16 @@ def slides_table(block: Block, metrics: Sequence[Metric], languages: Sequence[st
     shown = side_by_side(metrics, 5)[0]
     rows = block.rows[block.rows["kind"].isin([NONE, *languages, "bi"]) & (block.rows["control"] == "")]
     cells = [[[Piece(short(row["kind"]))], *([Piece(_value(row, m))] for m in shown)] for _, row in rows.iterrows()]
-    return Table(block.title, ["Add", *(metric.title for metric in shown)], cells, [SLIDES])
+    return Table(block.title, ["Add", *(metric.title for metric in shown)], cells, [SLIDES, *_scored(shown)])
+
+
+def _scored(metrics: Sequence[Metric]) -> list[str]:
+    """How translations are scored, the tokenizer of BLEU for each language among it."""
+    ways: dict[str, list[str]] = {}
+    for metric in metrics:
+        if metric.signature:
+            ways.setdefault(metric.signature, []).append(f"{metric.family} {metric.of}")
+    return [f"{', '.join(names)}: {signature}." for signature, names in ways.items()]
 
 
 def _label(row: pd.Series) -> str:

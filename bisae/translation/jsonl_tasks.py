@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bisae.errors import ConfigError
-from bisae.translation.task import Task, both_ways, first
+from bisae.translation.task import Task, both_ways, first, task_languages
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class JsonlTasks:
     def read(self) -> list[Task]:
         if len(self.keys) < 2:
             raise ConfigError("translation.tasks.keys", dict(self.keys), "needs two languages or more")
+        languages = task_languages("keys", dict(self.keys), self.keys)
         try:
             lines = Path(self.file).read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeError) as error:
@@ -35,7 +36,7 @@ class JsonlTasks:
         rows = [self._row(line, number) for number, line in enumerate(lines, 1) if line.strip()]
         shots = first(rows, self.shots, 0, "shots", self.file)
         examples = first(rows[self.shots :], self.examples, 1, "examples", f"{self.file} after its {self.shots} shots")
-        return both_ways(self.name, tuple(self.keys), shots, examples, self.max_new_tokens)
+        return both_ways(self.name, languages, shots, examples, self.max_new_tokens)
 
     def _row(self, line: str, number: int) -> tuple[str, ...]:
         where = f"{self.file}:{number}"

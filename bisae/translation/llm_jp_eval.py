@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bisae.errors import ConfigError
-from bisae.translation.task import Example, Task, first
+from bisae.translation.task import Example, Task, first, task_languages
 
 SHOT_SPLIT = "train"
 
@@ -29,10 +29,13 @@ class LlmJpEvalTasks:
     max_new_tokens: int | None
 
     def read(self) -> list[Task]:
+        ways = {}
         for name, languages in self.directions.items():
+            key = f"directions.{name}"
             if isinstance(languages, str) or len(languages) != 2:
-                raise ConfigError(f"translation.tasks.directions.{name}", languages, "must be [from, into]")
-        return [self._task(name, *languages) for name, languages in self.directions.items()]
+                raise ConfigError(f"translation.tasks.{key}", languages, "must be [from, into]")
+            ways[name] = task_languages(key, languages, languages)
+        return [self._task(name, *languages) for name, languages in ways.items()]
 
     def _task(self, name: str, source: str, target: str) -> Task:
         path = Path(self.folder) / self.split / f"{name}.json"

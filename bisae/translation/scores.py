@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int64
 
 from bisae.errors import ConfigError
 from bisae.metrics.intervals import Interval, document_weights, percentiles
-from bisae.metrics.translation import MeanOfSegments, MetricUnavailable
+from bisae.metrics.translation import MeanOfSegments, MetricRefused, MetricUnavailable
 from bisae.translation.prompt import normalised
 from bisae.translation.segment_scores import Columns, segment_scores
 from bisae.translation.translations import Translations
@@ -58,6 +58,9 @@ class Scorer:
             for language in languages if not isinstance(metric, MeanOfSegments) else ():
                 try:
                     metric.compute(**dict.fromkeys(metric.features, ["a"]), language=language)
+                except MetricRefused as error:
+                    key = f"translation.metrics.{name}.{error.field}"
+                    raise ConfigError(key, error.found, error.remedy) from error
                 except Exception as error:  # whatever a metric of the user's raises
                     found = f"{type(error).__name__}: {error}"
                     raise ConfigError(f"translation.metrics.{name}", "...", found) from error

@@ -1,11 +1,12 @@
 """What is to be translated."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from bisae.errors import ConfigError
+from bisae.languages import codes_of
 
 Row = TypeVar("Row")
 
@@ -19,7 +20,10 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """Translation from one language to another; `shots` stand before each example in its prompt."""
+    """Translation from one language to another, by codes as in `bisae.languages`.
+
+    `shots` stand before each example in its prompt.
+    """
 
     name: str
     source_language: str
@@ -63,6 +67,14 @@ def both_ways(
         )
         for source, target in permutations(range(len(languages)), 2)
     ]
+
+
+def task_languages(key: str, found: object, names: Iterable[object]) -> tuple[str, ...]:
+    """Codes of the languages that `translation.tasks.<key>` names; ConfigError for one that is none, or named twice."""
+    try:
+        return codes_of(names)
+    except ValueError as error:
+        raise ConfigError(f"translation.tasks.{key}", found, str(error)) from error
 
 
 def first(rows: Sequence[Row], number: int | None, least: int, key: str, where: object) -> Sequence[Row]:

@@ -4,10 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bisae.intervention.measures import TranslatedTasks
 from bisae.intervention.rows import Row
 from bisae.intervention.table import InterventionTable, by_direction, mean_score
-from bisae.translation.scores import Score
+from bisae.metrics.translation.bleu import Bleu
+from bisae.translation.prompt import Prompt
+from bisae.translation.scores import Score, Scorer
 from bisae.translation.task import Example, Task
+from bisae.translation.token_ids import TaskIds
 from tests.intervention.small_rows import losses, row, text
 
 
@@ -53,6 +57,20 @@ def test_a_mix_is_the_mean_of_the_languages(tmp_path: Path) -> None:
     found = table(tmp_path, mix={"en": 1.0, "ja": 3.0})
     expected = 0.25 * found["perplexity_en"] + 0.75 * found["perplexity_ja"]
     np.testing.assert_allclose(found["perplexity_all"], expected)
+
+
+def test_the_signature_of_each_score_is_a_column(tmp_path: Path) -> None:
+    one, measure = row(tmp_path, "none", control="", donor=None), text()
+    one.keep(measure, losses(0, 0.0), {"size": 0.1, "touched": 1.0})
+    texts = task("news", "en", "ja"), task("back", "ja", "en")
+    tasks = TranslatedTasks([TaskIds(made, Prompt("pairs", "x"), [[1]], [], [], [], []) for made in texts], 4, {})
+    answers = {"answer": ["b"] * 2, "nats": [1.0] * 2, "tokens": [2] * 2, "nats_other": [2.0] * 2}
+    one.keep(tasks, pd.DataFrame({"task": ["news", "back"], **answers}), {})
+    scorer = Scorer({"bleu": Bleu(None, keep_in_memory=True)}, 10, 0, tmp_path)
+    found, _ = InterventionTable(measure, tasks, scorer, 10, 0).of([one])
+    assert "tok:ja-mecab" in found["bleu_en_ja_signature"].item()
+    assert "tok:13a" in found["bleu_ja_en_signature"].item()
+    assert found["loss_en_ja_signature"].item() == "nats per reference token"
 
 
 def score(value: float, resampled: list[float]) -> Score:

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import sacrebleu
 
+from bisae.errors import ConfigError
 from bisae.metrics.translation import MetricUnavailable
 from bisae.metrics.translation.bleu import Bleu
 from bisae.metrics.translation.chrf import Chrf
 from bisae.metrics.translation.comet import Comet
+from bisae.translation.scores import Scorer
 
 FOLDER = Path(__file__).parents[2] / "bisae" / "metrics" / "translation"
 TEXTS = {
@@ -35,6 +37,39 @@ def test_bleu_is_sacrebleus_with_its_signature(language: str, tokenizer: str) ->
         sacrebleu.sentence_bleu(prediction, [reference], tokenize=tokenizer).score
         for prediction, reference in zip(predictions, references, strict=True)
     ]
+
+
+@pytest.mark.parametrize(
+    ("language", "tokenizer"),
+    [("zh", "zh"), ("zh-TW", "zh"), ("yue", "zh"), ("th", "char"), ("km", "char"), ("lo", "char"), ("my", "char"),
+     ("bo", "char"), ("ja-Latn", "13a"), ("ar", "13a"), ("hi", "13a"), ("pt-PT", "13a"), ("vi", "13a")],
+)  # fmt: skip
+def test_bleus_tokenizer_can_split_the_language(language: str, tokenizer: str) -> None:
+    found = Bleu(None, keep_in_memory=True).compute(predictions=["a b"], references=["a b"], language=language)
+    assert f"tok:{tokenizer}|" in found["signature"]
+
+
+THAI = ["สุนัขอาศัยอยู่ที่นี่", "สุนัขอาศัยอยู่บ้าน"]  # differ in the last word
+
+
+def test_thai_has_a_score_where_words_are_not_all_the_same() -> None:
+    both = {"predictions": THAI[:1], "references": THAI[1:]}
+    assert sacrebleu.corpus_bleu(THAI[:1], [THAI[1:]], tokenize="13a").score == 0
+    assert 20 < Bleu(None, keep_in_memory=True).compute(**both, language="th")["score"] < 100
+
+
+@pytest.mark.parametrize(
+    ("tokenize", "language"),
+    [("13a", "ja"), ("intl", "ja"), ("zh", "ja"), ("none", "zh-TW"), ("ja-mecab", "zh"), ("13a", "th"), ("zh", "km"),
+     (None, "x-mine"), (None, "und"), (None, "qaa"), (None, "jp"), (None, "klingon")],
+)  # fmt: skip
+def test_a_tokenizer_that_cannot_split_the_language_is_refused_by_key(
+    tmp_path: Path, tokenize: str | None, language: str
+) -> None:
+    scorer = Scorer({"ours": Bleu(tokenize, keep_in_memory=True)}, 10, 0, tmp_path)
+    with pytest.raises(ConfigError, match=f"^translation.metrics.ours.tokenize={tokenize}: .*{language}.*char"):
+        scorer.check([language])
+    Scorer({"ours": Bleu("char", keep_in_memory=True)}, 10, 0, tmp_path).check([language])
 
 
 def test_a_tokenizer_given_is_used_in_every_language() -> None:

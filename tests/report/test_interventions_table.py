@@ -40,6 +40,15 @@ def test_the_slides_table_is_the_slides_table() -> None:
     )
 
 
+def test_how_translations_are_scored_stands_below_every_table() -> None:
+    table = full_table(kinds=("en",), controls=())
+    mecab, spaces = "nrefs:1|tok:ja-mecab-0.996-IPA", "nrefs:1|tok:13a"
+    (block,), metrics = blocks_of(table.assign(bleu_en_ja_signature=mecab, bleu_ja_en_signature=spaces))
+    for made in interventions_tables(block, metrics):
+        assert list(made.foot)[1:] == [f"BLEU En→Ja: {mecab}.", f"BLEU Ja→En: {spaces}."]
+    assert "tok:13a" in markdown(interventions_tables(block, metrics)[-1])
+
+
 def test_without_comet_the_slides_table_has_the_next_translation_metric() -> None:
     (block,), metrics = blocks_of(full_table().drop(columns=["comet_en_ja", "comet_ja_en"]))
     assert list(slides_table(block, metrics, LANGUAGES).header)[4:] == ["loss En→Ja ↓", "loss Ja→En ↓"]

@@ -30,7 +30,7 @@ const MEANINGS = {
 function meaning(name) {
   if (name.startsWith("firing_"))
     return [`${name.slice(7)}, all firings`, "share of the features alive, by all firings"];
-  const [, whole, language] = name.match(/^(rate|firings)_(\w+)$/) ?? [];
+  const [, whole, language] = name.match(/^(rate|firings)_([\w-]+)$/) ?? [];
   if (whole)
     return [`${MEANINGS[whole][0]}, ${className(language)}`, `${MEANINGS[whole][1]}, in ${className(language)}`];
   return MEANINGS[name] ?? [name.replaceAll("_", " "), ""];

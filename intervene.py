@@ -86,7 +86,7 @@ def intervene(cfg: DictConfig) -> "pd.DataFrame":
         asked = [task_ids(task, prompt, tokenizer, positions) for task in chosen]
         tasks = TranslatedTasks(asked, settings["batch"], generation)
         scorer = Scorer({name: build(node) for name, node in translation["metrics"].items()}, *drawn, output)
-        scorer.check([ids.task.target_language for ids in tasks.tasks])
+        scorer.check(chosen)
     prompts, longest = settings["continue"].values()
     prompts = prompts and check_texts("continue.prompts", prompts)
     continued = ContinuedPrompts(prompts, longest, settings["batch"], generation)

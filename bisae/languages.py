@@ -1,7 +1,8 @@
 """Language codes: one form of each (BCP 47), by which all that is kept by language is named and looked up.
 
-`jpn`, `JA`, `ja_JP` and `Japanese` are `ja`; `cmn` and `zh-Hans` are `zh`, `zh-TW` is not. Script and region are left out
-where the language alone is taken to have them (CLDR's likely subtags), and kept where they tell it from another.
+`jpn`, `JA`, `ja_JP` and `Japanese` are `ja`; `cmn` and `zh-Hans` are `zh`, `zh-TW` is not. Script and region are
+left out where the language alone is taken to have them (CLDR's likely subtags), and kept where they tell it from
+another.
 A name that is no code stays as it is: nothing is then known of the language, so whatever needs to know is refused.
 """
 
@@ -10,14 +11,7 @@ from functools import cache
 
 NAMES = {"en": "English", "ja": "Japanese"}  # of classes of features; other languages go by their code
 BY_NAME = {name.lower(): code for code, name in NAMES.items()}
-WORDS = (
-    "all",
-    "aligned",
-    "bi",
-    "dead",
-    "mixed",
-    "none",
-)  # of tables and kinds; all and bi are also two languages' codes
+WORDS = ("all", "aligned", "bi", "dead", "mixed", "none")  # of tables and kinds; all and bi are codes too
 TELL = ("territory", "script")
 
 

@@ -43,7 +43,7 @@ def never(*_: object) -> None:
 
 
 def test_a_table_has_each_kind_its_controls_and_their_changes_against_the_plain_lm(place: Path, config: Config) -> None:
-    table = intervene(config("kind=[en,mixed,[3,5]]", 'continue.prompts=["He is","彼は"]', name="intervene"))
+    table = intervene(config("kind=[EN,mixed,[3,5]]", 'continue.prompts=["He is","彼は"]', name="intervene"))
     kept = pd.read_parquet(place / "interventions/interventions.parquet")
     pd.testing.assert_frame_equal(kept, table)
     assert len(pd.read_csv(place / "interventions/interventions.csv")) == len(table) == 1 + 3 * 5
@@ -57,6 +57,7 @@ def test_a_table_has_each_kind_its_controls_and_their_changes_against_the_plain_
         np.testing.assert_allclose(changed[f"{metric}_change"], difference, atol=1e-12)
         assert (table[f"{metric}_low"] <= table[f"{metric}_high"]).all()
     strong = table[(table["kind"] == "en") & (table["control"] == "")].iloc[0]
+    assert table["bleu_en_ja_signature"].str.contains("tok:ja-mecab").all()
     assert strong["change"] > 0 and strong["perplexity_en_change"] != 0
     for name in ("interventions.md", "interventions.tex", "slides.md", "slides.tex", "orderings.csv"):
         assert (place / "interventions/tables" / name).stat().st_size > 0
@@ -156,6 +157,8 @@ def test_rows_of_other_rules_of_analysis_are_not_in_the_table(place: Path, confi
         (["perplexity.stride=128"], "perplexity.stride"),
         (["perplexity.mix={en: 1}"], "perplexity.mix"),
         (["perplexity.mix={en: 1, ja: x}"], "perplexity.mix"),
+        (["perplexity.mix={en: 1, ja: 1, jpn: 1}"], "perplexity.mix"),
+        (["translation.metrics.bleu.tokenize=13a"], "translation.metrics.bleu.tokenize"),
         (["translation.tasks.examples=100000"], "translation.tasks.examples"),
         (["continue.prompts=[3]"], "continue.prompts"),
         (["resamples=1"], "resamples"),

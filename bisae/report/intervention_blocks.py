@@ -24,7 +24,7 @@ BLOCK = list(PARTS)
 NONE, RANDOM = "none", "random"
 KINDS = ("bi", "aligned", "mixed", "all")  # after the languages; ids come last
 CONTROLS = ("", RANDOM, "shuffled", "self")
-FAMILIES = {  # column: name, which way is better, factor, digits
+FAMILIES: dict[str, tuple[str, int, int, int]] = {  # column: name, which way is better, factor, digits
     "perplexity": ("PPL", -1, 1, 2),
     "comet": ("COMET", 1, 100, 1),
     "loss": ("loss", -1, 1, 3),

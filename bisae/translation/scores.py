@@ -14,6 +14,7 @@ from bisae.metrics.intervals import Interval, document_weights, percentiles
 from bisae.metrics.translation import MeanOfSegments, MetricRefused, MetricUnavailable
 from bisae.translation.prompt import normalised
 from bisae.translation.segment_scores import Columns, segment_scores
+from bisae.translation.task import Task
 from bisae.translation.translations import Translations
 
 LOSS, GAIN = "loss", "source_gain"
@@ -52,18 +53,22 @@ class Scorer:
     seed: int
     folder: Path
 
-    def check(self, languages: Sequence[str]) -> None:
-        """ConfigError for a metric that cannot score a word in each of these languages. Slow ones are not asked."""
+    def check(self, tasks: Sequence[Task]) -> None:
+        """ConfigError for a metric that cannot score a word in each language translated into, or says itself that it
+        knows nothing of one. Slow ones are asked for no score."""
+        into = {task.target_language for task in tasks}
         for name, metric in self.metrics.items():
-            for language in languages if not isinstance(metric, MeanOfSegments) else ():
-                try:
+            try:
+                if hasattr(metric, "check"):
+                    metric.check(into | {task.source_language for task in tasks})
+                for language in sorted(into) if not isinstance(metric, MeanOfSegments) else ():
                     metric.compute(**dict.fromkeys(metric.features, ["a"]), language=language)
-                except MetricRefused as error:
-                    key = f"translation.metrics.{name}.{error.field}"
-                    raise ConfigError(key, error.found, error.remedy) from error
-                except Exception as error:  # whatever a metric of the user's raises
-                    found = f"{type(error).__name__}: {error}"
-                    raise ConfigError(f"translation.metrics.{name}", "...", found) from error
+            except MetricRefused as error:
+                key = f"translation.metrics.{name}.{error.field}"
+                raise ConfigError(key, error.found, error.remedy) from error
+            except Exception as error:  # whatever a metric of the user's raises
+                found = f"{type(error).__name__}: {error}"
+                raise ConfigError(f"translation.metrics.{name}", "...", found) from error
 
     def scores(self, many: Sequence[Translations]) -> list[dict[str, Score]]:
         """Of each: `loss`, nats per token of the references; `source_gain`, how much lower than after a wrong source

@@ -15,6 +15,7 @@ from bisae.metrics.translation.bleu import Bleu
 from bisae.metrics.translation.chrf import Chrf
 from bisae.metrics.translation.comet import Comet
 from bisae.translation.scores import Scorer
+from bisae.translation.task import Task
 
 FOLDER = Path(__file__).parents[2] / "bisae" / "metrics" / "translation"
 TEXTS = {
@@ -49,6 +50,10 @@ def test_bleus_tokenizer_can_split_the_language(language: str, tokenizer: str) -
     assert f"tok:{tokenizer}|" in found["signature"]
 
 
+def task(source: str, target: str) -> Task:
+    return Task("t", source, target, "", (), (), 5)
+
+
 THAI = ["สุนัขอาศัยอยู่ที่นี่", "สุนัขอาศัยอยู่บ้าน"]  # differ in the last word
 
 
@@ -68,8 +73,9 @@ def test_a_tokenizer_that_cannot_split_the_language_is_refused_by_key(
 ) -> None:
     scorer = Scorer({"ours": Bleu(tokenize, keep_in_memory=True)}, 10, 0, tmp_path)
     with pytest.raises(ConfigError, match=f"^translation.metrics.ours.tokenize={tokenize}: .*{language}.*char"):
-        scorer.check([language])
-    Scorer({"ours": Bleu("char", keep_in_memory=True)}, 10, 0, tmp_path).check([language])
+        scorer.check([task("en", language)])
+    Scorer({"ours": Bleu("char", keep_in_memory=True)}, 10, 0, tmp_path).check([task("en", language)])
+    scorer.check([task("ja", "en")])  # what is translated from is not split
 
 
 def test_a_tokenizer_given_is_used_in_every_language() -> None:
@@ -140,6 +146,21 @@ def test_a_missing_or_failing_comet_says_what_to_do(tmp_path: Path) -> None:
     failing = stub(tmp_path, "print('noise', file=sys.stderr)\nsys.exit('KeyError: no such model')")
     with pytest.raises(MetricUnavailable, match="failed with 1: KeyError: no such model"):
         Comet(failing, "some/model", 8, 0, keep_in_memory=True).compute(**texts)
+
+
+def test_comet_is_refused_for_a_language_its_model_was_never_shown(tmp_path: Path) -> None:
+    def scorer(program: str, model: str) -> Scorer:
+        return Scorer({"comet": Comet(program, model, 8, 0, keep_in_memory=True)}, 10, 0, tmp_path)
+
+    program, genuine = stub(tmp_path, ""), "Unbabel/wmt22-comet-da"
+    scorer(program, genuine).check([task("en", "ja"), task("zh-TW", "sr-Latn")])
+    for pair in (("en", "yue"), ("klingon", "en"), ("x-mine", "ja")):
+        with pytest.raises(
+            ConfigError, match=f"^translation.metrics.comet.model={genuine}: was never shown {pair[0]}|yue"
+        ):
+            scorer(program, genuine).check([task(*pair)])
+        scorer(program, "my/model").check([task(*pair)])
+        scorer("no-comet", genuine).check([task(*pair)])  # left out in any case
 
 
 @pytest.mark.skipif(not GENUINE, reason="BISAE_COMET_SCORE names no comet-score")

@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,10 +12,15 @@ from typing import Any
 import evaluate
 import numpy as np
 
-from bisae.metrics.translation import MetricUnavailable
+from bisae.metrics.translation import MetricRefused, MetricUnavailable
 from bisae.metrics.translation.information import info
 
 KEY = "translation.metrics.comet"
+COVERED = (  # languages of XLM-R, which Unbabel's models are made from
+    "af am ar as az be bg bn br bs ca cs cy da de el en eo es et eu fa fi fil fr fy ga gd gl gu ha he hi hr hu hy id "
+    "is it ja jv ka kk km kn ko ku ky la lo lt lv mg mk ml mn mr ms my nb ne nl nn no om or pa pl ps pt ro ru sa sd si "
+    "sk sl so sq sr su sv sw ta te th tr ug uk ur uz vi xh yi zh"
+)
 
 
 class Comet(evaluate.Metric):
@@ -32,6 +37,13 @@ class Comet(evaluate.Metric):
     @property
     def signature(self) -> str:
         return f"model:{self._model}"
+
+    def check(self, languages: Collection[str]) -> None:
+        """MetricRefused for a language, translated from or into, of which the model knows nothing."""
+        foreign = sorted(code for code in languages if code.partition("-")[0] not in COVERED.split())
+        if foreign and self._model.startswith("Unbabel/") and shutil.which(Path(self._program).expanduser()):
+            remedy = f"was never shown {', '.join(foreign)}; give another model, or ~{KEY}"
+            raise MetricRefused("model", self._model, remedy)
 
     def _info(self) -> evaluate.MetricInfo:
         return info(type(self), "sources", "predictions", "references")

@@ -76,11 +76,12 @@ def metrics_of(table: pd.DataFrame, languages: Sequence[str]) -> list[Metric]:
     directions = {f"{one}_{other}": f"{codes[one]}→{codes[other]}" for one, other in permutations(languages, 2)}
     found = []
     for column, about in FAMILIES.items():
-        name, *rest = about
+        name, better, factor, digits = about
         for end, of in ({**codes, "all": "all"} if column == "perplexity" else directions).items():
             if f"{column}_{end}" in table and table[f"{column}_{end}"].notna().any():
                 signatures = table.get(f"{column}_{end}_signature", pd.Series(dtype=str)).dropna().unique()
-                found.append(Metric(f"{column}_{end}", name, of, *rest, signature=" or ".join(signatures)))
+                signature = " or ".join(signatures)
+                found.append(Metric(f"{column}_{end}", name, of, better, factor, digits, signature))
     return found
 
 

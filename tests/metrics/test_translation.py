@@ -154,10 +154,8 @@ def test_comet_is_refused_for_a_language_its_model_was_never_shown(tmp_path: Pat
 
     program, genuine = stub(tmp_path, ""), "Unbabel/wmt22-comet-da"
     scorer(program, genuine).check([task("en", "ja"), task("zh-TW", "sr-Latn")])
-    for pair in (("en", "yue"), ("klingon", "en"), ("x-mine", "ja")):
-        with pytest.raises(
-            ConfigError, match=f"^translation.metrics.comet.model={genuine}: was never shown {pair[0]}|yue"
-        ):
+    for unseen, *pair in (("yue", "en", "yue"), ("klingon", "klingon", "en"), ("x-mine", "x-mine", "ja")):
+        with pytest.raises(ConfigError, match=f"^translation.metrics.comet.model={genuine}: was never shown {unseen};"):
             scorer(program, genuine).check([task(*pair)])
         scorer(program, "my/model").check([task(*pair)])
         scorer("no-comet", genuine).check([task(*pair)])  # left out in any case

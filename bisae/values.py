@@ -72,6 +72,7 @@ YES_OR_NO = (
     "activations.verify",
     "sae.encoder_bias",
     "model.trust_remote_code",
+    "corpus.skip_bad",
     "logger.upload",
     "trainer.enable_progress_bar",
     "optimizer.partial._partial_",

@@ -103,7 +103,7 @@ def lines(path: str) -> Iterator[bytes]:
 
 
 def cells(path: str, field: str) -> Iterator[tuple[str, Any]]:
-    """The column of a Parquet or Arrow file that holds `field` or, nested, its first part: name and value, row by row."""
+    """The column of a Parquet or Arrow file with `field` or, nested, its first part: its name and value, row by row."""
     from pyarrow import ipc, memory_map
     from pyarrow.parquet import ParquetFile
 

@@ -22,6 +22,7 @@ NAMED = 3  # rows left out that are named
 class LeftOut:
     """Rows that were left out: how many, and where some of them are."""
 
+    language: str
     count: int = 0
     places: list[str] = dataclass_field(default_factory=list)
 
@@ -29,6 +30,10 @@ class LeftOut:
         self.count += 1
         if len(self.places) < NAMED:
             self.places.append(place)
+
+    def __str__(self) -> str:
+        places = ", ".join(self.places) + (" ..." if self.count > len(self.places) else "")
+        return f"corpus.skip_bad: {self.count:,} rows of {self.language} are left out: {places}"
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class StreamedCorpus(ABC):
         low, high = self._share(split)
         name = self.languages[language]
         records = self.records(name).shuffle(seed=self.seed, buffer_size=self.buffer)
-        left_out = self.left_out[split, name] = LeftOut()
+        left_out = self.left_out[split, name] = LeftOut(name)
 
         def texts() -> Iterator[Document]:
             for number, record in enumerate(records):

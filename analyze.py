@@ -57,7 +57,8 @@ def analyze(cfg: DictConfig) -> "pd.DataFrame":
     )
     store = build({key: value for key, value in settings["activations"].items() if key != "pass"})
     report, wandb_runs = build(cfg.report), build(cfg.logger)
-    text = AnalysedText(settings["split"], settings["tokens"], store, cache / "codes", settings["device"])
+    take_short = settings["short_split"] == "take"
+    text = AnalysedText(settings["split"], settings["tokens"], store, cache / "codes", settings["device"], take_short)
 
     run_first("train.py", settings["train"], [f"runs={settings['runs']}", f"cache={settings['cache']}"])
     cells, chosen, damaged = chosen_cells(check_texts("runs", settings["runs"]), **settings["only"])

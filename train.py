@@ -24,7 +24,7 @@ def train(cfg: DictConfig) -> "list[Cell]":
     # Here, since they are slow to import: --help and refused values answer at once.
     from bisae.activations.order import ReadingOrder
     from bisae.instances import build
-    from bisae.job import Job, plan_members
+    from bisae.job import Job, check_tokens, plan_members
     from bisae.lm.reading import Reading
     from bisae.member import layers_of
     from bisae.noise import hush
@@ -54,7 +54,9 @@ def train(cfg: DictConfig) -> "list[Cell]":
         "precision": settings["trainer"]["precision"],
     }
     members = plan_members(runs, checkpoint, layers, settings["sae"], shared)
-    cells, job = [member.cell for member in members], Job(runs, members)
+    cells, job, take_short = [member.cell for member in members], Job(runs, members), data["short_split"] == "take"
+    if not take_short and not cfg.force:
+        check_tokens(cells, data["tokens"], data["validation_tokens"])
     with job.hold(cfg.force) as remaining:
         if remaining.members:
             # Here, since a finished job needs neither torch nor Lightning.
@@ -74,8 +76,8 @@ def train(cfg: DictConfig) -> "list[Cell]":
             source.gpu = held_out.gpu = trainer.strategy.root_device.index or 0
             saes = [build(member.architecture, d_model=checkpoint.d_model) for member in remaining.members]
             part, tokens = Part(rank(), trainer.world_size), data["validation_tokens"]
-            asked = Asked(source, held_out, remaining.layers, order, tokens, part)
-            streams = open_streams(store, asked, remaining.key, checked=remaining.going_on)
+            asked = Asked(source, held_out, remaining.layers, order, tokens, part, take_short)
+            streams = open_streams(store, asked, remaining.key, remaining.going_on, remaining.folder)
             remaining.begin()
             try:
                 config = OmegaConf.to_yaml(cfg, resolve=True)

@@ -38,6 +38,22 @@ def plan_members(
     return members
 
 
+def check_tokens(cells: Sequence[Cell], training: int, validation: int) -> None:
+    """ConfigError if a finished cell had fewer tokens, since its corpus was short (`data.short_split=take`)."""
+    for cell in cells:
+        # Cells of older versions have as many as were asked for.
+        used = cell.read()["provenance"].get("tokens", {}) if cell.finished else {}
+        for key, asked, had in (
+            ("data.tokens", training, used.get("training", training)),
+            ("data.validation_tokens", validation, used.get("validation", validation)),
+        ):
+            if had < asked:
+                remedy = (
+                    f"{cell.folder} was made with all {had} there are; data.short_split=take accepts that"
+                )
+                raise ConfigError(key, asked, remedy)
+
+
 @dataclass(frozen=True)
 class Job:
     """Members of one (model, checkpoint)."""

@@ -75,10 +75,9 @@ def run_job(script: Path, cfg: Any) -> None:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     (folder / "overrides").write_text("\n".join(hydra.overrides.task), encoding="utf-8")
-    flags = {"main": "--config-path", "command-line": "--config-dir"}
-    sources = [source for source in hydra.runtime.config_sources if source.provider in flags]
-    command = [sys.executable, str(script), *(f"{flags[source.provider]}={source.path}" for source in sources)]
-    command += [f"--config-name={hydra.job.config_name}", "hydra.mode=RUN", *hydra.overrides.task]
+    command = [sys.executable, str(script), *config_flags("main", "command-line")]
+    searched = [override for override in hydra.overrides.hydra if override.startswith("hydra.searchpath=")]
+    command += [f"--config-name={hydra.job.config_name}", "hydra.mode=RUN", *searched, *hydra.overrides.task]
     if LAYERS in os.environ and OmegaConf.select(cfg, "activations.layers") == []:
         command.append(f"activations.layers={os.environ[LAYERS]}")
     outer = ("MASTER_", "TORCHELASTIC_")
@@ -98,6 +97,13 @@ def run_job(script: Path, cfg: Any) -> None:
             job.kill()  # nothing happens to a job that has ended
     if status and not (folder / "error").exists():
         (folder / "error").write_text(ENDED.get(status, f"ended with status {status}"), encoding="utf-8")
+
+
+def config_flags(*providers: str) -> list[str]:
+    """Options that make another command look for configs where this one does: --config-path (main), --config-dir."""
+    flags = {"main": "--config-path", "command-line": "--config-dir"}
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    return [f"{flags[source.provider]}={source.path}" for source in sources if source.provider in providers]
 
 
 def _status(job: "subprocess.Popen[bytes]") -> int:
@@ -132,7 +138,8 @@ def run_first(script: str, jobs: Sequence[Sequence[str]], shared: Sequence[str])
     """
     failed = {"train.py": TrainingFailed, "analyze.py": AnalysisFailed}[script]
     for job in jobs:
-        command = [sys.executable, str(Path(__file__).parents[1] / script), *job, *shared]
+        where = config_flags("command-line")
+        command = [sys.executable, str(Path(__file__).parents[1] / script), *where, *job, *shared]
         if status := subprocess.run(command).returncode:
             raise failed(f"{script} {' '.join(job)} ended with status {status}")
 

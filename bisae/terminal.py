@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column, Table
+from rich.text import Text
 
 from bisae.cell import Cell
 from bisae.ranks import JOB
@@ -65,11 +66,11 @@ def show_cells(cells: Sequence[Cell], console: Console | None = None) -> None:
             metrics = cell.read()["metrics"]
             place = (cell.model, str(cell.step), str(cell.layer), f"{cell.sae}-{cell.hash}")
             values = (f"{metrics[name]:.4g}" for name in METRICS)
-            table.add_row(*place, *(str(setting.get(key, "")) for key in varied), *values)
+            table.add_row(*map(Text, (*place, *(str(setting.get(key, "")) for key in varied), *values)))
     if table.row_count:
         console.print(table)
     for runs in dict.fromkeys(cell.runs for cell in cells):
-        console.print(f"cells are in {runs}/", highlight=False)
+        console.print(Text(f"cells are in {runs}/"), soft_wrap=True)  # no markup: a path may hold brackets
 
 
 def cells_of_jobs(folders: Iterable[Path]) -> list[Cell]:

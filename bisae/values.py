@@ -72,6 +72,7 @@ YES_OR_NO = (
     "activations.verify",
     "sae.encoder_bias",
     "model.trust_remote_code",
+    "corpus.skip_bad",
     "logger.upload",
     "trainer.enable_progress_bar",
     "optimizer.partial._partial_",
@@ -102,6 +103,7 @@ TEXT = (
     "device",
 )
 WHOLE_OR_NULL = {"translation.tasks.examples": 1, "recovered": 1}
+CHOICES = {"data.short_split": ("refuse", "take"), "short_split": ("refuse", "take")}
 TEXT_OR_NULL = ("model.hook", "model.tokenizer", "alignment.pairs", "donor.model", "donor.sae")
 
 
@@ -120,6 +122,10 @@ def check_values(settings: Mapping[str, Any]) -> None:
         for value in _values(settings, key):
             if not isinstance(value, bool):
                 raise ConfigError(key, value, "must be true or false")
+    for key, choices in CHOICES.items():
+        for value in _values(settings, key):
+            if value not in choices:
+                raise ConfigError(key, value, f"choose {' or '.join(choices)}")
     for key in (*TEXT, *TEXT_OR_NULL):
         for value in _values(settings, key):
             if not isinstance(value, str) or not value or (key.endswith(".name") and ("/" in value or value[0] == ".")):

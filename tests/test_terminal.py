@@ -71,3 +71,18 @@ def test_a_complete_cache_shows_no_bar(capsys: pytest.CaptureFixture[str]) -> No
         report(10, 10)
     out = capsys.readouterr().out
     assert out.count("10/10") == 1
+
+
+def test_brackets_and_colons_in_names_and_paths_are_no_markup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    runs = tmp_path / "[exp] lr=1e-3" / "[bold]x[/bold] :100:" / ("long" * 40)
+    cells = [Cell(runs, "tiny[red]", 512, 2, "topk[1]", {"sae": {"k": 4, "note": note}}) for note in ("[a]", "[/b]")]
+    for cell in cells:
+        cell.write(TopK(d_model=6, latents=20, k=4), "", {name: 0.1 for name in METRICS}, {})
+    show_cells(cells)
+    out = capsys.readouterr().out
+    assert f"cells are in {runs}/\n" in out
+    for text in ("tiny[red]", f"topk[1]-{cells[0].hash}", "[a]", "[/b]"):
+        assert text in out

@@ -7,7 +7,7 @@ from pathlib import Path
 from bisae.activations.disk import make_room, note_use
 from bisae.activations.manifest import CacheError, Manifest, source_name
 from bisae.activations.reader import CachedActivations
-from bisae.activations.source import Progress, Source
+from bisae.activations.source import Progress, Source, too_few
 from bisae.activations.writer import missing_shards, remove_unlisted, shard_sizes, write_missing
 from bisae.errors import ConfigError
 from bisae.lock import sole_writer
@@ -26,16 +26,18 @@ class ActivationCache:
     evict: bool
     verify: bool
 
-    def check(self, source: Source, tokens: int, key: str, progress: Progress | None = None) -> list[int]:
+    def check(
+        self, source: Source, tokens: int, key: str, progress: Progress | None = None, take_short: bool = False
+    ) -> list[int]:
         """Refuse, naming config key `key`, to prepare more tokens than the corpus split holds; runs no LM.
 
-        Returns the tokens of the fewest leading shards that hold them.
+        Returns the tokens of the fewest leading shards that hold them; with `take_short`, of all if they hold fewer.
         """
         if tokens < 1:
             raise ConfigError(key, tokens, "must be at least 1")
         sizes = shard_sizes(source, self._manifest(source), tokens, progress)
-        if sum(sizes) < tokens:
-            raise ConfigError(key, tokens, f"the corpus split holds only {sum(sizes)} tokens")
+        if sum(sizes) < tokens and not (take_short and sizes):
+            raise too_few(key, tokens, sum(sizes), source)
         return sizes
 
     def prepare(

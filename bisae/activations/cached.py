@@ -32,14 +32,17 @@ class Cached:
         if self.layers != "all" and not listed:
             raise ConfigError("activations.layers", self.layers, "give a list of layers, or all")
 
-    def check(self, asked: Asked, progress: Progress) -> None:
+    def check(self, asked: Asked, progress: Progress) -> list[int]:
         writable({"activations.folder": Path(self.folder)})
-        cache, needed = self._cache(asked.part), 0
+        cache, needed, there = self._cache(asked.part), 0, []
         used = self._with_others(asked.layers, asked.training.depth)
         for source, tokens, key in asked.texts:
-            needed += cache.missing_bytes(source, used, cache.check(source, tokens, key, progress))
+            sizes = cache.check(source, tokens, key, progress, asked.take_short)
+            needed += cache.missing_bytes(source, used, sizes)
+            there.append(min(tokens, sum(sizes)))
         if needed and not self.evict:  # with eviction there is no telling yet what makes way
             cache.make_room(cache.folder, needed)
+        return there
 
     def open(
         self, source: Source, layers: Sequence[int], tokens: int, job: str, part: Part, progress: Progress

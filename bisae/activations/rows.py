@@ -1,6 +1,7 @@
 """Rows of activations at hand, and where a window of them comes from."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -65,7 +66,10 @@ class Activations(Protocol):
 
 
 class Asked(NamedTuple):
-    """What a job wants of a store: `order.tokens` tokens to train on, `held_out_tokens` to be scored on."""
+    """What a job wants of a store: `order.tokens` tokens to train on, `held_out_tokens` to be scored on.
+
+    `take_short`: of a corpus split that holds fewer what there is.
+    """
 
     training: Source
     held_out: Source
@@ -73,6 +77,7 @@ class Asked(NamedTuple):
     order: ReadingOrder
     held_out_tokens: int
     part: Part
+    take_short: bool = False
 
     @property
     def texts(self) -> list[tuple[Source, int, str]]:
@@ -82,13 +87,21 @@ class Asked(NamedTuple):
             (self.held_out, self.held_out_tokens, "data.validation_tokens"),
         ]
 
+    def limited(self, training: int, held_out: int) -> "Asked":
+        """The same with as many tokens."""
+        return self._replace(order=replace(self.order, tokens=training), held_out_tokens=held_out)
+
 
 @runtime_checkable
 class Store(Protocol):
     """Where activations are kept (config group `activations`)."""
 
-    def check(self, asked: Asked, progress: Progress) -> None:
-        """Refuse, before any LM runs, what cannot be had: ConfigError naming the key. Reads the corpus once."""
+    def check(self, asked: Asked, progress: Progress) -> list[int]:
+        """Refuse, before any LM runs, what cannot be had: ConfigError naming the key. Reads the corpus once.
+
+        Returns how many tokens there are of each of `asked.texts`, at most those asked for.
+        """
+        ...
 
     def open(
         self, source: Source, layers: Sequence[int], tokens: int, job: str, part: Part, progress: Progress

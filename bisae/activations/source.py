@@ -9,6 +9,8 @@ import torch
 from jaxtyping import BFloat16, Int16, Int32, UInt8
 from torch import Tensor
 
+from bisae.errors import ConfigError
+
 Progress = Callable[[int, int], None]  # is told (tokens done, tokens in all)
 
 
@@ -53,6 +55,14 @@ class Source(Protocol):
     def tokens(self, shard: int) -> TokenShard | None:
         """Shard `shard` without running the LM; None past the end of the corpus split."""
 
+    def ended(self) -> str:
+        """Once `tokens` gave None: which language ran out of documents, after how many tokens."""
+        ...
+
+    def remarks(self) -> list[str]:
+        """What is odd about the text read so far, in a sentence each."""
+        ...
+
     def forget(self, shard: int) -> None:
         """Shard `shard` will not be asked for soon: free what it takes. Asked for again, it is made again."""
 
@@ -61,6 +71,13 @@ class Source(Protocol):
 
     def activations(self, shard: int, layers: Sequence[int]) -> dict[int, BFloat16[Tensor, "token d_model"]]:
         """One LM pass over the shard: the residual stream at each of `layers`, rows as in `tokens(shard)`."""
+
+
+def too_few(key: str, tokens: int, held: int, source: Source) -> ConfigError:
+    """That the split of `source`, read to its end, holds fewer than the `tokens` that config key `key` asks for."""
+    take = f"{key.rpartition('.')[0]}.short_split=take".lstrip(".")
+    remedy = f"the corpus split holds only {held} tokens: {source.ended()}"
+    return ConfigError(key, tokens, f"{remedy}; lower it, give more text, or take what there is: {take}")
 
 
 def computed(

@@ -26,9 +26,10 @@ from bisae.ranks import ALONE, Part
 class Streaming:
     """No disk; a `bisae.activations.rows.Store`. The LM runs again in every epoch."""
 
-    def check(self, asked: Asked, progress: Progress) -> None:
+    def check(self, asked: Asked, progress: Progress) -> list[int]:
         window = asked.order.window(0)[1]
-        shard = max(check_split(source, tokens, key, progress) for source, tokens, key in asked.texts)
+        found = [check_split(*text, progress, asked.take_short) for text in asked.texts]
+        shard = max(largest for _, largest in found)
         rows = (window + min(window, asked.held_out_tokens)) // asked.part.world + 2 * shard
         needed = rows * asked.training.d_model * BYTES_PER_VALUE * len(asked.layers)
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -36,6 +37,7 @@ class Streaming:
             sizes = f"a process needs {needed / GIB:.3g} GiB for its windows, the machine has {memory / GIB:.3g} GiB"
             remedy = "lower it, data.pool_batches or activations.pass.shard_batches"
             raise ConfigError("data.window_pools", asked.order.window_pools, f"{sizes}; {remedy}")
+        return [held for held, _ in found]
 
     def open(
         self, source: Source, layers: Sequence[int], tokens: int, job: str, part: Part, progress: object

@@ -1,13 +1,20 @@
 """The two streams of activations a job reads: what its SAEs are trained on, and what they are scored on."""
 
+import json
+import logging
+from pathlib import Path
 from typing import NamedTuple
 
 from bisae.activations.rows import Activations, Asked, Store
+from bisae.atomic import write_json
+from bisae.errors import ConfigError
 from bisae.terminal import tokens_bar
+
+log = logging.getLogger(__name__)
 
 
 class Streams(NamedTuple):
-    """What a store had of what was `asked`."""
+    """What a store had of what was `asked`, which is less than at first if the corpus is short."""
 
     asked: Asked
     training: Activations
@@ -19,17 +26,37 @@ class Streams(NamedTuple):
         self.validation.close(finished)
 
 
-def open_streams(store: Store, asked: Asked, job: str, checked: bool) -> Streams:
+def open_streams(store: Store, asked: Asked, job: str, checked: bool, folder: Path) -> Streams:
     """Have the activations at hand, or being made, with progress bars.
 
-    `job` names what is kept for this job only; `checked`: whether an earlier run of it has checked the corpus.
-    ConfigError, before any LM runs, for what cannot be had.
+    `job` names what is kept for this job only, `folder` is its own; `checked`: whether an earlier run of it has checked
+    the corpus. ConfigError, before any LM runs, for what cannot be had.
     """
-    if asked.part.rank == 0 and not checked:
-        with tokens_bar("corpus") as progress:
-            store.check(asked, progress)
+    asked = _there(store, asked, checked, folder / "tokens.json")
     opened = []
     for (source, tokens, _), name in zip(asked.texts, ("training", "validation"), strict=True):
         with tokens_bar(f"LM activations, {name}") as progress:
             opened.append(store.open(source, asked.layers, tokens, f"{job}-{name}", asked.part, progress))
     return Streams(asked, *opened)
+
+
+def _there(store: Store, asked: Asked, checked: bool, kept: Path) -> Asked:
+    """`asked`, but of a short corpus what there is. `kept` says it to other ranks, and to a job that goes on."""
+    if asked.part.rank == 0 and not checked:
+        kept.unlink(missing_ok=True)  # of a run that was killed before its first save
+        with tokens_bar("corpus") as progress:
+            there = store.check(asked, progress)
+        for (source, tokens, key), held in zip(asked.texts, there, strict=True):
+            for remark in source.remarks():
+                log.warning("%s", remark)
+            if held < tokens:
+                log.warning("%s=%d: all %d tokens that there are: %s", key, tokens, held, source.ended())
+        if there != [tokens for _, tokens, _ in asked.texts]:
+            write_json(kept, there)
+    if not kept.exists():
+        return asked
+    training, held_out = json.loads(kept.read_bytes())
+    if not asked.take_short:
+        remedy = f"this job was begun with all {training} tokens there are; data.short_split=take goes on with them"
+        raise ConfigError("data.tokens", asked.order.tokens, remedy)
+    return asked.limited(training, held_out)

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from bisae.activations.source import Progress, Source, TokenShard
+from bisae.activations.source import Progress, Source, TokenShard, too_few
 from bisae.errors import ConfigError
 
 
@@ -39,15 +39,15 @@ class Walk:
             number, first = self._next
             tokens = self._source.tokens(number)
             if tokens is None:
-                raise ConfigError("data.tokens", self._asked, f"the corpus split holds only {first} tokens")
+                raise too_few("data.tokens", self._asked, first, self._source)
             self._kept.append(PlacedShard(number, first, tokens))
             self._next = number + 1, first + tokens.tokens
 
 
-def check_split(source: Source, tokens: int, key: str, progress: Progress) -> int:
-    """ConfigError, naming config key `key`, if the corpus split holds fewer tokens; runs no LM.
+def check_split(source: Source, tokens: int, key: str, progress: Progress, take_short: bool = False) -> tuple[int, int]:
+    """How many of the `tokens` there are, and the tokens of the largest shard they lie in; runs no LM.
 
-    Returns the tokens of the largest shard they lie in.
+    Without `take_short` ConfigError, naming config key `key`, if there are fewer.
     """
     if tokens < 1:
         raise ConfigError(key, tokens, "must be at least 1")
@@ -55,8 +55,10 @@ def check_split(source: Source, tokens: int, key: str, progress: Progress) -> in
     while held < tokens:
         shard = source.tokens(number)
         if shard is None:
-            raise ConfigError(key, tokens, f"the corpus split holds only {held} tokens")
+            if take_short and held:
+                break
+            raise too_few(key, tokens, held, source)
         source.forget(number)
         held, number, largest = held + shard.tokens, number + 1, max(largest, shard.tokens)
         progress(min(held, tokens), tokens)
-    return largest
+    return min(held, tokens), largest

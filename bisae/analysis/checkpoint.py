@@ -1,5 +1,6 @@
 """All cells of one LM checkpoint: one LM pass, then cell after cell from its codes to its features."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from bisae.analysis.recipe import Recipe
 from bisae.analysis.rules import Rules, name_of
 from bisae.analysis.summary import summarize
 from bisae.cells import FoundCell
+from bisae.errors import ConfigError
 from bisae.lm.model import checksum
 from bisae.lock import sole_writer
 from bisae.metrics.alignment import is_word, sentence_peaks
@@ -28,18 +30,24 @@ from bisae.patterns.tokens import Tokens
 from bisae.sae import SparseAutoencoder, load
 from bisae.terminal import tokens_bar
 
+log = logging.getLogger(__name__)
+
 NEIGHBOURS = 8  # of each feature, by decoder cosine
 
 
 @dataclass(frozen=True, eq=False)
 class AnalysedText:
-    """Which text is read, where activations and codes are kept, and on which device SAEs run."""
+    """Which text is read, where activations and codes are kept, and on which device SAEs run.
+
+    `take_short`: of a split that holds fewer tokens what there is.
+    """
 
     split: str
     tokens: int
     store: Store
     codes: Path
     device: str
+    take_short: bool = False
 
     @property
     def sae_device(self) -> str:
@@ -73,6 +81,9 @@ class CheckpointCells:
         """The analysis of a cell, made if there is none; ConfigError, ValueError, OSError say what is wrong with it."""
         analysis = self.analysis(cell)
         if analysis.finished:
+            if not self.text.take_short and self._short(held := analysis.read()["tokens"]):
+                remedy = f"{analysis.folder} was made of the {held} that there are; short_split=take accepts that"
+                raise ConfigError("tokens", self.text.tokens, remedy)
             return analysis
         sae = load(cell.folder, self.text.sae_device)
         tokenizer = self._lm_pass.tokenizer
@@ -148,7 +159,16 @@ class CheckpointCells:
 
     @cached_property
     def _tokens(self) -> Tokens:
-        return Tokens.read(self._lm_pass, self.text.tokens, "tokens")
+        tokens = Tokens.read(self._lm_pass, self.text.tokens, "tokens", self.text.take_short)
+        for remark in self._lm_pass.remarks():
+            log.warning("%s", remark)
+        if self._short(len(tokens)):
+            log.warning("tokens=%d: all %d that there are: %s", self.text.tokens, len(tokens), self._lm_pass.ended())
+        return tokens
+
+    def _short(self, tokens: int) -> bool:
+        """Whether these are fewer than asked for, and not only by the sequence that would have been cut."""
+        return tokens <= self.text.tokens - self.recipe.reading["context"]
 
     @cached_property
     def _reading(self) -> Reading:

@@ -40,6 +40,13 @@ class HubCorpus(StreamedCorpus):
             if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source["path"])) or Path(source["path"]).exists():
                 raise ConfigError(f"{key}.path", source["path"], "must be owner/name on the hub, and no local folder")
 
+        languages = list(self.sources)
+        for number, language in enumerate(languages):
+            for other in languages[:number]:
+                if self.sources[other] == self.sources[language]:
+                    remedy = f"the same text as of {other}: it cannot be both {other} and {language}"
+                    raise ConfigError(f"corpus.sources.{language}", self.sources[language]["path"], remedy)
+
     def content(self) -> object:
         return list(self.sources.values())
 

@@ -1,40 +1,44 @@
-"""Your own text: local JSONL files by language (`corpus=jsonl`)."""
+"""Your own text: local files by language, JSON Lines or Parquet (`corpus=jsonl`)."""
 
-import gzip
 import hashlib
 import json
+import logging
+import lzma
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from glob import glob
-from pathlib import Path
 from typing import Any
 
 import xxhash
 
-from bisae.corpus.streamed import StreamedCorpus, text_of
+from bisae.corpus.files import READABLE, cells, find, is_arrow, lines
+from bisae.corpus.streamed import BAD, StreamedCorpus, text_of
 from bisae.errors import ConfigError
+from bisae.values import check_texts
 
-UNREADABLE = (json.JSONDecodeError, UnicodeError, EOFError, OSError, zlib.error)
+log = logging.getLogger(__name__)
+
+UNREADABLE = (ValueError, EOFError, OSError, zlib.error, lzma.LZMAError)  # ValueError: also pyarrow's
 
 
 @dataclass(frozen=True)
 class JsonlCorpus(StreamedCorpus):
-    """One JSON object a line. `files` of a language: a path or glob, or a list of them; read in the order of names.
+    """One JSON object a line, or one row of a Parquet file or saved dataset.
 
+    `files` of a language: a path, folder or glob, or a list of them; read in the order of names.
     The checksum is of the bytes of the files in this order: they may move, and other names do not matter.
     """
 
     by_language = "files"
 
-    files: Mapping[str, str | Sequence[str]]
+    files: Mapping[str, Any]
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for paths in self._paths.values():
             for path in paths:
-                next(read([path], self.field), None)
+                self._check_first(path)
 
     def content(self) -> object:
         return self._digests
@@ -43,43 +47,74 @@ class JsonlCorpus(StreamedCorpus):
         from datasets import IterableDataset  # slow to import
 
         # Not load_dataset("json"): it guesses a type for every field, and fails where files differ in one nobody reads.
-        return IterableDataset.from_generator(read, gen_kwargs={"paths": self._paths[language], "field": self.field})
+        arguments = {"paths": self._paths[language], "field": self.field, "skip_bad": self.skip_bad}
+        return IterableDataset.from_generator(read, gen_kwargs=arguments)
 
     @cached_property
     def _paths(self) -> dict[str, list[str]]:
-        return {language: find([f] if isinstance(f, str) else f) for language, f in self.files.items()}
+        return {
+            language: find(check_texts(f"corpus.files.{language}", files)) for language, files in self.files.items()
+        }
 
     @cached_property
     def _digests(self) -> list[list[str]]:
-        return [[digest(path) for path in paths] for paths in self._paths.values()]
+        digests = [[digest(path) for path in paths] for paths in self._paths.values()]
+        seen: dict[str, tuple[str, str]] = {}
+        for (language, paths), found in zip(self._paths.items(), digests, strict=True):
+            for path, checksum in zip(paths, found, strict=True):
+                of, other = seen.setdefault(checksum, (language, path))
+                if (of, other) == (language, path) or not next(read([path], self.field, self.skip_bad), None):
+                    continue
+                if of != language:
+                    remedy = f"the same text as {other}: it cannot be both {of} and {language}"
+                    raise ConfigError(f"corpus.files.{language}", path, remedy)
+                log.warning("corpus.files.%s: %s holds the same text as %s: it is read twice", language, path, other)
+        return digests
 
-
-def find(patterns: Sequence[str]) -> list[str]:
-    """The files that paths and globs name, each once and sorted; ConfigError for one that names none."""
-    found: set[str] = set()
-    for pattern in patterns:
-        files = [path for path in glob(str(Path(pattern).expanduser()), recursive=True) if Path(path).is_file()]
-        if not files:
-            raise ConfigError("corpus.files", pattern, "no such file")
-        found.update(files)
-    return sorted(found)
+    def _check_first(self, path: str) -> None:
+        """Refuse a file whose first row, with `skip_bad` all rows, cannot be used."""
+        if all(BAD in row for row in read([path], self.field, self.skip_bad)):
+            next(read([path], self.field), None)
 
 
 def digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
+    except OSError as error:
+        raise ConfigError("corpus.files", path, f"cannot be read: {error.strerror}") from error
 
 
-def read(paths: Sequence[str], field: str) -> Iterator[dict[str, str]]:
-    """The text of each line that is not blank; ConfigError naming file and line."""
+def read(paths: Sequence[str], field: str, skip_bad: bool = False) -> Iterator[dict[str, str | None]]:
+    """The text of each row; ConfigError naming file and row, blank lines counted.
+
+    With `skip_bad` a row that holds no text is {field: None, BAD: file and row}. Files that are cut off or damaged are
+    refused all the same.
+    """
     for path in paths:
-        number = 0
+        number, arrow = 0, is_arrow(path)
+        kind = "Parquet or Arrow" if arrow else "JSON"
         try:
-            with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as lines:
-                for number, line in enumerate(lines, 1):
-                    if line.strip():
-                        text = text_of(json.loads(line), field, f"{path}:{number}")
-                        text.encode()  # JSON can hold half a surrogate pair, which is no text
-                        yield {field: text}
+            rows: Iterator[Any] = cells(path, field) if arrow else lines(path)
+            for number, row in enumerate(rows, 1):
+                if not arrow and not row.strip():
+                    continue
+                place = f"{path}:{number}"
+                try:
+                    record = {row[0]: row[1].as_py()} if arrow else json.loads(row.decode("utf-8-sig", "surrogatepass"))
+                    text = text_of(record, field, place)
+                    text.encode()  # JSON can hold half a surrogate pair, which is no text
+                except (ValueError, RecursionError) as error:
+                    if skip_bad:
+                        yield {field: None, BAD: place}
+                        continue
+                    if isinstance(error, ConfigError):
+                        raise
+                    remedy = READABLE if number == 1 else "corpus.skip_bad=true leaves such rows out"
+                    raise ConfigError("corpus.files", place, f"cannot be read as {kind}: {error}; {remedy}") from error
+                yield {field: text}
+        except ConfigError:
+            raise
         except UNREADABLE as error:
-            raise ConfigError("corpus.files", f"{path}:{number}", f"cannot be read as JSON: {error}") from error
+            remedy = f"cannot be read as {kind}: {error}; {READABLE}"
+            raise ConfigError("corpus.files", f"{path}:{number}", remedy) from error

@@ -4,6 +4,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from importlib.metadata import version
 from itertools import accumulate, pairwise
 from typing import Any, ClassVar
@@ -14,13 +15,35 @@ from bisae.corpus.corpus import Document
 from bisae.errors import ConfigError
 from bisae.languages import codes_of
 
+BAD = "bisae: bad row"  # key of a record that holds no text: says which row of which file
+NAMED = 3  # rows left out that are named
+
+
+@dataclass
+class LeftOut:
+    """Rows that were left out: how many, and where some of them are."""
+
+    language: str
+    count: int = 0
+    places: list[str] = dataclass_field(default_factory=list)
+
+    def add(self, place: str) -> None:
+        self.count += 1
+        if len(self.places) < NAMED:
+            self.places.append(place)
+
+    def __str__(self) -> str:
+        places = ", ".join(self.places) + (" ..." if self.count > len(self.places) else "")
+        return f"corpus.skip_bad: {self.count:,} rows of {self.language} are left out: {places}"
+
 
 @dataclass(frozen=True)
 class StreamedCorpus(ABC):
     """Records of each language in the order of `seed` and a shuffle buffer of `buffer` records; `field` is the text.
 
     `splits` are shares of the documents: seed and text decide which split a document is in, so equal texts never cross.
-    A document's number counts the records of its language before splitting.
+    A document's number counts the records of its language before splitting. With `skip_bad` records without text are
+    left out; `left_out` has those of the last reading of each (split, language) so far.
     """
 
     by_language: ClassVar[str]  # the field of a subclass that says where each language is
@@ -30,6 +53,8 @@ class StreamedCorpus(ABC):
     seed: int
     buffer: int
     splits: Mapping[str, Any]
+    skip_bad: bool = dataclass_field(default=False, kw_only=True)  # cells of older versions do not have it
+    left_out: dict[tuple[str, str], LeftOut] = dataclass_field(default_factory=dict, init=False, compare=False)
 
     def __post_init__(self) -> None:
         places = getattr(self, self.by_language)
@@ -61,15 +86,29 @@ class StreamedCorpus(ABC):
 
     def checksum(self, split: str) -> str:
         # The order is the library's: datasets 5 shuffles otherwise than 4, so another version is another corpus.
-        settings = (self.field, self.seed, self.buffer, self._share(split), version("datasets"))
+        settings = [self.field, self.seed, self.buffer, self._share(split), version("datasets")]
+        settings += ["skip_bad"] if self.skip_bad else []
         return xxhash.xxh3_128_hexdigest(json.dumps([self.content(), *settings], sort_keys=True).encode())
 
     def documents(self, split: str, language: int) -> Iterator[Document]:
         low, high = self._share(split)
         name = tuple(getattr(self, self.by_language))[language]  # as the user has it
         records = self.records(name).shuffle(seed=self.seed, buffer_size=self.buffer)
-        texts = (text_of(record, self.field, f"record {n} of {name}") for n, record in enumerate(records))
-        return (Document(n, text) for n, text in enumerate(texts) if low <= self._place(text) < high)
+        left_out = self.left_out[split, name] = LeftOut(name)
+
+        def texts() -> Iterator[Document]:
+            for number, record in enumerate(records):
+                place = f"record {number} of {name}"
+                try:
+                    text = text_of(record, self.field, place)
+                except ConfigError:
+                    if not self.skip_bad:
+                        raise
+                    left_out.add(record.get(BAD, place))
+                else:
+                    yield Document(number, text)
+
+        return (document for document in texts() if low <= self._place(document.text) < high)
 
     def _share(self, split: str) -> tuple[float, float]:
         """The part of [0, 1) that holds the documents of a split."""
@@ -83,9 +122,31 @@ class StreamedCorpus(ABC):
 
 
 def text_of(record: Any, field: str, where: str) -> str:
-    """The text at `field` of a record; ConfigError naming `where` it is not."""
-    fields = record if isinstance(record, dict) else {}
-    text = fields.get(field)
-    if not isinstance(text, str):
-        raise ConfigError("corpus.field", field, f"no such text in {where}, which has {list(fields)}")
-    return text
+    """The text at `field` of a record: a field of this name or, with dots, of objects within objects.
+
+    ConfigError naming `where` there is none, and what is there.
+    """
+    found, parts = record, [field]
+    if isinstance(record, dict) and field not in record:
+        parts = field.split(".")
+    for number, part in enumerate(parts):
+        inside = ".".join(parts[:number])
+        if not isinstance(found, dict):
+            what = f"{inside} of {where}" if inside else where
+            raise ConfigError("corpus.field", field, f"no such text in {what}, which is {_kind(found)}, no object")
+        if part not in found:
+            there = f"which has {list(found)}" if not inside else f"where {inside} has {list(found)}"
+            raise ConfigError("corpus.field", field, f"no such text in {where}, {there}")
+        found = found[part]
+    if not isinstance(found, str):
+        remedy = f"is {_kind(found)} in {where}, no text; corpus.skip_bad=true leaves such rows out"
+        raise ConfigError("corpus.field", field, remedy)
+    return found
+
+
+def _kind(value: object) -> str:
+    """In words of JSON."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    names = {dict: "an object", list: "a list", str: "text", int: "a number", float: "a number", bytes: "binary"}
+    return names.get(type(value), f"a {type(value).__name__}")

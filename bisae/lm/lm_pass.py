@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from bisae.activations.source import TokenShard
+from bisae.corpus.read import ReadSoFar
 from bisae.corpus.tokens import Sequence, balanced
 from bisae.errors import ConfigError
 from bisae.lm.reading import Reading
@@ -26,10 +27,12 @@ class LMPass(Reading):
     gpu: int = 0  # which one, where there are several
     _shards: dict[int, list[Sequence]] = field(default_factory=dict, init=False)
     _next: int = field(default=0, init=False)  # the shard that `_stream` gives next
+    _read: ReadSoFar = field(init=False)
     _reader: Any = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._read = ReadSoFar(self.corpus.languages)
         if self.device not in ("auto", "cpu", "cuda") or (self.device == "cuda" and not torch.cuda.is_available()):
             raise ConfigError("activations.pass.device", self.device, "choose auto, cpu, or cuda where there is a GPU")
 
@@ -55,9 +58,11 @@ class LMPass(Reading):
     def _sequences(self, shard: int) -> list[Sequence]:
         if shard not in self._shards and shard < self._next:  # forgotten: the corpus is read from its beginning
             self.__dict__.pop("_stream", None)
-            self._next = 0
+            self._next, self._read = 0, ReadSoFar(self.corpus.languages)
         while self._next <= shard:
-            self._shards[self._next] = list(islice(self._stream, self.lm_batch * self.shard_batches))
+            sequences = list(islice(self._stream, self.lm_batch * self.shard_batches))
+            self._read.add(sequences)
+            self._shards[self._next] = sequences
             self._next += 1
         return self._shards[shard]
 
@@ -74,9 +79,17 @@ class LMPass(Reading):
             position=np.concatenate([np.arange(n, dtype=np.int16) for n in lengths]),
         )
 
+    def ended(self) -> str:
+        return self._read.ended()
+
+    def remarks(self) -> list[str]:
+        left_out = getattr(self.corpus, "left_out", {})  # of corpora of records
+        return [*self._read.remarks(), *(str(rows) for (split, _), rows in left_out.items() if split == self.split)]
+
     def release(self) -> None:
         """Free the LM and the tokens: the cache holds what is needed from here on."""
         self._reader, self._shards, self._next = None, {}, 0
+        self._read = ReadSoFar(self.corpus.languages)
         self.__dict__.pop("_stream", None)
 
     def activations(self, shard: int, layers: Many[int]) -> dict[int, BFloat16[Tensor, "token d_model"]]:

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Int16, Int32, Int64, UInt8
 
-from bisae.activations.source import Source, TokenShard
+from bisae.activations.source import Source, TokenShard, too_few
 from bisae.errors import ConfigError
 
 
@@ -24,10 +24,10 @@ class Tokens:
     position: Int16[np.ndarray, " token"]
 
     @classmethod
-    def read(cls, source: Source, tokens: int | None, key: str) -> "Tokens":
+    def read(cls, source: Source, tokens: int | None, key: str, take_short: bool = False) -> "Tokens":
         """At most `tokens` of them, up to the end of a sequence; None for all there are. Runs no LM.
 
-        ConfigError naming config key `key` if the source holds fewer.
+        ConfigError naming config key `key` if the source holds fewer; with `take_short` only if it holds none.
         """
         shards, held = [], 0
         for shard in _shards(source):
@@ -35,11 +35,11 @@ class Tokens:
             held += shard.tokens
             if tokens is not None and held >= tokens:
                 break
-        if tokens is not None and held < tokens:
-            raise ConfigError(key, tokens, f"the corpus split holds only {held} tokens")
+        if tokens is not None and held < tokens and not (take_short and held):
+            raise too_few(key, tokens, held, source)
         columns = [np.concatenate([getattr(shard, name) for shard in shards]) for name in cls.__dataclass_fields__]
         everything = cls(*columns)
-        if tokens is None or tokens == held:
+        if tokens is None or tokens >= held:
             return everything
         stop = int(everything.borders[np.searchsorted(everything.borders, tokens, side="right") - 1])
         if not stop:

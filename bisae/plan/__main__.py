@@ -15,9 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 from bisae.atomic import atomic_file
 from bisae.errors import ConfigError
 from bisae.instances import build
+from bisae.launch import config_flags
 from bisae.noise import hush
 from bisae.plan.choice import Choice
-from bisae.plan.compose import composed_ladders, train_overrides
+from bisae.plan.compose import composed_ladders, train_overrides, typed_for_hydra
 from bisae.plan.grid import commands
 from bisae.plan.show import show
 
@@ -33,7 +34,8 @@ def plan(cfg: Any) -> list[str]:
     ladders, device = composed_ladders(), build(cfg.machine)
     choice = Choice.of(ladders, device, cfg.layers_at_once)
     typed = HydraConfig.get().overrides.task
-    lines = commands(ladders, choice.members, [*train_overrides(typed), *choice.overrides(typed)])
+    overrides = [*config_flags("command-line"), *typed_for_hydra(), *train_overrides(typed), *choice.overrides(typed)]
+    lines = commands(ladders, choice.members, overrides)
     show(choice, cfg.contexts, lines)
     if cfg.write is not None:
         with atomic_file(Path(cfg.write)) as temporary:

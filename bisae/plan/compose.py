@@ -20,16 +20,21 @@ def composed_ladders() -> list[Ladder]:
     typed = [override for override in hydra.overrides.task if _key(override) != "model"]
 
     def settings_of(preset: str) -> Settings:
-        cfg = compose(hydra.job.config_name, [*typed, f"model={preset}"])
+        cfg = compose(hydra.job.config_name, [*typed_for_hydra(), *typed, f"model={preset}"])
         settings: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
         check_values(settings)
         return settings
 
     chosen = hydra.runtime.choices["model"]
-    cfg = compose(hydra.job.config_name, hydra.overrides.task)
+    cfg = compose(hydra.job.config_name, [*typed_for_hydra(), *hydra.overrides.task])
     grid: Any = OmegaConf.to_container(cfg.grid) if "grid" in cfg else {chosen: cfg.checkpoint}
     named = chosen if len(typed) < len(hydra.overrides.task) else None
     return ladders_of(grid, settings_of, named, read_rates(cfg.rates))
+
+
+def typed_for_hydra() -> list[str]:
+    """Typed overrides of Hydra itself: where to look for configs, which launcher."""
+    return [override for override in HydraConfig.get().overrides.hydra if _key(override) != "hydra.mode"]
 
 
 def train_overrides(overrides: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bisae.plan.choice import Choice
 from bisae.plan.cost import STORES
@@ -32,30 +33,32 @@ def show(choice: Choice, contexts: int, commands: Sequence[str], console: Consol
     """All of it, on lines as long as they are."""
     console = console or Console(width=max(160, Console().width), highlight=False)
     device, costs = choice.device, choice.costs[choice.store]
+
+    def say(line: str, style: str = "") -> None:
+        console.print(Text(line, style), soft_wrap=True)  # no markup: names and paths may hold brackets
+
     checkpoints = sum(len(cost.ladder.steps) for cost in costs)
     cells = sum(cost.ladder.cells for cost in costs)
     passes = sum(len(cost.ladder.steps) * len(cost.passes) for cost in costs)
     jobs = f"their layers in {passes} passes, a job each (activations={choice.store})"
-    console.print(f"{cells:,} cells: {checkpoints} checkpoints, {jobs}")
+    say(f"{cells:,} cells: {checkpoints} checkpoints, {jobs}")
     console.print(_models(choice))
     memory = size(device.memory) if device.memory else "works in RAM"
-    console.print(
-        f"\nOn {device.count} x {device.name} (memory {memory}, RAM {size(device.ram)} each), {_speeds(choice)}:"
-    )
+    say(f"\nOn {device.count} x {device.name} (memory {memory}, RAM {size(device.ram)} each), {_speeds(choice)}:")
     console.print(_stores(choice))
     for store, reason in choice.refused.items():
-        console.print(f"  {store} cannot be: {reason}")
+        say(f"  {store} cannot be: {reason}")
     of_cells = sum(cost.result_bytes for cost in costs)
     saves = size(choice.results - of_cells)
     patterns = size(sum(cost.pattern_bytes(contexts) for cost in costs))
     codes = size(sum(cost.code_bytes for cost in costs))
-    console.print(f"\nCells {size(of_cells)}, saves of running jobs {saves}. Free disk: {size(choice.free)}.")
-    console.print(f"Analysing them: contexts at most {patterns} uncompressed, codes {codes} if none are deleted.")
+    say(f"\nCells {size(of_cells)}, saves of running jobs {saves}. Free disk: {size(choice.free)}.")
+    say(f"Analysing them: contexts at most {patterns} uncompressed, codes {codes} if none are deleted.")
     if not choice.fits(choice.store):
-        console.print("[bold]The disk is too small[/bold]: give another by cache= and runs=, or machine.free_gib=")
-    console.print(f"\nThe commands, with activations={choice.store} (the quickest that fits) unless given:")
+        say("The disk is too small: give another by cache= and runs=, or machine.free_gib=", "bold")
+    say(f"\nThe commands, with activations={choice.store} (the quickest that fits) unless given:")
     for line in commands:
-        console.print(f"  {line}", soft_wrap=True, markup=False)
+        say(f"  {line}")
 
 
 def _models(choice: Choice) -> Table:
@@ -69,7 +72,7 @@ def _models(choice: Choice) -> Table:
         ladder, shape = cost.ladder, cost.ladder.shape
         members = max(len(part.layers) for part in cost.passes) * len(ladder.saes)
         table.add_row(
-            ladder.preset,
+            Text(ladder.preset),
             str(shape.d_model),
             si(shape.parameters(shape.layers)),
             str(len(ladder.steps)),

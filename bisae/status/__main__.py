@@ -23,7 +23,7 @@ def status(cfg: Any) -> Progress:
     """Print it, and write the page if asked for."""
     hush()
     progress = progress_of(composed_ladders(), Path(cfg.runs))
-    Console(highlight=False).print(text(progress), markup=False, soft_wrap=True)
+    Console(highlight=False).print(text(progress), markup=False, emoji=False, soft_wrap=True)
     if cfg.html is not None:
         with atomic_file(Path(cfg.html)) as temporary:
             temporary.write_text(html(progress, str(cfg.runs)), encoding="utf-8")

@@ -115,6 +115,7 @@ def fit(
                     "code": code_version(),
                     "activations": streams.training.name,
                     "lm_tokens_seen": checkpoint.tokens_seen,
+                    "tokens": {"training": order.tokens, "validation": asked.held_out_tokens},  # distinct
                     "sae_tokens": schedule.epochs * order.steps_per_epoch * order.batch,
                     "seeds": {"sae": sae.seed, "data": order.seed},
                     "wandb_run": member.cell.run_id,

@@ -43,6 +43,12 @@ class FakeSource:
     def depth(self) -> int:
         return 4
 
+    def ended(self) -> str:
+        return "en ran out after 83 tokens"
+
+    def remarks(self) -> list[str]:
+        return []
+
     def forget(self, shard: int) -> None:
         self.held.discard(shard)
 

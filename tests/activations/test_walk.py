@@ -63,6 +63,6 @@ def test_a_split_that_is_long_enough_is_read_no_further_and_not_kept(
     tokens: int, asked: list[int], largest: int
 ) -> None:
     source = FakeSource()
-    assert check_split(source, tokens, "data.tokens", silent) == largest
+    assert check_split(source, tokens, "data.tokens", silent) == (tokens, largest)
     assert source.asked == asked
     assert source.held == set()

@@ -94,7 +94,7 @@ def test_three_languages_are_balanced_by_tokens(folder: Path) -> None:
     assert min(counts) > 3000 and max(counts) - min(counts) <= 64
 
 
-@pytest.mark.parametrize("missing", ["fr/*.json", "fr", "en.jsonl"])
+@pytest.mark.parametrize("missing", ["fr/*.json", "en.jsonl", "no_folder/"])
 def test_a_path_or_glob_without_files_is_refused(folder: Path, missing: str) -> None:
     with pytest.raises(ConfigError, match=r"corpus.files=.*: no such file"):
         jsonl({"de": f"{folder}/de.jsonl.gz", "fr": [f"{folder}/fr/*.jsonl", f"{folder}/{missing}"]})
@@ -104,9 +104,15 @@ def test_a_path_or_glob_without_files_is_refused(folder: Path, missing: str) -> 
     ("line", "error"),
     [
         (b'{"body": "x"}', r"corpus.field=text: no such text in .*bad.jsonl:1, which has \['body'\]"),
-        (b'{"text": null}', r"corpus.field=text: no such text in .*bad.jsonl:1"),
-        (b"[1, 2]", r"corpus.field=text: no such text in .*bad.jsonl:1"),
-        (b"3", r"corpus.field=text: no such text in .*bad.jsonl:1"),
+        (b'{"text": null}', r"corpus.field=text: is null in .*bad.jsonl:1, no text; corpus.skip_bad=true"),
+        (b'{"text": ["a"]}', r"corpus.field=text: is a list in .*bad.jsonl:1, no text"),
+        (b"[1, 2]", r"corpus.field=text: no such text in .*bad.jsonl:1, which is a list, no object"),
+        (b"3", r"corpus.field=text: no such text in .*bad.jsonl:1, which is a number, no object"),
+        (
+            b"[" * 100_000,
+            r"corpus.files=.*bad.jsonl:1: cannot be read as JSON: .*recursion.*what can be read: JSON Lines",
+        ),
+        (b'{"text": %s}' % (b"1" * 5000), r"corpus.files=.*bad.jsonl:1: cannot be read as JSON: Exceeds the limit"),
         (b"no JSON", r"corpus.files=.*bad.jsonl:1: cannot be read as JSON: Expecting value"),
         (b'{"text": "\xff\xff"}', r"corpus.files=.*bad.jsonl:1: cannot be read as JSON: .*decode"),
         (b'{"text": "\\ud800"}', r"corpus.files=.*bad.jsonl:1: cannot be read as JSON: .*surrogate"),
@@ -121,7 +127,7 @@ def test_a_bad_first_record_is_refused_at_once_by_file(tmp_path: Path, line: byt
 def test_a_bad_record_further_on_is_named_by_file_and_line(folder: Path) -> None:
     with (folder / "sv.jsonl").open("a") as file:
         file.write('{"text": "hej"}\n{"text": 1}\n')
-    with pytest.raises(ConfigError, match=r"corpus.field=text: no such text in .*sv.jsonl:103"):
+    with pytest.raises(ConfigError, match=r"corpus.field=text: is a number in .*sv.jsonl:103, no text"):
         list(of(folder).documents("sae", 2))
 
 

@@ -1,0 +1,125 @@
+"""Which files a path, a glob or a folder names, and how their rows are read."""
+
+import bz2
+import gzip
+import json
+import logging
+import lzma
+import os
+import re
+from collections.abc import Iterator, Sequence
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+from bisae.errors import ConfigError
+
+READABLE = (
+    "what can be read: JSON Lines in UTF-8 (one object a line), plain or packed (.gz, .zst, .xz, .bz2); Parquet; "
+    "folders of these; and what `datasets` saved with save_to_disk"
+)
+PACKED = ("gz", "zst", "xz", "bz2")
+ARROW = (".parquet", ".arrow")
+IN_A_FOLDER = re.compile(rf"\.((jsonl?|ndjson)(\.({'|'.join(PACKED)}))?|parquet)", re.IGNORECASE)  # a name's end
+# Files that Hugging Face libraries leave beside the data.
+ABOUT_DATA = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json")
+
+log = logging.getLogger(__name__)
+
+
+def find(patterns: Sequence[str]) -> list[str]:
+    """The files that paths, folders and globs name, each once and sorted; ConfigError for one that names none.
+
+    What exists under a name that could also be a glob is what was meant.
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        path = Path(pattern).expanduser()
+        matches = [path] if path.exists() else [Path(match) for match in sorted(glob(str(path), recursive=True))]
+        folders = [match for match in matches if match.is_dir()] if pattern.strip() else []
+        files = [match for match in matches if match.is_file()]
+        if files and folders:
+            log.info("corpus.files=%s: only the files it names are read, not the folder %s", pattern, folders[0])
+        files = files or [file for folder in folders for file in files_in(folder)]
+        if not files:
+            raise ConfigError("corpus.files", pattern, f"no such file; {READABLE}")
+        found.update(map(str, files))
+    once: dict[str, str] = {}
+    for file in sorted(found):
+        once.setdefault(os.path.realpath(file), file)
+    return list(once.values())
+
+
+def files_in(folder: Path, above: frozenset[Path] = frozenset()) -> list[Path]:
+    """The files of a folder and those below that hold data; of what `datasets` saved, those that it lists."""
+    if folder.resolve() in above:  # a link to a folder that holds it
+        return []
+    try:
+        if (described := folder / ABOUT_DATA[0]).is_file():
+            splits = json.loads(described.read_bytes())["splits"]
+            if len(splits) > 1:
+                log.info("corpus.files=%s: all its splits are read, %s", folder, ", ".join(splits))
+            return [file for split in splits for file in files_in(folder / split)]
+        if all((folder / name).is_file() for name in ("dataset_info.json", "state.json")):
+            return [
+                folder / file["filename"] for file in json.loads((folder / "state.json").read_bytes())["_data_files"]
+            ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError("corpus.files", folder, f"is damaged, or not what `datasets` saved: {error!r}") from error
+    files, left_out = [], []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            files += files_in(path, above | {folder.resolve()})
+        elif IN_A_FOLDER.search(path.name) and IN_A_FOLDER.sub("", path.name) and path.name not in ABOUT_DATA:
+            files.append(path)
+        else:
+            left_out.append(path.name)
+    if left_out:
+        log.info("corpus.files=%s: not read: %s", folder, ", ".join(left_out))
+    return files
+
+
+def is_arrow(path: str) -> bool:
+    return path.lower().endswith(ARROW)
+
+
+def lines(path: str) -> Iterator[bytes]:
+    """The lines of a text file, unpacked as its ending says."""
+    ending = Path(path).suffix.lower()
+    if ending == ".zst":
+        # Not `zstandard`: it ends without an error after the first frame, and where a file is cut off.
+        from io import BufferedReader
+
+        from pyarrow import input_stream
+
+        with input_stream(path, compression="zstd") as stream:
+            yield from BufferedReader(stream)
+    else:
+        opener: Any = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}.get(ending, open)
+        with opener(path, "rb") as file:
+            yield from file
+
+
+def cells(path: str, field: str) -> Iterator[tuple[str, Any]]:
+    """The column of a Parquet or Arrow file with `field` or, nested, its first part: its name and value, row by row."""
+    from pyarrow import ipc, memory_map
+    from pyarrow.parquet import ParquetFile
+
+    def column(names: Sequence[str]) -> str:
+        for name in (field, field.split(".")[0]):
+            if name in names:
+                return name
+        raise ConfigError("corpus.field", field, f"no such text in {path}, which has {list(names)}")
+
+    if path.lower().endswith(".parquet"):
+        with ParquetFile(path) as file:
+            name = column(file.schema_arrow.names)
+            for batch in file.iter_batches(1000, columns=[name]):
+                yield from ((name, value) for value in batch.column(0))
+    else:
+        with memory_map(path) as mapped, ipc.open_stream(mapped) as stream:
+            name = column(stream.schema.names)
+            for batch in stream:
+                yield from ((name, value) for value in batch.column(name))

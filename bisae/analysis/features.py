@@ -1,12 +1,12 @@
 """The table of a cell's features: one row a latent, one column a question."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float64, Int64, Integer, UInt8
 from scipy.sparse import csr_array
 
 from bisae.analysis.rules import Rules
@@ -14,10 +14,12 @@ from bisae.metrics.alignment import Alignment, aligned, alignment
 from bisae.metrics.clusters import Clustering
 from bisae.metrics.contextual import explained, halves
 from bisae.metrics.language import MIXED, class_names, classes
-from bisae.metrics.monosemanticity import TokenCounts, scores
+from bisae.metrics.monosemanticity import TokenCounts, entropies, ratio, scores
 from bisae.patterns.codes import CodesFolder
-from bisae.patterns.contexts import Contexts, Peaks, read_contexts
+from bisae.patterns.contexts import Contexts, Peaks, RawContexts, read_contexts
+from bisae.patterns.left_out import choose, peaks_left, sequence_blocks
 from bisae.patterns.reading import Reading
+from bisae.patterns.tokens import Tokens
 from bisae.sae import SparseAutoencoder
 
 
@@ -38,9 +40,43 @@ class Described:
     contexts: Contexts
     counts: TokenCounts
     clusters: Int64[np.ndarray, " entry"]
-    peak_token: np.ndarray
-    peak_language: np.ndarray
-    peak_document: np.ndarray
+    peak_language: UInt8[np.ndarray, " context"]
+    left_out: "LeftOut"
+
+
+@dataclass(frozen=True, eq=False)
+class Peaked:
+    """Counts the languages and the tokens at the peaks of contexts."""
+
+    tokens: Tokens
+    text: Text
+    latents: int
+
+    def counts(
+        self, latent: Integer[np.ndarray, " context"], sequence: Integer[np.ndarray, " context"], peak: np.ndarray
+    ) -> tuple[Int64[np.ndarray, "latent language"], TokenCounts]:
+        row, languages = self.tokens.borders[sequence] + peak, len(self.text.languages)
+        key = latent * languages + self.text.language[row]
+        counted = np.bincount(key, minlength=self.latents * languages).reshape(self.latents, -1)
+        return counted, TokenCounts.of(latent, self.tokens.token_ids[row], self.latents)
+
+
+@dataclass(frozen=True, eq=False)
+class LeftOut:
+    """What the features are without each block of documents: contexts chosen again, their tokens clustered again."""
+
+    counted: Int64[np.ndarray, "block feature language"]  # contexts
+    score: Float64[np.ndarray, "block feature"]  # monosemanticity; NaN if dead or of a single token
+
+    @classmethod
+    def of(cls, peaked: Peaked, raw: RawContexts, left: Iterable[tuple[np.ndarray, np.ndarray]]) -> "LeftOut":
+        """From the pairs of `raw` that are contexts without each block, and their peaks."""
+        found = []
+        for chosen, peak in left:
+            counted, counts = peaked.counts(raw.latent[chosen], raw.sequence[chosen], peak)
+            score = ratio(*entropies(counts, peaked.text.clustering.entry_clusters(counts, None)))
+            found.append((counted, np.where(np.diff(counts.offsets) > 1, score, np.nan)))
+        return cls(*map(np.stack, zip(*found, strict=True)))
 
 
 def describe(
@@ -56,7 +92,8 @@ def describe(
     tokens, names = reading.tokens, class_names(text.languages)
     maximum = codes.maximum()
     columns: list[dict[str, Any]] = []
-    chosen_latent, chosen_sequence = [], []
+    block_of_sequence = sequence_blocks(tokens, rules.seed)
+    candidates: tuple[list[Any], list[Any]] = [], []  # contexts of the whole text, and further ones
     by_language = np.bincount(tokens.language, minlength=len(text.languages))
     half = halves(tokens.document, rules.seed)
     groups = {"by_token": tokens.token_ids, "by_previous": tokens.previous, "by_next": tokens.following}
@@ -79,16 +116,16 @@ def describe(
             column[name] = explained(firings, group.astype(np.int64), half, int(group.max()) + 1)
         columns.append(column)
         peaks = Peaks.of(firings, tokens.sequence)
-        chosen = rules.patterns.chosen(peaks, maximum[block])
-        chosen_latent.append(peaks.latent[chosen] + firings.first)
-        chosen_sequence.append(peaks.sequence[chosen])
-    latent, sequence = np.concatenate(chosen_latent), np.concatenate(chosen_sequence)
-    contexts = read_contexts(reading, layer, sae, latent, sequence)
-    row = tokens.borders[sequence] + contexts.peak
-    peak_language, peak_token = text.language[row], tokens.token_ids[row]
-    size = sae.latents * len(text.languages)
-    counted = np.bincount(latent * len(text.languages) + peak_language, minlength=size).reshape(sae.latents, -1)
-    counts = TokenCounts.of(latent, peak_token, sae.latents)
+        choice = choose(rules.patterns, peaks, maximum[block], block_of_sequence)
+        kept = np.split(choice.kept, [len(choice.contexts)], axis=1)
+        for part, indices, without in zip(candidates, (choice.contexts, choice.further), kept, strict=True):
+            part.append((peaks.latent[indices] + firings.first, peaks.sequence[indices], without))
+    latent, sequence, kept_without = (np.concatenate(column, -1) for column in zip(*candidates[0], *candidates[1]))
+    raw = read_contexts(reading, layer, sae, latent, sequence)
+    contexts = raw.contexts(sum(len(part[0]) for part in candidates[0]))
+    peaked = Peaked(tokens, text, sae.latents)
+    counted, counts = peaked.counts(contexts.latent, contexts.sequence, contexts.peak)
+    left_out = LeftOut.of(peaked, raw, peaks_left(raw, contexts, kept_without))
     mono = rules.monosemanticity
     found = scores(counts, text.clustering, mono.shuffles, mono.quantile, rules.seed)
     total = counted.sum(1)
@@ -120,8 +157,8 @@ def describe(
         above = features["monosemanticity"] > features["monosemanticity_null_high"]
         features["bilingual"] = (features["class"] == MIXED) & above & ~features["single_token"]
     clusters = text.clustering.entry_clusters(counts, None)
-    document = tokens.document[tokens.borders[sequence]]
-    return Described(features, contexts, counts, clusters, peak_token, peak_language, document)
+    peak_language = text.language[tokens.borders[contexts.sequence] + contexts.peak]
+    return Described(features, contexts, counts, clusters, peak_language, left_out)
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from bisae.patterns.contexts import Patterns
 from bisae.patterns.tokens import Tokens
 from bisae.spaces.space import Space
 
-VERSION = 1  # of the rules; a change of what they compute raises it, and features are computed anew
+VERSION = 2  # of the rules; a change of what they compute raises it, and features are computed anew
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float64
 
-from bisae.analysis.features import Described
+from bisae.analysis.features import Described, LeftOut
 from bisae.analysis.rules import Rules
-from bisae.metrics.intervals import document_weights, mean_interval, share_interval
+from bisae.metrics.intervals import Interval, jackknife_interval, share_interval, t_interval
 from bisae.metrics.language import DEAD, MIXED, class_names, classes
-from bisae.metrics.monosemanticity import entropy
 
 Metrics = dict[str, float | None]
-REACH = 1.96  # standard errors: 95 % of a normal distribution
 
 
 def summarize(described: Described, languages: Sequence[str], rules: Rules) -> Metrics:
@@ -52,44 +51,22 @@ def summarize(described: Described, languages: Sequence[str], rules: Rules) -> M
     for name, values in means.items():
         values = values.dropna()
         found[name] = float(values.mean()) if len(values) else None
-        interval = mean_interval(values.to_numpy(float), rules.seed, rules.resamples)
-        found[f"{name}_low"], found[f"{name}_high"] = _pair(interval)
-    for name, error in _errors_over_documents(described, names, rules).items():
+        found[f"{name}_low"], found[f"{name}_high"] = _pair(t_interval(values.to_numpy(float)))
+    for name, without in _without_blocks(described.left_out, names, rules).items():
         if (value := found[name]) is not None:
-            found[f"{name}_doc_low"], found[f"{name}_doc_high"] = value - REACH * error, value + REACH * error
+            interval = jackknife_interval(value, without)
+            found[f"{name}_doc_low"], found[f"{name}_doc_high"] = _pair(Interval(*np.clip(interval, 0, 1).tolist()))
     return found | _by_chance(described, names, rules)
 
 
-def _errors_over_documents(described: Described, names: list[str], rules: Rules) -> dict[str, float]:
-    """Standard errors of shares and monosemanticity, had other documents been read (Poisson bootstrap).
-
-    Of the bootstrap only the spread is used: a resample repeats contexts, so features look purer in it than they are.
-    """
-    contexts, features, languages = described.contexts, len(described.features), len(names)
-    if not len(contexts.latent):
-        return {}
-    key = contexts.latent * languages + described.peak_language
-    pairs = contexts.latent * (int(described.peak_token.max()) + 1) + described.peak_token
-    entry = np.unique(pairs, return_inverse=True)[1]  # in the order of described.counts
-    owners = described.counts.feature_of_entry()
-    meanings = owners * (int(described.clusters.max()) + 1) + described.clusters
-    first, part = np.unique(meanings, return_index=True, return_inverse=True)[1:]
-    weights = document_weights(int(described.peak_document.max()) + 1, rules.resamples, rules.seed)
-    samples: dict[str, list[float]] = {name: [] for name in (*names, MIXED, "monosemanticity")}
-    for drawn in weights:
-        weight = drawn[described.peak_document].astype(float)
-        counted = np.bincount(key, weight, features * languages).reshape(features, languages)
-        classed = classes(counted, rules.threshold, names)
-        alive = np.count_nonzero(classed != DEAD)
-        for name in (*names, MIXED):
-            samples[name].append(np.count_nonzero(classed == name) / alive if alive else np.nan)
-        tokens = np.bincount(entry, weight, len(owners))
-        h_token = entropy(owners, tokens, features)
-        h_semantic = entropy(owners[first], np.bincount(part, tokens, len(first)), features)
-        many = h_token > 0  # neither dead nor of a single token
-        samples["monosemanticity"].append(np.mean(1 - h_semantic[many] / h_token[many]) if many.any() else np.nan)
-    known = {name: [value for value in values if not np.isnan(value)] for name, values in samples.items()}
-    return {name: float(np.std(values)) for name, values in known.items() if values}
+def _without_blocks(left_out: LeftOut, names: list[str], rules: Rules) -> dict[str, Float64[np.ndarray, " block"]]:
+    """Shares and monosemanticity without each block of documents; NaN where no feature has them."""
+    classed = np.stack([classes(counted, rules.threshold, names) for counted in left_out.counted])
+    alive = np.count_nonzero(classed != DEAD, axis=1)
+    many = np.count_nonzero(~np.isnan(left_out.score), axis=1)
+    with np.errstate(invalid="ignore"):  # 0 / 0
+        found = {name: np.count_nonzero(classed == name, axis=1) / alive for name in (*names, MIXED)}
+        return found | {"monosemanticity": np.nansum(left_out.score, axis=1) / many}
 
 
 def _by_chance(described: Described, names: list[str], rules: Rules) -> Metrics:

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, Integer, UInt8
 from scipy import stats
 
 LEVEL = 0.95
 TAILS = (1 - LEVEL) / 2, (1 + LEVEL) / 2
-AT_ONCE = 2**22  # draws held in memory
+BLOCKS = 20  # of documents, each left out once by the jackknife
 Samples = Mapping[str, Mapping[str, np.ndarray]]  # by what was measured and metric: a value in each resample
 
 
@@ -30,28 +30,40 @@ def share_interval(count: int, n: int) -> Interval:
     return Interval(*stats.binomtest(count, n).proportion_ci(LEVEL, method="wilson"))
 
 
-def mean_interval(values: Float[np.ndarray, " feature"], seed: int, resamples: int) -> Interval:
-    """Of a mean, over features: percentile bootstrap. UNKNOWN below two values."""
+def t_interval(values: Float[np.ndarray, " value"]) -> Interval:
+    """Of a mean, over features or seeds: Student's. UNKNOWN below two values.
+
+    For few and skewed values it covers the mean more often than the bootstrap does, BCa or not; for many they agree.
+    """
     if len(values) < 2:
         return UNKNOWN
-    found = stats.bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=resamples,
-        batch=1 + AT_ONCE // len(values),
-        confidence_level=LEVEL,
-        method="percentile",
-        rng=seed,
-    )
-    return Interval(*map(float, found.confidence_interval))
+    return _around(float(values.mean()), float(stats.sem(values)), len(values) - 1)
 
 
-def t_interval(values: Float[np.ndarray, " seed"]) -> Interval:
-    """Of a mean, over seeds, few as they are: Student's. UNKNOWN below two values."""
-    if len(values) < 2:
+def document_blocks(stratum: Integer[np.ndarray, " document"], seed: int) -> Int64[np.ndarray, " document"]:
+    """The block (0 ... `BLOCKS` - 1) of each document, drawn; each has as many documents of each stratum, or one more.
+
+    With fewer than `BLOCKS` documents there are as many blocks as documents.
+    """
+    block = np.empty(len(stratum), np.int64)
+    block[np.lexsort((np.random.default_rng(seed).random(len(stratum)), stratum))] = np.arange(len(stratum)) % BLOCKS
+    return block
+
+
+def jackknife_interval(value: float, left_out: Float[np.ndarray, " block"]) -> Interval:
+    """Of a statistic, over documents: Student's, from its values without each block of them.
+
+    UNKNOWN below two blocks, or where it is not defined without one of them.
+    """
+    blocks = len(left_out)
+    if blocks < 2 or np.isnan(left_out).any():
         return UNKNOWN
-    reach = stats.t.ppf(TAILS[1], len(values) - 1) * stats.sem(values)
-    return Interval(float(values.mean() - reach), float(values.mean() + reach))
+    return _around(value, float(np.sqrt((blocks - 1) * left_out.var())), blocks - 1)
+
+
+def _around(value: float, error: float, freedom: int) -> Interval:
+    reach = float(stats.t.ppf(TAILS[1], freedom)) * error
+    return Interval(value - reach, value + reach)
 
 
 def document_weights(documents: int, resamples: int, seed: int) -> UInt8[np.ndarray, "resample document"]:

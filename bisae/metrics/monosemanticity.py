@@ -51,9 +51,10 @@ def entropies(
 HELD_OUT = 20
 
 
-def _ratio(
+def ratio(
     h_token: Float64[np.ndarray, " feature"], h_semantic: Float64[np.ndarray, " feature"]
 ) -> Float64[np.ndarray, " feature"]:
+    """R of each feature; 1 where it has one token, NaN where it has none."""
     one = h_token == 0
     return np.where(one, 1.0, np.clip(1 - h_semantic / np.where(one, 1.0, h_token), 0.0, 1.0))
 
@@ -66,7 +67,7 @@ def monosemanticity(counts: Sequence[SupportsFloat] | np.ndarray, clusters: Sequ
     if not weights.sum() > 0:
         raise ValueError("a feature without tokens has no monosemanticity")
     tokens = np.arange(len(weights), dtype=np.int32)
-    return float(_ratio(*entropies(TokenCounts(np.array([0, len(weights)]), tokens, weights), ids))[0])
+    return float(ratio(*entropies(TokenCounts(np.array([0, len(weights)]), tokens, weights), ids))[0])
 
 
 def _above_others(null: Float64[np.ndarray, "shuffle feature"], quantile: float) -> Float64[np.ndarray, " feature"]:
@@ -89,11 +90,11 @@ def scores(counts: TokenCounts, clustering: Clustering, shuffles: int, quantile:
     null = np.empty((shuffles, len(h_token)))
     for row in null:
         meaning[occurring] = random.permutation(occurring)
-        row[:] = _ratio(*entropies(counts, clustering.entry_clusters(counts, meaning)))
+        row[:] = ratio(*entropies(counts, clustering.entry_clusters(counts, meaning)))
     return Scores(
         h_token=h_token,
         h_semantic=h_semantic,
-        score=_ratio(h_token, h_semantic),
+        score=ratio(h_token, h_semantic),
         null_mean=null.mean(0),
         null_high=np.quantile(null, quantile, axis=0),
         null_above=_above_others(null, quantile),

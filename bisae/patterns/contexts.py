@@ -1,11 +1,12 @@
 """Which sequences stand for a latent (config group `patterns`), and how strongly it is active in them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int16, Int32, Int64, UInt8
+from jaxtyping import Bool, Float32, Int16, Int32, Int64, Real, UInt8
 
 from bisae.errors import ConfigError
 from bisae.patterns.firings import Firings
@@ -124,17 +125,58 @@ class Contexts:
         return _number_within(self.latent).astype(np.int16)
 
 
+@dataclass(frozen=True, eq=False)
+class RawContexts:
+    """The activations before TopK of (latent, sequence) pairs at every token of the sequence, in any order of pairs.
+
+    `values[offsets[c]:offsets[c + 1]]` are those of pair c.
+    """
+
+    latent: Int64[np.ndarray, " context"]
+    sequence: Int32[np.ndarray, " context"]
+    offsets: Int64[np.ndarray, " context_and_one"]
+    values: Float32[np.ndarray, " value"]
+
+    @cached_property
+    def largest(self) -> Float32[np.ndarray, " context"]:
+        """The largest activation of each pair."""
+        return np.maximum.reduceat(self.values, self.offsets[:-1]) if len(self.latent) else self.values
+
+    def scale(self, some: Int64[np.ndarray, " some"]) -> Float32[np.ndarray, " latent"]:
+        """The largest activation of each latent in `some` of the pairs, at least 0; latents up to the last there is."""
+        of_latent = np.zeros(self.latent.max(initial=-1) + 1, np.float32)
+        np.maximum.at(of_latent, self.latent[some], self.largest[some])
+        return of_latent
+
+    def peaks(
+        self, some: Int64[np.ndarray, " some"], scale: Float32[np.ndarray, " latent"]
+    ) -> Int16[np.ndarray, " some"]:
+        """The position of the first largest stored value in `some` of the pairs, were these the `scale` of latents."""
+        lengths = np.diff(self.offsets)[some]
+        offsets = np.append(0, np.cumsum(lengths))
+        at = np.arange(offsets[-1]) + np.repeat(self.offsets[some] - offsets[:-1], lengths)
+        stored = _stored(self.values[at], np.repeat(scale[self.latent[some]], lengths))
+        return _first_largest(stored, offsets)
+
+    def contexts(self, number: int) -> Contexts:
+        """The first `number` pairs, which are grouped by latent, as the contexts of their latents."""
+        latent, sequence, offsets = self.latent[:number], self.sequence[:number], self.offsets[: number + 1]
+        raw, scale = self.values[: offsets[-1]], self.scale(np.arange(number))
+        values = _stored(raw, np.repeat(scale[latent], np.diff(offsets))).astype(np.uint8)
+        peak = _first_largest(values, offsets)
+        return Contexts(latent, sequence, peak, raw[offsets[:-1] + peak], offsets, values)
+
+
 def read_contexts(
     reading: Reading,
     layer: int,
     sae: SparseAutoencoder,
     latent: Int64[np.ndarray, " context"],
     sequence: Int32[np.ndarray, " context"],
-) -> Contexts:
+) -> RawContexts:
     """The activations before TopK in each (latent, sequence): chosen sequences are read and encoded again."""
     if not len(latent):
-        none = np.empty(0, np.float32)
-        return Contexts(latent, sequence, none.astype(np.int16), none, np.zeros(1, np.int64), none.astype(np.uint8))
+        return RawContexts(latent, sequence, np.zeros(1, np.int64), np.empty(0, np.float32))
     borders = reading.tokens.borders
     lengths = np.diff(borders)[sequence]
     offsets = np.append(0, np.cumsum(lengths))
@@ -150,7 +192,7 @@ def read_contexts(
             begin = int(rows[at.start] - borders[number])
             for context, activations in zip(groups[number], found, strict=True):
                 raw[offsets[context] + begin : offsets[context] + begin + len(activations)] = activations
-    return _scaled(latent, sequence, offsets, raw)
+    return RawContexts(latent, sequence, offsets, raw)
 
 
 @torch.no_grad()
@@ -170,25 +212,20 @@ def _pieces(sequence: Int32[np.ndarray, " row"]) -> list[tuple[int, slice]]:
     return [(int(s), slice(int(a), int(b))) for s, a, b in zip(found, starts, stops, strict=True)]
 
 
-def _scaled(
-    latent: Int64[np.ndarray, " context"],
-    sequence: Int32[np.ndarray, " context"],
-    offsets: Int64[np.ndarray, " context_and_one"],
-    raw: Float32[np.ndarray, " value"],
-) -> Contexts:
-    lengths = np.diff(offsets)
-    largest = np.maximum.reduceat(raw, offsets[:-1])
-    of_latent = np.zeros(latent.max() + 1, np.float32)
-    np.maximum.at(of_latent, latent, largest)
-    scale = np.repeat(of_latent[latent], lengths)
-    values = np.where(raw > 0, np.ceil(10 * (raw / np.where(scale > 0, scale, 1))), 0).astype(np.uint8)
-    peak = _first_largest(values, offsets)
-    return Contexts(latent, sequence, peak.astype(np.int16), raw[offsets[:-1] + peak], offsets, values)
+def _stored(
+    raw: Float32[np.ndarray, " value"], scale: Float32[np.ndarray, " value"]
+) -> Float32[np.ndarray, " value"]:
+    """What v1 stores of activations, given the largest of each value's latent."""
+    return np.where(raw > 0, np.ceil(10 * (raw / np.where(scale > 0, scale, 1))), 0)
 
 
-def _first_largest(values: UInt8[np.ndarray, " value"], offsets: Int64[np.ndarray, " and_one"]) -> np.ndarray:
+def _first_largest(
+    values: Real[np.ndarray, " value"], offsets: Int64[np.ndarray, " and_one"]
+) -> Int16[np.ndarray, " piece"]:
     """The position of the first largest value in each piece."""
+    if len(offsets) == 1:
+        return np.empty(0, np.int16)
     largest = np.repeat(np.maximum.reduceat(values, offsets[:-1]), np.diff(offsets))
     at: Bool[np.ndarray, " value"] = values == largest
     hits = np.flatnonzero(at)
-    return hits[np.searchsorted(hits, offsets[:-1])] - offsets[:-1]
+    return (hits[np.searchsorted(hits, offsets[:-1])] - offsets[:-1]).astype(np.int16)

@@ -23,7 +23,7 @@ def chosen(rule: Patterns, reading: Reading, sae: TopK) -> Contexts:
     found = encode(sae, 0, values)
     peaks = Peaks.of(found.firings, reading.tokens.sequence)
     picked = rule.chosen(peaks, found.maximum)
-    return read_contexts(reading, 2, sae, peaks.latent[picked], peaks.sequence[picked])
+    return read_contexts(reading, 2, sae, peaks.latent[picked], peaks.sequence[picked]).contexts(len(picked))
 
 
 def v1(reading: Reading, sae: TopK, share: float, contexts: int) -> list[tuple[int, int, list[int]]]:
@@ -91,10 +91,10 @@ def test_a_sequence_cut_by_two_windows_is_read_whole_and_only_chosen_sequences_a
 ) -> None:
     reading, sae = reading_of(tokens_of([5, 4, 6, 3])), random_sae()
     latent, sequence = np.array([1, 1, 8]), np.array([1, 2, 2], np.int32)
-    whole = read_contexts(reading, 2, sae, latent, sequence)
+    whole = read_contexts(reading, 2, sae, latent, sequence).contexts(len(latent))
     monkeypatch.setattr(reading_module, "WINDOW", 7)
     asked = reading.activations.asked = []  # type: ignore[attr-defined]
-    cut = read_contexts(reading, 2, sae, latent, sequence)
+    cut = read_contexts(reading, 2, sae, latent, sequence).contexts(len(latent))
     assert np.array_equal(whole.values, cut.values) and len(whole.values) == 4 + 6 + 6
     assert asked == [[5, 6], [7, 8, 9, 10, 11, 12, 13], [14]]
 

@@ -1,0 +1,85 @@
+"""The contexts that latents have without one block of the documents: what a jackknife over documents is made of."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int16, Int64
+
+from bisae.metrics.intervals import document_blocks
+from bisae.patterns.contexts import Contexts, Patterns, Peaks, RawContexts
+from bisae.patterns.tokens import Tokens
+
+
+class Choice(NamedTuple):
+    """Contexts as indices into peaks. The candidates are the contexts of the whole text, then the `further` ones."""
+
+    contexts: Int64[np.ndarray, " context"]  # as the rule gives them for the whole text
+    further: Int64[np.ndarray, " further"]  # not among them, but chosen without some block
+    kept: Bool[np.ndarray, "block candidate"]  # which candidates are chosen without each block
+
+
+def sequence_blocks(tokens: Tokens, seed: int) -> Int64[np.ndarray, " sequence"]:
+    """The block of documents that each sequence is in; blocks have as many documents of each language, or one more."""
+    first = tokens.borders[:-1]
+    _, at, document = np.unique(tokens.document[first], return_index=True, return_inverse=True)
+    return document_blocks(tokens.language[first[at]], seed)[document]
+
+
+def choose(
+    patterns: Patterns,
+    peaks: Peaks,
+    maximum: Float32[np.ndarray, " latent"],
+    block: Int64[np.ndarray, " sequence"],
+) -> Choice:
+    """Choose contexts from the whole text, and again without each `block` of its sequences.
+
+    A latent's largest activation before TopK is known of the whole text only. Without the block of its largest firing
+    it is taken to be the largest firing that is left, where that firing was the largest activation. So what is
+    neglected are tokens on which the latent is more active than that and yet not among the TopK.
+    """
+    contexts = patterns.chosen(peaks, maximum)
+    strongest = _strongest(peaks, len(maximum))
+    chosen = []
+    for number in range(block.max() + 1):
+        left = np.flatnonzero(block[peaks.sequence] != number)
+        rest = Peaks(peaks.latent[left], peaks.sequence[left], peaks.value[left])
+        there = np.where(strongest >= maximum, _strongest(rest, len(maximum)), maximum)
+        chosen.append(left[patterns.chosen(rest, there)])
+    candidate = np.full(len(peaks.latent), -1, np.int32)
+    for indices in chosen:
+        candidate[indices] = len(contexts)
+    candidate[contexts] = np.arange(len(contexts))
+    further = np.flatnonzero(candidate == len(contexts))
+    candidate[further] += np.arange(len(further), dtype=np.int32)
+    kept = np.zeros((len(chosen), len(contexts) + len(further)), bool)
+    for row, indices in zip(kept, chosen, strict=True):
+        row[candidate[indices]] = True
+    return Choice(contexts, further, kept)
+
+
+def peaks_left(
+    raw: RawContexts, contexts: Contexts, kept: Bool[np.ndarray, "block candidate"]
+) -> Iterator[tuple[Int64[np.ndarray, " chosen"], Int16[np.ndarray, " chosen"]]]:
+    """Without each block: the candidates that are contexts then, and the positions of their peaks.
+
+    `raw` holds the candidates, `contexts` those of the whole text. Stored values are relative to a latent's largest
+    one, so that a peak may move in every context of a latent that has lost the context with the largest.
+    """
+    number = len(contexts.latent)
+    scale = raw.scale(np.arange(number))
+    peak = np.append(contexts.peak, raw.peaks(np.arange(number, len(raw.latent)), scale))
+    for row in kept:
+        chosen = np.flatnonzero(row)
+        there = raw.scale(chosen)
+        moved = chosen[(there != scale)[raw.latent[chosen]]]
+        now = peak.copy()
+        now[moved] = raw.peaks(moved, there)
+        yield chosen, now[chosen]
+
+
+def _strongest(peaks: Peaks, latents: int) -> Float32[np.ndarray, " latent"]:
+    """The largest firing of each latent; 0 where it does not fire."""
+    found = np.zeros(latents, np.float32)
+    np.maximum.at(found, peaks.latent, peaks.value)
+    return found

@@ -1,0 +1,61 @@
+"""How often the intervals of an analysis hold the values over all texts: analyses of many texts drawn from one population."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int32, Int64
+from torch import Tensor
+
+from bisae.analysis.features import Text, describe
+from bisae.analysis.rules import Rules
+from bisae.analysis.summary import Metrics, summarize
+from bisae.metrics.clusters import GlobalClusters
+from bisae.patterns.codes import CodesFolder, encode
+from bisae.patterns.reading import Reading
+from bisae.patterns.tokens import Tokens
+from bisae.sae import SparseAutoencoder
+from tests.activations.fake_source import FakeSource
+from tests.patterns.small_text import InMemory
+
+LANGUAGES = ("fr", "de")
+
+
+def drawn(
+    tokens: Tokens, values: Float[Tensor, "token d_model"], documents: int, random: np.random.Generator
+) -> tuple[Tokens, Float[Tensor, "token d_model"]]:
+    """A text of so many documents of each language, drawn from `tokens`, its documents in turns, and its activations."""
+    starts, language = np.unique(tokens.document, return_index=True)[1], tokens.language
+    of = [random.choice(np.flatnonzero(language[starts] == number), documents, replace=False) for number in range(2)]
+    stops = np.append(starts[1:], len(tokens))
+    pieces = [np.arange(starts[one], stops[one]) for one in np.stack(of, 1).ravel()]
+    rows = np.concatenate(pieces)
+    number = np.repeat(np.arange(len(pieces), dtype=np.int32), list(map(len, pieces)))
+    text = Tokens(tokens.token_ids[rows], language[rows], number, tokens.position[rows])
+    return text, values[torch.from_numpy(rows)]
+
+
+def analysed(
+    text: Tokens,
+    values: Float[Tensor, "token d_model"],
+    sae: SparseAutoencoder,
+    clusters: Int32[np.ndarray, " vocabulary"] | Int64[np.ndarray, " vocabulary"],
+    rules: Rules,
+    folder: Path,
+) -> Metrics:
+    """What `analyze.py` says of the cell on this text."""
+    reading = Reading(FakeSource(d_model=values.shape[1]), text, [1], InMemory({1: values.bfloat16()}))
+    codes = CodesFolder(folder, sae.latents)
+    for rows, at in reading.rows(np.arange(len(text)), [1]):
+        codes.write(int(rows[0]), encode(sae, int(rows[0]), at[1]))
+    codes.finish([start for start, _ in reading.windows])
+    about = Text(LANGUAGES, text.language, GlobalClusters(clusters))
+    return summarize(describe(reading, 1, sae, codes, about, rules, None), LANGUAGES, rules)
+
+
+def covered(found: Sequence[Metrics], names: Sequence[str], kind: str) -> Mapping[str, Bool[np.ndarray, " text"]]:
+    """Of each metric: whose interval `<metric>_<kind>low` ... `high` holds the mean over all texts."""
+    of = {key: np.array([metrics[key] for metrics in found], float) for key in found[0]}
+    means = {name: of[name].mean() for name in names}
+    return {name: (of[f"{name}_{kind}low"] <= means[name]) & (means[name] <= of[f"{name}_{kind}high"]) for name in names}

@@ -36,6 +36,7 @@ def intervene(cfg: DictConfig) -> "pd.DataFrame":
     from bisae.intervention.settings import Operation, planned
     from bisae.intervention.table import InterventionTable
     from bisae.intervention.work import Work, torch_device, torch_dtype
+    from bisae.lm.changed_ids import changed_ids
     from bisae.lock import sole_writer
     from bisae.noise import hush
     from bisae.report.interventions import write_interventions
@@ -70,7 +71,8 @@ def intervene(cfg: DictConfig) -> "pd.DataFrame":
     if mix is not None and not isinstance(mix, dict):
         raise ConfigError("perplexity.mix", mix, "must be null or a share for each language: {en: 0.5, ja: 0.5}")
     mixed = {"mix": mix and dict(zip(mix, numbers("perplexity.mix", [*mix.values()]), strict=True))}
-    text = PerplexityText(corpus, tokenizer, settings["batch"], **{**settings["perplexity"], **mixed})
+    ids = changed_ids(donor.checkpoint, corpus, settings["perplexity"]["split"], cache / "tokenizers")
+    text = PerplexityText(corpus, tokenizer, settings["batch"], **{**settings["perplexity"], **mixed}, ids=ids)
     text.check(positions)
     tasks = scorer = None
     if translation:
@@ -79,7 +81,8 @@ def intervene(cfg: DictConfig) -> "pd.DataFrame":
         scorer = Scorer({name: build(node) for name, node in translation["metrics"].items()}, *drawn, output)
         scorer.check([ids.task.target_language for ids in tasks.tasks])
     prompts, longest = settings["continue"].values()
-    continued = ContinuedPrompts(prompts and check_texts("continue.prompts", prompts), longest, settings["batch"])
+    asked = prompts and check_texts("continue.prompts", prompts)
+    continued = ContinuedPrompts(asked, longest, settings["batch"], tokenizer.spells_special(asked or []))
     continued.check(tokenizer, positions)
     measures: list[Measure] = [text, *([tasks] if tasks else []), *([continued] if continued.prompts else [])]
 

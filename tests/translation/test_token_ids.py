@@ -1,13 +1,15 @@
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from bisae.corpus.embedded import EMBEDDED
 from bisae.errors import ConfigError
+from bisae.lm.tokenizer import TextTokenizer, load_tokenizer
 from bisae.pretrain.documents import Group, Mix, epoch_documents
 from bisae.translation.pair_tasks import PairTasks
 from bisae.translation.prompt import Prompt
@@ -17,7 +19,7 @@ from bisae.translation.token_ids import task_ids
 
 @pytest.fixture(scope="module")
 def shipped() -> Any:
-    return AutoTokenizer.from_pretrained(EMBEDDED.parent / "tokenizer")
+    return load_tokenizer(EMBEDDED.parent / "tokenizer", False, None)
 
 
 def test_a_pair_prompt_with_its_reference_is_a_pair_document_of_pre_training(shipped: Any) -> None:
@@ -53,7 +55,8 @@ def test_what_follows_the_start_is_the_reference(shipped: Any) -> None:
 def test_a_token_across_the_border_is_of_the_reference() -> None:
     letters = {"a": 0, "b": 1, ":": 2, ":b": 3, "x": 4, "\n": 5, " ": 6}
     model = models.BPE(vocab=letters, merges=[(":", "b")])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model))
+    written = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model))
+    tokenizer = TextTokenizer(written, written.backend_tokenizer, (), Path())
     task = Task("t", "a", "x", "", (), (Example("a", "ba"),), 5)
     ids = task_ids(task, Prompt("labelled", "\n"), tokenizer, None)  # "a: a\nx:" and "ba"
     assert (ids.prompts, ids.texts, ids.starts) == ([[0, 2, 6, 0, 5, 4, 2]], [[0, 2, 6, 0, 5, 4, 3, 0]], [6])

@@ -37,6 +37,7 @@ def intervene(cfg: DictConfig) -> "pd.DataFrame":
     from bisae.intervention.table import InterventionTable
     from bisae.intervention.work import Work, torch_device, torch_dtype
     from bisae.languages import codes_of
+    from bisae.lm.changed_ids import changed_ids
     from bisae.lm.generation import generation_identity
     from bisae.lock import sole_writer
     from bisae.noise import hush
@@ -77,7 +78,8 @@ def intervene(cfg: DictConfig) -> "pd.DataFrame":
             mix = dict(zip(codes_of(mix), shares, strict=True))
         except ValueError as error:
             raise ConfigError("perplexity.mix", mix, str(error)) from error
-    text = PerplexityText(corpus, tokenizer, settings["batch"], **{**settings["perplexity"], "mix": mix})
+    ids = changed_ids(donor.checkpoint, corpus, settings["perplexity"]["split"], cache / "tokenizers")
+    text = PerplexityText(corpus, tokenizer, settings["batch"], **{**settings["perplexity"], "mix": mix}, ids=ids)
     text.check(positions)
     generation = generation_identity([lm.folder for lm in recipients], tokenizer)
     tasks = scorer = None
@@ -89,7 +91,8 @@ def intervene(cfg: DictConfig) -> "pd.DataFrame":
         scorer.check(chosen)
     prompts, longest = settings["continue"].values()
     prompts = prompts and check_texts("continue.prompts", prompts)
-    continued = ContinuedPrompts(prompts, longest, settings["batch"], generation)
+    spelled = tokenizer.spells_special(prompts or [])
+    continued = ContinuedPrompts(prompts, longest, settings["batch"], generation, spelled)
     continued.check(tokenizer, positions)
     measures: list[Measure] = [text, *([tasks] if tasks else []), *([continued] if continued.prompts else [])]
 

@@ -45,9 +45,10 @@ def train(cfg: DictConfig) -> "list[Cell]":
     corpus = build(cfg.corpus)
     checkpoint = build(cfg.model).checkpoint(cfg.checkpoint)
     layers = layers_of(settings["layer"], checkpoint.layers)
+    pass_ = {**reading["pass"], "findings": Path(settings["cache"]) / "tokenizers"}
     order = ReadingOrder(**{key: data[key] for key in ReadingOrder.__dataclass_fields__})
     shared = {
-        "activations": Reading(checkpoint, corpus, data["split"], **reading["pass"]).fingerprint,
+        "activations": Reading(checkpoint, corpus, data["split"], **pass_).fingerprint,
         "validation": corpus.checksum(data["validation_split"]),
         "data": {key: value for key, value in data.items() if not key.endswith("split")},
         "optimizer": settings["optimizer"],
@@ -66,8 +67,8 @@ def train(cfg: DictConfig) -> "list[Cell]":
             from bisae.training.fit import fit
             from bisae.training.trainer import Schedule, check_optimizer, make_trainer
 
-            source = LMPass(checkpoint, corpus, data["split"], **reading["pass"])
-            held_out = LMPass(checkpoint, corpus, data["validation_split"], **reading["pass"])
+            source = LMPass(checkpoint, corpus, data["split"], **pass_)
+            held_out = LMPass(checkpoint, corpus, data["validation_split"], **pass_)
             store = build({key: value for key, value in reading.items() if key != "pass"})
             schedule = Schedule(data["epochs"], cfg.optimizer.warmup, cfg.save_every, cfg.log_every, cfg.keep_save)
             optimizer, wandb_runs = build(cfg.optimizer.partial), build(cfg.logger)

@@ -23,10 +23,11 @@ def reachable() -> bool:
         return False
 
 
-def fetch(repository: str, revision: str | None, trust_remote_code: bool) -> Path:
+def fetch(repository: str, revision: str | None, trust_remote_code: bool, key: str = "model.path") -> Path:
     """The local snapshot of a hub repository, downloaded if it is not there yet: the weights transformers would load.
 
     Without network what the local hub cache holds, which an interrupted download may have left without some weights.
+    ConfigError naming config key `key` where it cannot be had.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -46,6 +47,6 @@ def fetch(repository: str, revision: str | None, trust_remote_code: bool) -> Pat
             "neither a local folder nor in the local hub cache with all its files, and the hub cannot be reached; "
             f"give a folder, or run `hf download {repository}` with a network first"
         )
-        raise ConfigError("model.path", repository, remedy) from error
+        raise ConfigError(key, repository, remedy) from error
     except (HfHubHTTPError, HFValidationError) as error:
-        raise ConfigError("model.path", repository, f"the hub says: {error}") from error
+        raise ConfigError(key, repository, f"the hub says: {error}") from error

@@ -34,12 +34,16 @@ READING = ("context", "shortest", "lm_batch", "shard_batches", "lm_dtype")
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """The LM and the text of `cell`; `reading` holds the arguments of `LMPass` that are part of its identity."""
+    """The LM and the text of `cell`; `reading` holds the arguments of `LMPass` that are part of its identity.
+
+    `findings`: see `bisae.lm.reading.Reading`.
+    """
 
     cell: FoundCell
     model: Mapping[str, Any]
     corpus: Corpus
     reading: Mapping[str, Any]
+    findings: Path | None = None
 
     @classmethod
     def of(cls, cell: FoundCell, model: Any, corpus: Any, cache: Path) -> "Recipe":
@@ -57,7 +61,7 @@ class Recipe:
             reading = {key: cell.identity["activations"][key] for key in READING}
         except KeyError as error:
             raise ConfigError("runs", cell.folder, f"is no cell of this version: its identity lacks {error}") from error
-        return cls(cell, chosen, build(corpus), reading)
+        return cls(cell, chosen, build(corpus), reading, cache / "tokenizers")
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
@@ -72,17 +76,17 @@ class Recipe:
     def text(self, split: str) -> dict[str, Any]:
         """What identifies the LM's reading of `split`, without loading the LM."""
         made_from = self.cell.identity["activations"]
-        lm = {key: made_from[key] for key in ("weights", "tokenizer", "hook") if key in made_from}
+        lm = {key: made_from[key] for key in ("weights", "tokenizer", "hook", "ids") if key in made_from}
         return {**lm, "corpus": self.corpus.checksum(split), **self.reading}
 
     def lm_pass(self, split: str, device: str) -> LMPass:
         """The LM on `split` of the corpus."""
-        return LMPass(self.checkpoint, self.corpus, split, **self.reading, device=device)
+        return LMPass(self.checkpoint, self.corpus, split, **self.reading, device=device, findings=self.findings)
 
     def pair_pass(self, sentences: PairSentences, device: str) -> PairPass:
         """The LM on sentence pairs, short ones too; more of them a batch, since they are shorter than documents."""
         reading = {**self.reading, "shortest": 1, "lm_batch": 8 * self.reading["lm_batch"]}
-        return PairPass(self.checkpoint, sentences, "pairs", **reading, device=device)
+        return PairPass(self.checkpoint, sentences, "pairs", **reading, device=device, findings=self.findings)
 
 
 def _config(cell: FoundCell) -> Mapping[str, Any]:

@@ -75,7 +75,8 @@ def import_sae(cfg: Any, settings: Any) -> Path:
     name, source, runs = settings["from"], Path(settings["source"]), Path(settings["runs"])
     foreign = chosen_format("from", name).read(source, settings["k"])
     corpus, checkpoint = build(cfg.corpus), build(cfg.model).checkpoint(cfg.checkpoint)
-    lm = LMPass(checkpoint, corpus, settings["split"], **settings["activations"]["pass"])
+    findings = Path(settings["cache"]) / "tokenizers"
+    lm = LMPass(checkpoint, corpus, settings["split"], **settings["activations"]["pass"], findings=findings)
     imported = Imported.of(foreign, lm, settings["layer"], f"{name}-{foreign.sae.architecture}")
     writable({"runs": runs})
     cell = imported.cell(runs)

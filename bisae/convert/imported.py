@@ -49,7 +49,7 @@ class Imported:
     def cell(self, runs: Path) -> Cell:
         """What it was trained on is not known, so its identity is its weights and how the LM reads here."""
         sae, checkpoint, fingerprint = self.foreign.sae, self.lm.checkpoint, self.lm.fingerprint
-        named = ("weights", "tokenizer", "hook", "languages", *READING)
+        named = ("weights", "tokenizer", "hook", "ids", "languages", *READING)
         read = {key: fingerprint[key] for key in named if key in fingerprint}
         identity = {"layer": self.layer, "sae": sae.arguments, "imported": digest(sae), "activations": read}
         return Cell(runs, checkpoint.model, checkpoint.step, self.layer, self.name, identity)

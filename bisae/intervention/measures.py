@@ -42,7 +42,10 @@ def file_name(measure: Measure) -> str:
 
 @dataclass(frozen=True, eq=False)
 class PerplexityText:
-    """Documents of a corpus split whose tokens are predicted: a table with a row a document."""
+    """Documents of a corpus split whose tokens are predicted: a table with a row a document.
+
+    `ids`: see `bisae.lm.changed_ids`.
+    """
 
     name: ClassVar[str] = "perplexity"
     corpus: Corpus
@@ -54,6 +57,7 @@ class PerplexityText:
     context: int
     stride: int
     mix: Mapping[str, float] | None
+    ids: str | None = None
 
     def check(self, positions: int | None) -> None:
         """ConfigError for windows that the LM cannot read, too few documents, or a mix of other languages."""
@@ -84,7 +88,8 @@ class PerplexityText:
     @property
     def made_from(self) -> Mapping[str, Any]:
         keys = ("split", "documents", "longest", "context", "stride", "batch")
-        return {"corpus": self.corpus.checksum(self.split), **{key: getattr(self, key) for key in keys}}
+        ids = {"ids": self.ids} if self.ids else {}
+        return {"corpus": self.corpus.checksum(self.split), **{key: getattr(self, key) for key in keys}, **ids}
 
     @cached_property
     def sequences(self) -> list[Document]:
@@ -151,25 +156,32 @@ class TranslatedTasks:
 
 @dataclass(frozen=True)
 class ContinuedPrompts:
-    """Texts that are continued, greedily: a table with a row a text. `generation`: see `generation_identity`."""
+    """Texts that are continued, greedily: a table with a row a text. `generation`: see `generation_identity`.
+
+    `spelled`: whether one spells a special token, which earlier versions did not read as text.
+    """
 
     name: ClassVar[str] = "continuation"
     prompts: Sequence[str]
     max_new_tokens: int
     batch: int
     generation: Mapping[str, Any]
+    spelled: bool = False
 
     def texts(self) -> int:
         return min(self.batch, len(self.prompts))
 
     @property
     def made_from(self) -> Mapping[str, Any]:
-        asked = {"prompts": list(self.prompts), "max_new_tokens": self.max_new_tokens, "batch": self.batch}
-        return {**asked, **self.generation}
+        about = {"prompts": list(self.prompts), "max_new_tokens": self.max_new_tokens, "batch": self.batch}
+        return {**about, **self.generation, **({"spelled": True} if self.spelled else {})}
 
     def check(self, tokenizer: Any, positions: int | None) -> None:
         """ConfigError for texts that the LM cannot continue."""
-        longest = max((len(ids) for ids in tokenizer(list(self.prompts)).input_ids), default=0) if self.prompts else 0
+        if not self.prompts:
+            return
+        rows = tokenizer(list(self.prompts), add_special_tokens=False).input_ids
+        longest = max(map(len, rows)) + (tokenizer.bos_token_id is not None)
         if positions is not None and longest + self.max_new_tokens >= positions:
             remedy = f"with prompts of up to {longest} tokens; the LM takes {positions}"
             raise ConfigError("continue.max_new_tokens", self.max_new_tokens, remedy)

@@ -15,6 +15,7 @@ from bisae.atomic import atomic_folder
 from bisae.errors import ConfigError
 from bisae.hub import fetch
 from bisae.lm.step_names import STEP, check_listed, check_step, named
+from bisae.lm.tokenizer import TextTokenizer, load_tokenizer
 from bisae.lm.weight_files import parameter_count, weight_files
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"
@@ -47,12 +48,17 @@ class Checkpoint:
     hook: str | None = None
     tokenizer_folder: Path | None = None
 
-    def load_tokenizer(self) -> Any:
-        """The tokenizer, as transformers has it."""
-        from transformers import AutoTokenizer  # slow to import, and a finished job needs none
+    @property
+    def embeddings(self) -> int | None:
+        """How many token ids the LM can read; None where its config does not say."""
+        from transformers import AutoConfig  # slow to import, and a finished job needs none
 
-        folder = self.tokenizer_folder or self.folder
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=self.trust_remote_code)
+        config = AutoConfig.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code)
+        return getattr(config.get_text_config(), "vocab_size", None)
+
+    def load_tokenizer(self) -> TextTokenizer:
+        """The LM's tokenizer; ConfigError naming `model.tokenizer` for one that the LM cannot read with."""
+        return load_tokenizer(self.tokenizer_folder or self.folder, self.trust_remote_code, self.embeddings)
 
 
 def read_at(model: str, hook: str | None) -> str:
@@ -209,7 +215,9 @@ class HuggingFaceModel:
         code = sorted(folder.glob("*.py")) if self.trust_remote_code else []
         apart = None if self.tokenizer is None else Path(self.tokenizer).expanduser()
         if apart and not apart.is_dir():
-            apart = fetch(str(self.tokenizer), None, self.trust_remote_code)
+            if apart.exists() or apart.is_absolute() or str(self.tokenizer).startswith((".", "~")):
+                raise ConfigError("model.tokenizer", self.tokenizer, "no such folder; give the one of tokenizer.json")
+            apart = fetch(str(self.tokenizer), None, self.trust_remote_code, "model.tokenizer")
         return Checkpoint(
             model=read_at(self.name, self.hook),
             step=step,

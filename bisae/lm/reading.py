@@ -1,11 +1,13 @@
 """How an LM reads a text: what its activations follow from, known without loading anything."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 from bisae.corpus.corpus import Corpus
 from bisae.errors import ConfigError
+from bisae.lm.changed_ids import changed_ids
 from bisae.lm.model import Checkpoint
 
 LONGEST = 2**15 - 1  # positions are stored as int16
@@ -18,6 +20,7 @@ class Reading:
 
     An LM batch is `lm_batch` sequences in the order of the token stream, each BOS + at most `context` tokens, right-
     padded; a shard is `shard_batches` batches. The partition is fixed, since it changes the values in the last bits.
+    `findings`: the folder that keeps what is found out about the tokenizer, so that it is done once; None: none.
     """
 
     checkpoint: Checkpoint
@@ -29,6 +32,7 @@ class Reading:
     shard_batches: int
     lm_dtype: str
     device: str
+    findings: Path | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.context > LONGEST:
@@ -44,6 +48,7 @@ class Reading:
     @cached_property
     def fingerprint(self) -> Mapping[str, object]:
         """Everything that changes a value, and nothing that does not: no paths, names, layers or token budget."""
+        ids = changed_ids(self.checkpoint, self.corpus, self.split, self.findings)
         return {
             "weights": self.checkpoint.weights,
             "tokenizer": self.checkpoint.tokenizer,
@@ -55,4 +60,5 @@ class Reading:
             "lm_batch": self.lm_batch,
             "shard_batches": self.shard_batches,
             **({"hook": self.checkpoint.hook} if self.checkpoint.hook else {}),
+            **({"ids": ids} if ids else {}),
         }

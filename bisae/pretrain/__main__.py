@@ -28,8 +28,8 @@ log = logging.getLogger("bisae.pretrain")
 def pretrain(cfg: DictConfig) -> Path:
     """Run the whole recipe; returns the ladder's folder `<out>/<name>`. A finished ladder is left as it is."""
     from lightning import Trainer
-    from transformers import AutoTokenizer
 
+    from bisae.lm.tokenizer import load_tokenizer
     from bisae.noise import hush
     from bisae.pretrain.documents import Mix
     from bisae.pretrain.ladder import LadderModule, Rungs, Schedule, Size, loader, tiny_llama
@@ -61,7 +61,7 @@ def pretrain(cfg: DictConfig) -> Path:
             raise ConfigError("tokenizer_folder", ready, "holds no tokenizer.json")
         log.info("tokenizer: learning %d tokens from %d pairs", cfg.tokenizer.vocabulary, len(pairs.lm))
         save_tokenizer(train_tokenizer((text for pair in pairs.lm for text in pair.texts), **cfg.tokenizer), ready)
-    tokenizer: Any = AutoTokenizer.from_pretrained(ready, trust_remote_code=False)
+    tokenizer = load_tokenizer(ready, False, None)
     if not started.exists():
         write_json(started, recipe)
 
@@ -71,8 +71,8 @@ def pretrain(cfg: DictConfig) -> Path:
             pairs, tokenizer, mix, **cfg.lexicon, seed=cfg.seed, rows=schedule.rows, context=schedule.context
         )
         validation = validation_documents(pairs.languages, pairs.validation, tokenizer, schedule.context)
-        module = LadderModule(tiny_llama(size, tokenizer, cfg.seed), schedule)
-        keep = Rungs(folder, steps, tokenizer, validation, schedule.batch * schedule.context, recipe)
+        module = LadderModule(tiny_llama(size, tokenizer.written, cfg.seed), schedule)
+        keep = Rungs(folder, steps, tokenizer.written, validation, schedule.batch * schedule.context, recipe)
         hush()
         if save.exists():
             check_save(save)

@@ -12,12 +12,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from bisae.atomic import write_json
 from bisae.corpus.pairs import read_pairs
 from bisae.lm.int8 import pack_file, unpack_file
 from bisae.lm.perplexity import token_loss
+from bisae.lm.tokenizer import load_tokenizer
 from bisae.pretrain.text import validation_documents
 
 
@@ -27,7 +28,7 @@ def pack_ladder(ladder: Path, target: Path) -> None:
     folder.mkdir(parents=True)
     rungs = sorted(ladder.glob("step*/"))
     recipe = json.loads((ladder / "recipe.json").read_text())
-    tokenizer = AutoTokenizer.from_pretrained(rungs[0], trust_remote_code=False)
+    tokenizer = load_tokenizer(rungs[0], False, None)
     for file in (rungs[0] / "tokenizer.json", rungs[0] / "tokenizer_config.json"):
         shared = target / "tokenizer" / file.name
         shared.parent.mkdir(exist_ok=True)

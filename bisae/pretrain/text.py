@@ -70,4 +70,7 @@ def validation_documents(
     documents_of = {
         name: ["\n".join(p.texts[n] for p in d) for d in documents(pairs)] for n, name in enumerate(languages)
     }
-    return {name: [row[: context + 1] for row in tokenizer(texts).input_ids] for name, texts in documents_of.items()}
+    return {
+        name: [[tokenizer.bos_token_id, *row[:context]] for row in tokenizer(texts, add_special_tokens=False).input_ids]
+        for name, texts in documents_of.items()
+    }

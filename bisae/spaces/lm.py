@@ -56,6 +56,10 @@ class LMSpace(VectorSpace):
             remedy = "has another vocabulary than the LM analysed; choose that LM, use or sentence_transformers"
             raise ConfigError("space.model", found.model, remedy)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if (most := found.embeddings) is not None and most < len(tokenizer):
+            names = ", ".join(tokenizer.convert_ids_to_tokens(list(range(most, len(tokenizer))))[:3])
+            remedy = f"has {most} embeddings, its tokenizer {len(tokenizer)} ids (as {names}); choose another space"
+            raise ConfigError("space.model", found.model, remedy)
         reader = ResidualReader(found, [self._layer], torch.float32, device)
         ids = torch.arange(len(tokenizer))[:, None]
         if tokenizer.bos_token_id is not None:

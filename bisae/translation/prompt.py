@@ -2,7 +2,9 @@
 
 import traceback
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -13,22 +15,36 @@ TEMPLATES = Path(__file__).parent / "templates"
 KEY = "translation.prompt.template"
 
 
+class _Files(jinja2.FileSystemLoader):
+    """Templates of a folder, rewritten before they are filled in."""
+
+    def __init__(self, folder: Path, rewrite: Callable[[str], str]) -> None:
+        super().__init__(folder)
+        self._rewrite = rewrite
+
+    def get_source(self, environment: jinja2.Environment, template: str) -> Any:
+        source, *rest = super().get_source(environment, template)
+        return self._rewrite(source), *rest
+
+
 class Prompt:
     """A template, and the text an answer ends before.
 
     A template is a text file in Jinja's notation, by path or one of `templates/` by name. It can name `source`, `shots`
     (each with `.source` and `.reference`), `instruction`, `source_language` and `target_language`. The line break at
-    the end of the file is not part of the prompt.
+    the end of the file is not part of the prompt. `as_special` rewrites the file's own text, not what is filled in: see
+    `for_tokenizer`.
     """
 
-    def __init__(self, template: str, stop: str) -> None:
+    def __init__(self, template: str, stop: str, as_special: Callable[[str], str] = str) -> None:
+        self._name = template
         shipped = TEMPLATES / f"{template}.txt"
         self._path = shipped if shipped.is_file() else Path(template)
         if not stop:
             raise ConfigError("translation.prompt.stop", repr(stop), "must be the text an answer ends before")
         self.stop = stop
         settings = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(self._path.parent),
+            loader=_Files(self._path.parent, as_special),
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -50,6 +66,14 @@ class Prompt:
             raise ConfigError(KEY, template, f"neither a readable file nor one of {known}") from error
         if "\ue000" not in tried:
             raise ConfigError(KEY, self._path, "does not use {{ source }}")
+
+    def for_tokenizer(self, tokenizer: Any) -> "Prompt":
+        """The same for a `bisae.lm.tokenizer.TextTokenizer`.
+
+        Special tokens that the template spells, as those of a chat format, are special; in a source, a reference or an
+        instruction they are text.
+        """
+        return Prompt(self._name, self.stop, tokenizer.as_special)
 
     def text(self, task: Task, source: str) -> str:
         return self._template.render(

@@ -25,12 +25,18 @@ class TaskIds:
 
 
 def task_ids(task: Task, prompt: Prompt, tokenizer: Any, positions: int | None) -> TaskIds:
-    """ConfigError if a prompt and its answer could be longer than `positions`, the longest sequence the LM takes."""
+    """ConfigError if a prompt and its answer could be longer than `positions`, the longest sequence the LM takes.
+
+    `tokenizer`: a `bisae.lm.tokenizer.TextTokenizer`.
+    """
     if type(task.max_new_tokens) is not int or task.max_new_tokens < 1:
         raise ConfigError("translation.tasks.max_new_tokens", task.max_new_tokens, "must be a whole number, at least 1")
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    plain = [prompt.text(task, example.source) for example in task.examples]
-    prompts = [bos + ids for ids in tokenizer(plain, add_special_tokens=False).input_ids]
+    written = prompt.for_tokenizer(tokenizer)
+    plain = [written.text(task, example.source) for example in task.examples]
+    if tokenizer(plain[:1]).input_ids[0][:1] == bos:  # the template begins with it
+        bos = []
+    prompts = [bos + ids for ids in tokenizer(plain).input_ids]
     references = [example.reference for example in task.examples]
     texts, starts = _followed(plain, references, tokenizer, bos)
     wrong = [*plain[1:], *plain[:1]] if len(plain) > 1 else []
@@ -49,10 +55,26 @@ def _followed(
     if not prompts:
         return [], []
     full = [prompt + reference for prompt, reference in zip(prompts, references, strict=True)]
-    encoded = tokenizer(full, add_special_tokens=False, return_offsets_mapping=True)
+    if not tokenizer.has_offsets:
+        return _prefixed(tokenizer(prompts).input_ids, tokenizer(full).input_ids, bos)
+    encoded = tokenizer(full, return_offsets_mapping=True)
     # Not where the prompt's own ids end: a token may hold the end of the prompt and the beginning of the reference.
     starts = [
-        len(bos) + next(number for number, (_, end) in enumerate(offsets) if end > len(prompt))
+        len(bos) + next((number for number, (_, end) in enumerate(offsets) if end > len(prompt)), len(offsets))
         for prompt, offsets in zip(prompts, encoded.offset_mapping, strict=True)
     ]
+    for reference, ids, start in zip(references, encoded.input_ids, starts, strict=True):
+        if start == len(bos) + len(ids):
+            raise ConfigError("translation.tasks", repr(reference), "is a reference without any token; leave it out")
     return [bos + ids for ids in encoded.input_ids], starts
+
+
+def _prefixed(prompts: list[list[int]], texts: list[list[int]], bos: list[int]) -> tuple[list[list[int]], list[int]]:
+    """Of a tokenizer without offsets: known only where the ids of a prompt are the first of its text."""
+    for prompt, text in zip(prompts, texts, strict=True):
+        if text[: len(prompt)] != prompt or len(text) == len(prompt):
+            remedy = (
+                "does not say where its tokens stand, and a reference does not begin with one; give a tokenizer.json"
+            )
+            raise ConfigError("model.tokenizer", "written in Python", remedy)
+    return [bos + text for text in texts], [len(bos) + len(prompt) for prompt in prompts]

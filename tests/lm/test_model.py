@@ -157,6 +157,16 @@ def test_a_hub_repository_that_cannot_be_had_offline_is_refused_at_once() -> Non
         hugging_face("nobody/nothing", final_step=3).checkpoint("final")
 
 
+def test_a_tokenizer_that_is_not_there_is_refused_by_its_own_key(step512: Checkpoint, tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    file.touch()
+    for place in (tmp_path / "gone", file, Path("~/gone")):
+        with pytest.raises(ConfigError, match=f"model.tokenizer={place}: no such folder"):
+            hugging_face(step512.folder, final_step=512, tokenizer=str(place)).checkpoint(512)
+    with pytest.raises(ConfigError, match="model.tokenizer=nobody/nothing: neither a local folder"):
+        hugging_face(step512.folder, final_step=512, tokenizer="nobody/nothing").checkpoint(512)
+
+
 def test_other_weights_are_another_checkpoint(step512: Checkpoint, tmp_path: Path) -> None:
     other = EmbeddedModel("embedded", str(tmp_path)).checkpoint(256)
     assert other.weights != step512.weights and other.tokenizer == step512.tokenizer

@@ -1,13 +1,15 @@
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from bisae.corpus.embedded import EMBEDDED
 from bisae.errors import ConfigError
+from bisae.lm.tokenizer import TextTokenizer, load_tokenizer
 from bisae.pretrain.documents import Group, Mix, epoch_documents
 from bisae.translation.pair_tasks import PairTasks
 from bisae.translation.prompt import Prompt
@@ -17,7 +19,7 @@ from bisae.translation.token_ids import task_ids
 
 @pytest.fixture(scope="module")
 def shipped() -> Any:
-    return AutoTokenizer.from_pretrained(EMBEDDED.parent / "tokenizer")
+    return load_tokenizer(EMBEDDED.parent / "tokenizer", False, None)
 
 
 def test_a_pair_prompt_with_its_reference_is_a_pair_document_of_pre_training(shipped: Any) -> None:
@@ -53,7 +55,8 @@ def test_what_follows_the_start_is_the_reference(shipped: Any) -> None:
 def test_a_token_across_the_border_is_of_the_reference() -> None:
     letters = {"a": 0, "b": 1, ":": 2, ":b": 3, "x": 4, "\n": 5, " ": 6}
     model = models.BPE(vocab=letters, merges=[(":", "b")])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model))
+    written = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model))
+    tokenizer = TextTokenizer(written, written.backend_tokenizer, (), Path())
     task = Task("t", "a", "x", "", (), (Example("a", "ba"),), 5)
     ids = task_ids(task, Prompt("labelled", "\n"), tokenizer, None)  # "a: a\nx:" and "ba"
     assert (ids.prompts, ids.texts, ids.starts) == ([[0, 2, 6, 0, 5, 4, 2]], [[0, 2, 6, 0, 5, 4, 3, 0]], [6])
@@ -67,3 +70,32 @@ def test_texts_longer_than_the_lm_takes_are_refused(shipped: Any) -> None:
         task_ids(task, Prompt("pairs", "\n"), shipped, len(prompt) + 9)
     with pytest.raises(ConfigError, match="translation.tasks.shots=2"):  # the reference is the longest here
         task_ids(replace(task, max_new_tokens=1), Prompt("pairs", "\n"), shipped, len(prompt) + 2)
+
+
+def test_special_tokens_of_a_template_are_special_and_those_filled_in_are_text(shipped: Any, tmp_path: Path) -> None:
+    template = tmp_path / "chat.txt"
+    template.write_text("<s>{{ source }}</s>{% for s in shots %}{{ s.source }}{{ s.reference }}{% endfor %}\n")
+    task = Task("t", "a", "b", "", (Example("</s>", "<pad>"),), (Example("x </s> y", "z <s>"),), 5)
+    ids = task_ids(task, Prompt(str(template), "\n"), shipped, None)
+    special = [token for token in ids.texts[0] if token in shipped.all_special_ids]
+    assert special == [shipped.bos_token_id, shipped.eos_token_id]  # BOS once, though the template has it too
+    assert shipped.decode(ids.texts[0][ids.starts[0] :]) == "z <s>"
+    assert shipped.decode(ids.prompts[0]).count("</s>") == 3
+    plain = task_ids(task, Prompt("pairs", "\n"), shipped, None)
+    for row in (*plain.prompts, *plain.texts):
+        assert [token for token in row if token in shipped.all_special_ids] == [shipped.bos_token_id]
+
+
+def test_without_offsets_a_reference_begins_where_the_ids_of_its_prompt_end(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "ByT5Tokenizer"}')
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    bytes_ = load_tokenizer(tmp_path, False, 384)
+    task = Task("t", "a", "b", "", (), (Example("彼女", "she"), Example("é", "e</s>")), 5)
+    ids = task_ids(task, Prompt("pairs", "\n"), bytes_, None)
+    assert [bytes_.decode(text[start:]) for text, start in zip(ids.texts, ids.starts, strict=True)] == ["she", "e</s>"]
+
+
+def test_a_reference_without_tokens_is_refused(shipped: Any) -> None:
+    task = Task("t", "a", "b", "", (), (Example("a", ""),), 5)
+    with pytest.raises(ConfigError, match="translation.tasks='': is a reference without any token"):
+        task_ids(task, Prompt("pairs", "\n"), shipped, None)

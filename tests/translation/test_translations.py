@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from bisae.lm.model import Checkpoint
 from bisae.translation.language_model import CausalLM
@@ -19,7 +19,7 @@ LENGTH = 12
 @pytest.fixture(scope="module")
 def lm(step512: Checkpoint) -> CausalLM:
     model = AutoModelForCausalLM.from_pretrained(step512.folder, dtype=torch.float32).eval()
-    return CausalLM(model, AutoTokenizer.from_pretrained(step512.folder), 4)
+    return CausalLM(model, step512.load_tokenizer(), 4)
 
 
 @pytest.fixture(scope="module")

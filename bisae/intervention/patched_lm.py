@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from bisae.intervention.causal_lm import Donor
 from bisae.intervention.operation import Edit, Streams
-from bisae.lm.residual import decoder_blocks, hooked, stream_of
+from bisae.lm.probe import decoder_blocks, stream_of
+from bisae.lm.residual import hooked
 
 
 class Change(NamedTuple):

@@ -89,7 +89,7 @@ def _parameters(config: Any) -> tuple[int, int]:
     import torch
     from transformers import AutoModel
 
-    from bisae.lm.residual import decoder_blocks
+    from bisae.lm.probe import decoder_blocks
 
     with torch.device("meta"):
         model = AutoModel.from_config(config)

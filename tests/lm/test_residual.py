@@ -22,7 +22,8 @@ from transformers import (
 
 from bisae.errors import ConfigError
 from bisae.lm.model import Checkpoint
-from bisae.lm.residual import ResidualReader, stream_of
+from bisae.lm.probe import stream_of
+from bisae.lm.residual import ResidualReader
 
 IDS = torch.arange(1, 25).reshape(3, 8)
 FAMILIES: dict[str, PreTrainedModel] = {

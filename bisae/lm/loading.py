@@ -33,27 +33,25 @@ def load(auto: Any, checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedMod
     cannot be read, are missing, have another shape than config.json says, or have no place in the LM it describes.
     """
     model, loading = _from_pretrained(auto, checkpoint, dtype)
-    try:
-        leak = leaked(model)
-    except ConfigError:
-        raise
-    except Exception as error:
-        if explained(error):
-            raise
-        if dtype == torch.float32:
-            raise not_decoder_only(checkpoint.folder, f"does not run on token ids alone: {_line(error)}") from error
-        leak = math.inf  # some products exist on a GPU only in half precision
-    if not leak <= ROUNDING and dtype != torch.float32:  # experts' half-precision products differ with their neighbours
-        leak = leaked(_from_pretrained(auto, checkpoint, torch.float32)[0])
+    leak, why = _leaked(model)
+    if not leak <= ROUNDING and dtype != torch.float32:
+        # In half precision experts round differently with other neighbours, and some products exist on a GPU only.
+        leak, why = _leaked(_from_pretrained(auto, checkpoint, torch.float32)[0])
     if leak > ROUNDING:
-        said = f"a later token changes the activations of earlier ones, by {leak:.2g} of the change at the token itself"
-        raise not_decoder_only(checkpoint.folder, said)
+        raise ConfigError("model.path", checkpoint.folder, f"not a decoder-only LM{why}")
     check_complete(model, checkpoint.folder, loading)  # last: an encoder's missing pooler says less than the above
     return model
 
 
-def not_decoder_only(folder: Path, said: str) -> ConfigError:
-    return ConfigError("model.path", folder, f"not a decoder-only LM: {said}")
+def _leaked(model: PreTrainedModel) -> tuple[float, str]:
+    """`leaked`, infinite where it cannot be measured, and what was found."""
+    try:
+        leak = leaked(model)
+    except Exception as error:
+        if explained(error):
+            raise
+        return math.inf, f" that can be read: {_line(error)}"
+    return leak, f": a later token changes earlier activations, by {leak:.2g} of the change at the token itself"
 
 
 def _line(error: Exception) -> str:
@@ -88,14 +86,15 @@ def check_complete(model: PreTrainedModel, folder: Path, loading: Mapping[str, A
         raise ConfigError("model.path", folder, f"lacks {len(missing)} weights, such as {missing[0]}")
     if left_over := sorted(name for name in loading["unexpected_keys"] if _of_the_stream(name, model)):
         described = f"num_hidden_layers {getattr(text_config(model), 'num_hidden_layers', None)}"
-        held = f"holds {len(left_over)} weights, such as {left_over[0]}, that have no place in the LM of its config.json"
+        held = f"holds {len(left_over)} weights, such as {left_over[0]}, that have no place in the LM of config.json"
         raise ConfigError("model.path", folder, f"{held} ({described}): is it the config of another LM?")
 
 
 def _of_the_stream(name: str, model: PreTrainedModel) -> bool:
     """Whether a weight that was not loaded lies in the part of the model that was: heads lie outside it."""
     inside = name.startswith(f"{model.base_model_prefix}.") or hasattr(model, name.partition(".")[0])
-    if not inside or BUFFER.search(name) or MORE_TOKENS.search(name):
+    head = "lm_head" in name.split(".") and model.get_output_embeddings() is None
+    if not inside or head or BUFFER.search(name) or MORE_TOKENS.search(name):
         return False
     # DeepSeek's and GLM's blocks that predict the token after the next are numbered on behind those that config counts.
     more = getattr(text_config(model), "num_nextn_predict_layers", None) or 0

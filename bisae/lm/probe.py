@@ -10,6 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from bisae.errors import explained
+
 # Of a change. Causal LMs give 0 in all families tried but some mixtures of experts, whose products in float32 differ by
 # 1e-6; encoders at random weights, of which no token listens much to another, give 4e-3 and more.
 ROUNDING = 1e-4
@@ -55,8 +57,10 @@ def probe_ids(config: Any) -> Int[Tensor, "row position"]:
 def leaked(model: PreTrainedModel) -> float:
     """How much activations change at a position when only later tokens do, by the change at the first of these.
 
-    The largest over all blocks and positions: 0 in a decoder-only LM, but for rounding. ValueError if what was taken
-    for the list of blocks is none: not each runs once, on what the one before it puts out, a vector a token.
+    The largest over all blocks and positions: 0 in a decoder-only LM, but for rounding.
+
+    ValueError if the LM asks for more than token ids, or if what was taken for the list of blocks is none: not each of
+    them runs once, on what the one before it puts out, and puts out a vector a token.
     """
     blocks, ids = decoder_blocks(model), probe_ids(text_config(model))
     given: dict[int, list[Tensor]] = {number: [] for number in range(len(blocks))}
@@ -72,6 +76,8 @@ def leaked(model: PreTrainedModel) -> float:
     hooks = [block.register_forward_hook(keep_both(n), with_kwargs=True) for n, block in enumerate(blocks)]
     try:
         model(input_ids=ids, use_cache=False)
+    except Exception as error:
+        raise error if explained(error) else ValueError(f"it does not run on token ids alone: {error}") from error
     finally:
         for hook in hooks:
             hook.remove()

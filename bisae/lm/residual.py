@@ -39,7 +39,7 @@ class ResidualReader:
 
     def __init__(self, checkpoint: Checkpoint, layers: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
         self.layers, self.device = tuple(layers), torch.device("cpu")
-        self._width, self._hook = checkpoint.d_model, checkpoint.hook
+        self._checkpoint = checkpoint
         if checkpoint.hook and 0 in layers:
             raise ConfigError("layer", 0, f"is no decoder block, which model.hook={checkpoint.hook} would be a part of")
         self.model = load(AutoModel, checkpoint, dtype)
@@ -90,18 +90,19 @@ class ResidualReader:
     def _keep(self, layer: int, found: Tensor) -> None:
         if layer in self._streams:
             raise self._refused(f"runs more than once in a pass of the LM at layer {layer}")
-        wanted = torch.Size([*self._ids_shape, self._width])
-        if found.shape[-1] != self._width:
-            wide = f"gives vectors of {found.shape[-1]}; only parts that write to the stream, {self._width} wide, do"
-            raise self._refused(wide)
-        if found.shape == (wanted[:2].numel(), self._width):  # one row after the other, as in OPT's feed-forward part
+        width = self._checkpoint.d_model
+        wanted = torch.Size([*self._ids_shape, width])
+        if found.shape[-1] != width:
+            raise self._refused(f"gives vectors of {found.shape[-1]}; only parts that write to the stream, {width} wide")
+        if found.shape == (self._ids_shape.numel(), width):  # one row after the other, as in OPT's feed-forward part
             found = found.view(wanted)
         if found.shape != wanted:
             raise self._refused(f"gives {list(found.shape)} for {list(self._ids_shape)} tokens, not a vector for each")
         self._streams[layer] = found
 
     def _refused(self, why: str) -> ConfigError:
-        return ConfigError("model.hook", self._hook, why)
+        hook, folder = self._checkpoint.hook, self._checkpoint.folder
+        return ConfigError("model.hook", hook, why) if hook else ConfigError("model.path", folder, f"its block {why}")
 
     @torch.no_grad()
     def read(self, ids: Int[Tensor, "sequence position"]) -> dict[int, Float[Tensor, "sequence position d_model"]]:

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from bisae.intervention import cross_entropy
 from bisae.intervention.batches import batches
+from bisae.intervention.causal_lm import can_cache
 
 
 @runtime_checkable
@@ -51,6 +52,8 @@ class CausalLM:
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,
+                # A state-space LM begins anew at every token: its states would not tell a donor how far it has read.
+                use_cache=can_cache(self.model),
                 pad_token_id=self.tokenizer.eos_token_id
                 if self.tokenizer.pad_token is None
                 else self.tokenizer.pad_token_id,

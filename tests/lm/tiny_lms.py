@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import torch
@@ -9,22 +10,22 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 VOCABULARY, WIDTH, HEADS, LAYERS, MOST = 64, 32, 4, 3, 2_000_000
-# Tried in order: the first that builds an LM which reads a text is taken. Names as the families' configs have them.
-SIZES: dict[str, Any] = {
-    r"vocab_size|n_vocab|vocab_size_per_layer_input|true_vocab_size|vocab_size_override": VOCABULARY,
+# What the families' configs call their sizes.
+SIZES: dict[str, int] = {
+    r"n_?vocab(_size)?|vocab_size\w*|true_vocab_size": VOCABULARY,
     r"hidden_size|n_embd|d_model|dim|embedding_size|emb_dim|word_embed_proj_dim|hidden_dim|d_embed": WIDTH,
-    r"num_(hidden_)?layers|n_layers?|num_decoder_layers|decoder_layers|encoder_layers": LAYERS,
-    r"(num_|n_)(attention_|decoder_attention_|encoder_attention_)?heads?|(en|de)coder_attention_heads": HEADS,
-    r"num_(global_)?key_value_heads|num_kv_heads|n_head_kv|n_kv_heads|multi_query_group_num": 2,
-    r"\w*intermediate_size|ffn_dim|n_inner|(en|de)coder_ffn_dim|ffn_hidden_size|d_ff|dim_ff|d_inner|ffn_size": 2 * WIDTH,
+    r"(num|n)_(hidden_|decoder_)?layers?|(de|en)coder_layers": LAYERS,
+    r"((num|n)_)?(attention_|(de|en)coder_attention_)?heads?|(en|de)coder_attention_heads": HEADS,
+    r"num_(global_)?key_value_heads|num_kv_heads|n_head_kv|n_kv_heads": 2,
+    r"\w*intermediate_size|((en|de)coder_)?ffn_dim|n_inner|ffn_hidden_size|\w*d_ff|dim_ff|d_inner|ffn_size": 2 * WIDTH,
     r"(global_)?head_dim|d_kv|attention_head_dim|kv_channels|v_head_dim|qk_nope_head_dim": WIDTH // HEADS,
     r"qk_rope_head_dim|rotary_dim": 4,
     r"q_lora_rank|kv_lora_rank": 16,
     r"n_routed_experts|num_(local_)?experts|moe_num_experts|num_routed_experts": 4,
-    r"num_experts_per_tok|moe_topk|moe_k|num_experts_per_token|top_k_experts|moe_top_k": 2,
+    r"num_experts_per_tok|moe_(top)?k|num_experts_per_token|top_k_experts|moe_top_k|moe_topk": 2,
     r"n_group|topk_group|num_expert_group": 1,
-    r"hidden_size_per_layer_input": 8,
-    r"mamba_n_heads|mamba_num_heads|n_mamba_heads": 4,
+    r"hidden_size_per_layer_input|laurel_rank": 8,
+    r"(mamba_)?n(um)?_(mamba_)?heads|n_mamba_heads|num_heads": HEADS,
     r"mamba_d_head|mamba_head_dim": 16,
     r"mamba_d_state|ssm_state_size|state_size": 8,
     r"mamba_dt_rank|time_step_rank": 4,
@@ -46,41 +47,52 @@ def shrunk(config: PreTrainedConfig) -> dict[str, Any]:
     """The keys of a config that say how large the LM is, at tiny values."""
     found: dict[str, Any] = {}
     for key, value in config.to_dict().items():
-        if key in SPECIAL and value is not None:
-            found[key] = SPECIAL[key]
-        for names, size in SIZES.items():
-            if re.fullmatch(names, key) and (isinstance(value, int) and not isinstance(value, bool) or value is None):
-                found[key] = size if value is not None or key in ("vocab_size",) else None
-    kinds = config.to_dict().get("layer_types")
-    if kinds:  # one of each kind, as far as there is room
-        found["layer_types"] = (list(dict.fromkeys(kinds)) * LAYERS)[:LAYERS]
-    return {key: value for key, value in found.items() if value is not None}
+        if isinstance(value, int) and not isinstance(value, bool):
+            found |= {key: size for names, size in SIZES.items() if re.fullmatch(names, key)}
+            found |= {key: SPECIAL[key]} if key in SPECIAL else {}
+        if key == "layer_types" and value:  # one of each kind, as far as there is room
+            found[key] = (list(dict.fromkeys(value)) * LAYERS)[:LAYERS]
+    return found
 
 
 def candidates(family: str) -> Iterator[PreTrainedConfig]:
+    """Configs of a family, the likeliest first: some compute a size from others, so that not all can be given."""
     plain = AutoConfig.for_model(family)
-    text = plain.get_text_config(decoder=True)
-    sizes = shrunk(text)
-    for changes in (sizes, {k: v for k, v in sizes.items() if k != "layer_types"}):
-        if text is plain:
+    if plain.get_text_config(decoder=True) is not plain:
+        raise ValueError("a config of several parts")
+    for changes in variants(shrunk(plain)):
+        try:
             yield AutoConfig.for_model(family, **changes)
+        except Exception as problem:
+            yield problem  # type: ignore[misc]
+
+
+def variants(sizes: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for one_kind, computed, all_heads, given in product((False, True), (False, True), (False, True), (False, True)):
+        left_out = {"layer_types"} if one_kind else set()
+        left_out |= {key for key in sizes if "head_dim" in key and "rope" not in key} if computed else set()
+        more: dict[str, Any] = {key: HEADS for key in sizes if "key_value" in key or "kv_heads" in key} if all_heads else {}
+        more |= {"head_dim": WIDTH // HEADS, "is_decoder": True} if given else {}
+        yield {**{key: size for key, size in sizes.items() if key not in left_out}, **more}
 
 
 def tiny_lm(family: str) -> PreTrainedModel:
-    """In float32 and evaluation mode, its weights drawn with seed 0."""
-    problems = []
+    """In float32 and evaluation mode, its weights drawn with seed 0; ValueError where none could be built."""
+    problems: list[str] = []
     for config in candidates(family):
         try:
+            if isinstance(config, Exception):
+                raise config
             with torch.device("meta"):  # a size that nobody shrank would fill the memory
                 size = AutoModelForCausalLM.from_config(config).num_parameters()
             if size > MOST:
                 raise ValueError(f"{size} parameters")
             torch.manual_seed(0)
-            lm = AutoModelForCausalLM.from_config(config).float().eval()
+            lm: PreTrainedModel = AutoModelForCausalLM.from_config(config).float().eval()
             with torch.no_grad():
                 lm(input_ids=torch.arange(3, 11)[None], use_cache=False)
         except Exception as problem:
             problems.append(f"{type(problem).__name__}: {problem}"[:200])
         else:
             return lm
-    raise ValueError("; ".join(problems) or "a config of several parts")
+    raise ValueError(problems[0])

@@ -1,6 +1,7 @@
 """The language model as a source of residual streams: hooks, no layer run above the deepest asked for, no LM head."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -93,7 +94,9 @@ class ResidualReader:
         width = self._checkpoint.d_model
         wanted = torch.Size([*self._ids_shape, width])
         if found.shape[-1] != width:
-            raise self._refused(f"gives vectors of {found.shape[-1]}; only parts that write to the stream, {width} wide")
+            raise self._refused(
+                f"gives vectors of {found.shape[-1]}; only parts that write to the stream, {width} wide"
+            )
         if found.shape == (self._ids_shape.numel(), width):  # one row after the other, as in OPT's feed-forward part
             found = found.view(wanted)
         if found.shape != wanted:
@@ -111,10 +114,8 @@ class ResidualReader:
 
     def _pass(self, shape: torch.Size, **inputs: Any) -> dict[int, Float[Tensor, "sequence position d_model"]]:
         self._streams, self._ids_shape = {}, shape
-        try:
+        with suppress(_DeepEnough):
             self.model(**inputs)
-        except _DeepEnough:
-            pass
         if silent := sorted(set(self.layers) - set(self._streams)):
             raise self._refused(f"does not run in a pass of the LM at layers {silent}")
         return self._streams

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from itertools import product
 from typing import Any
 
 import torch
@@ -48,8 +47,10 @@ def shrunk(config: PreTrainedConfig) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in config.to_dict().items():
         if isinstance(value, int) and not isinstance(value, bool):
-            found |= {key: size for names, size in SIZES.items() if re.fullmatch(names, key)}
-            found |= {key: SPECIAL[key]} if key in SPECIAL else {}
+            known = [size for names, size in SIZES.items() if re.fullmatch(names, key)]
+            known += [SPECIAL[key]] if key in SPECIAL else []
+            if known:
+                found[key] = known[-1]
         if key == "layer_types" and value:  # one of each kind, as far as there is room
             found[key] = (list(dict.fromkeys(value)) * LAYERS)[:LAYERS]
     return found
@@ -68,12 +69,18 @@ def candidates(family: str) -> Iterator[PreTrainedConfig]:
 
 
 def variants(sizes: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for one_kind, computed, all_heads, given in product((False, True), (False, True), (False, True), (False, True)):
-        left_out = {"layer_types"} if one_kind else set()
-        left_out |= {key for key in sizes if "head_dim" in key and "rope" not in key} if computed else set()
-        more: dict[str, Any] = {key: HEADS for key in sizes if "key_value" in key or "kv_heads" in key} if all_heads else {}
-        more |= {"head_dim": WIDTH // HEADS, "is_decoder": True} if given else {}
-        yield {**{key: size for key, size in sizes.items() if key not in left_out}, **more}
+    heads = {key: HEADS for key in sizes if "key_value" in key or "kv_heads" in key}
+    computed = {key for key in sizes if "head_dim" in key and "rope" not in key}
+    given = {"head_dim": WIDTH // HEADS, "is_decoder": True}
+    for left_out, more in (
+        (set(), {}),
+        (set(), given),
+        (set(), heads),
+        (computed, {}),
+        (computed, heads | given),
+        (computed | {"layer_types"}, heads | given),
+    ):
+        yield {key: size for key, size in sizes.items() if key not in left_out} | more
 
 
 def tiny_lm(family: str) -> PreTrainedModel:
@@ -86,7 +93,8 @@ def tiny_lm(family: str) -> PreTrainedModel:
             with torch.device("meta"):  # a size that nobody shrank would fill the memory
                 size = AutoModelForCausalLM.from_config(config).num_parameters()
             if size > MOST:
-                raise ValueError(f"{size} parameters")
+                problems.append(f"{size} parameters")
+                break
             torch.manual_seed(0)
             lm: PreTrainedModel = AutoModelForCausalLM.from_config(config).float().eval()
             with torch.no_grad():

@@ -56,6 +56,7 @@ class Rolling:
     def open(
         self, source: Source, layers: Sequence[int], tokens: int, job: str, part: Part, progress: object
     ) -> "RollingActivations":
+        source.ready(layers)  # before the job begins: what is refused is refused now
         folder = Path(self.folder) / "rolling" / f"{job}-{source_name(source)}"
         lock = ExitStack()
         if part.rank == 0:  # the same job with other `runs` has the same folder

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bisae.errors import ConfigError
 
+FEW = 16  # tokens
 Progress = Callable[[int, int], None]  # is told (tokens done, tokens in all)
 
 
@@ -52,6 +53,9 @@ class Source(Protocol):
         """The deepest layer there is."""
         ...
 
+    def ready(self, layers: Sequence[int]) -> None:
+        """Load the LM for `layers`, which `activations` does too; ConfigError where it cannot be read."""
+
     def tokens(self, shard: int) -> TokenShard | None:
         """Shard `shard` without running the LM; None past the end of the corpus split."""
 
@@ -83,11 +87,25 @@ def too_few(key: str, tokens: int, held: int, source: Source) -> ConfigError:
 def computed(
     source: Source, shard: int, tokens: int, layers: Sequence[int]
 ) -> dict[int, BFloat16[Tensor, "token d_model"]]:
-    """One LM pass over a shard of `tokens` tokens, its values on the CPU; ValueError if they are not what they must."""
+    """One LM pass over a shard of `tokens` tokens, its values on the CPU.
+
+    ValueError if they are not what they must be; ConfigError if they are the same for all tokens.
+    """
     found = source.activations(shard, layers)
     values = {layer: found[layer].detach().cpu().contiguous() for layer in layers}
     for layer, rows in values.items():
         if rows.dtype != torch.bfloat16 or rows.shape != (tokens, source.d_model):
             wanted = f"torch.bfloat16 {[tokens, source.d_model]}"
             raise ValueError(f"layer {layer} of shard {shard} is {rows.dtype} {list(rows.shape)}, not {wanted}")
+        check_varied(rows, layer, shard)
     return values
+
+
+def check_varied(rows: BFloat16[Tensor, "token d_model"], layer: int, shard: int) -> None:
+    """ConfigError if all tokens of a shard have the same activations, which say nothing about any of them."""
+    # Two rows tell it in nearly all shards, so that nothing more is read. A few tokens may be the same word.
+    if len(rows) < FEW or not torch.equal(rows[0], rows[-1]) or not bool((rows == rows[0]).all()):
+        return
+    are = "0" if not rows[0].any() else "the same vector"
+    remedy = "is this part of the LM (model.hook) without effect, or its weights not trained? Leave the layer out"
+    raise ConfigError("layer", layer, f"all {len(rows)} activations of shard {shard} are {are}: {remedy}")

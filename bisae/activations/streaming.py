@@ -42,6 +42,7 @@ class Streaming:
     def open(
         self, source: Source, layers: Sequence[int], tokens: int, job: str, part: Part, progress: object
     ) -> "StreamingActivations":
+        source.ready(layers)  # before the job begins: what is refused is refused now
         return StreamingActivations(source, layers, tokens, part)
 
 

@@ -1,30 +1,38 @@
 """The two LMs of an intervention: a recipient with its head, and a donor that reads along as far as is needed."""
 
+import inspect
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.utils import logging as transformers_logging
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMultimodalLM,
+    DynamicCache,
+    PreTrainedModel,
+)
 
 from bisae.errors import ConfigError
 from bisae.lm.generation import forget_folder
+from bisae.lm.loading import load
 from bisae.lm.model import Checkpoint
-from bisae.lm.residual import ResidualReader, check_complete
+from bisae.lm.residual import ResidualReader
 
 
 def load_causal_lm(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """The whole LM, ready to be asked; it generates as it is told, never as its folder says (`bisae.lm.generation`).
-    ConfigError where weights are missing."""
-    transformers_logging.disable_progress_bar()
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        checkpoint.folder, dtype=dtype, trust_remote_code=checkpoint.trust_remote_code, output_loading_info=True
-    )
-    lm, loading = loaded
-    check_complete(checkpoint, loading)
-    forget_folder(lm)
-    model: PreTrainedModel = lm.to(device).eval()
+    """The whole LM with its head, ready to be asked. ConfigError as in `bisae.lm.loading.load`.
+
+    It generates as it is told, never as its folder says (`bisae.lm.generation`).
+    """
+    config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=checkpoint.trust_remote_code)
+    own = "AutoModelForCausalLM" in getattr(config, "auto_map", {}) and checkpoint.trust_remote_code
+    # What reads pictures too has an auto class of its own, but where its text decoder does not.
+    auto = AutoModelForCausalLM if own or type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else AutoModelForMultimodalLM
+    model: PreTrainedModel = load(auto, checkpoint, dtype).to(device)
+    forget_folder(model)
     return model
 
 
@@ -40,7 +48,7 @@ def check_pair(donor: Checkpoint, recipient: Checkpoint) -> None:
 class Donor(ResidualReader):
     """An LM cut at the deepest of `layers`, with a cache of its own while the recipient generates."""
 
-    _cache: Any = None
+    _cache: DynamicCache | None = None
 
     @torch.no_grad()
     def follow(self, seen: int, use_cache: bool, **inputs: Tensor | None) -> dict[int, Float[Tensor, "..."]]:
@@ -48,11 +56,17 @@ class Donor(ResidualReader):
 
         ValueError where the donor has not read along from the beginning, in the same order of sequences.
         """
-        if seen == 0:
-            self._cache = None
+        if seen == 0:  # its own, since a pass that ends early returns none
+            self._cache = DynamicCache(config=self.model.config) if use_cache and can_cache(self.model) else None
         elif self._cache is None or self._cache.get_seq_length() != seen:
             raise ValueError(f"the recipient goes on after {seen} tokens that the donor has not read")
-        self._streams = {}
-        found = self.model(**inputs, past_key_values=self._cache, use_cache=use_cache)
-        self._cache = found.past_key_values if use_cache else None
-        return self._streams
+        known = inspect.signature(self.model.forward).parameters
+        given: dict[str, Any] = {name: value for name, value in inputs.items() if value is not None and name in known}
+        if self._cache is not None:
+            given["past_key_values"] = self._cache
+        return self._pass(given["input_ids"].shape, **given, use_cache=self._cache is not None)
+
+
+def can_cache(model: PreTrainedModel) -> bool:
+    """Whether an LM goes on from keys and values of the tokens before; a state-space LM has states of another kind."""
+    return "past_key_values" in inspect.signature(model.forward).parameters

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from bisae.intervention.causal_lm import Donor
 from bisae.intervention.operation import Edit, Streams
-from bisae.lm.residual import decoder_blocks, hooked, stream_of
+from bisae.lm.probe import decoder_blocks, stream_of
+from bisae.lm.residual import hooked
 
 
 class Change(NamedTuple):
@@ -53,7 +54,9 @@ class Patch:
             )
 
     def edited(self, layer: int, stream: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        old = stream[self._kept]
+        # A part may put out one row after the other; as in `bisae.lm.residual`, where it is read.
+        shaped = stream.reshape(*self._kept.shape, stream.shape[-1])
+        old = shaped[self._kept]
         if not len(old):
             return stream
         donor = self._given[layer][self._kept] if self.donor else None
@@ -61,7 +64,7 @@ class Patch:
         changed, whole = (torch.linalg.vector_norm(one, dim=1, dtype=torch.float32) for one in (new - old, old))
         size = (changed / whole).double()
         self._sums[layer] += torch.stack([size.sum(), (size > 0).sum(), torch.ones_like(size).sum()])
-        return stream.masked_scatter(self._kept[..., None], new)
+        return shaped.masked_scatter(self._kept[..., None], new).view(stream.shape)
 
 
 @contextmanager

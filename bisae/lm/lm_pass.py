@@ -92,14 +92,18 @@ class LMPass(Reading):
         self._read = ReadSoFar(self.corpus.languages)
         self.__dict__.pop("_stream", None)
 
-    def activations(self, shard: int, layers: Many[int]) -> dict[int, BFloat16[Tensor, "token d_model"]]:
-        """One pass of the LM over a shard: every layer asked for, BOS and padding dropped."""
+    def ready(self, layers: Many[int]) -> None:
+        """Load the LM, cut at the deepest layer. ConfigError where it cannot be read (see `bisae.lm.residual`)."""
         if self._reader is None or set(self._reader.layers) != set(layers):
             from bisae.lm.residual import ResidualReader
 
             gpu = self.device == "cuda" or (self.device == "auto" and torch.cuda.is_available())
             device = torch.device("cuda", self.gpu) if gpu else torch.device("cpu")
             self._reader = ResidualReader(self.checkpoint, sorted(layers), getattr(torch, self.lm_dtype), device)
+
+    def activations(self, shard: int, layers: Many[int]) -> dict[int, BFloat16[Tensor, "token d_model"]]:
+        """One pass of the LM over a shard: every layer asked for, BOS and padding dropped."""
+        self.ready(layers)
         sequences = self._sequences(shard)
         bos = self.tokenizer.bos_token_id
         prefix = [] if bos is None else [bos]

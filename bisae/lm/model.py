@@ -209,7 +209,8 @@ class HuggingFaceModel:
             parameters = parameter_count(weights)
         except (OSError, ValueError, SafetensorError) as error:
             raise ConfigError("model.path", folder, f"cannot be read: {error}") from error
-        for key, found in (("layers", config.num_hidden_layers), ("d_model", config.hidden_size)):
+        layers, d_model, positions = _shape(config, folder)
+        for key, found in (("layers", layers), ("d_model", d_model)):
             if getattr(self, key) not in (None, found):
                 raise ConfigError("model.path", folder, f"has {key} {found}, not model.{key}={getattr(self, key)}")
         code = sorted(folder.glob("*.py")) if self.trust_remote_code else []
@@ -225,14 +226,34 @@ class HuggingFaceModel:
             weights=checksum([*weights, *code, folder / "config.json"]),
             tokenizer=checksum([f for f in sorted((apart or folder).iterdir()) if TOKENIZER_FILE.fullmatch(f.name)]),
             tokens_seen=None if self.tokens_per_step is None else step * self.tokens_per_step,
-            layers=config.num_hidden_layers,
-            d_model=config.hidden_size,
+            layers=layers,
+            d_model=d_model,
             trust_remote_code=self.trust_remote_code,
             parameters=parameters,
-            positions=getattr(config, "max_position_embeddings", None),
+            positions=positions,
             hook=self.hook,
             tokenizer_folder=apart,
         )
+
+
+def _shape(config: Any, folder: Path) -> tuple[int, int, int | None]:
+    """Layers, width and positions of the text decoder, which in a model of several parts is one of them.
+
+    ConfigError for an LM that by its configuration alone is none that can be read; the rest is measured when it is
+    loaded (`bisae.lm.loading`).
+    """
+    if config.is_encoder_decoder:
+        raise ConfigError("model.path", folder, f"not a decoder-only LM: {config.model_type} has an encoder too")
+    text = config.get_text_config(decoder=True)
+    for part in (config, text):
+        if quantised := getattr(part, "quantization_config", None):
+            how = quantised.get("quant_method", "") if isinstance(quantised, dict) else quantised.quant_method
+            remedy = "give the LM as it was before, in float32, bfloat16 or float16"
+            raise ConfigError("model.path", folder, f"is quantised ({getattr(how, 'value', how)}): {remedy}")
+    layers, d_model = (getattr(text, key, None) for key in ("num_hidden_layers", "hidden_size"))
+    if not isinstance(layers, int) or not isinstance(d_model, int):
+        raise ConfigError("model.path", folder, f"not a decoder-only LM: {config.model_type} names no layers or width")
+    return layers, d_model, getattr(text, "max_position_embeddings", None)
 
 
 def checksum(files: list[Path]) -> str:

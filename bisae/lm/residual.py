@@ -1,21 +1,18 @@
-"""The language model as a source of residual streams: hooks, cut at the deepest layer asked for, no LM head."""
+"""The language model as a source of residual streams: hooks, no layer run above the deepest asked for, no LM head."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel
-from transformers.utils import logging as transformers_logging
+from transformers import AutoModel
 
 from bisae.errors import ConfigError
+from bisae.lm.loading import load
 from bisae.lm.model import Checkpoint
-
-
-def stream_of(output: Tensor | tuple[Any, ...]) -> Tensor:
-    """The residual stream in a decoder block's output: a tensor in transformers 5, the first of a tuple before."""
-    return output if isinstance(output, Tensor) else output[0]
+from bisae.lm.probe import decoder_blocks, probe_ids, stream_of, text_config
 
 
 def hooked(block: nn.Module, hook: str | None) -> nn.Module:
@@ -27,66 +24,98 @@ def hooked(block: nn.Module, hook: str | None) -> nn.Module:
         raise ConfigError("model.hook", hook, f"is no part of a {type(block).__name__}; it has {paths}") from None
 
 
-def check_complete(checkpoint: Checkpoint, loading: Mapping[str, Any]) -> None:
-    """ConfigError if transformers, by its loading info, would draw some weights at random."""
-    if missing := sorted(loading["missing_keys"]):
-        raise ConfigError("model.path", checkpoint.folder, f"lacks {len(missing)} weights, such as {missing[0]}")
-
-
-def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
-    """The list of decoder blocks of a backbone, whatever its family calls it."""
-    depth = model.config.num_hidden_layers
-    found = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
-    if not found:
-        raise ValueError(f"{type(model).__name__}: no list of {depth} decoder blocks found")
-    return found[0]
+class _DeepEnough(Exception):
+    """Ends a forward pass: every layer asked for has been read."""
 
 
 class ResidualReader:
     """Reads the residual stream of one checkpoint at several layers in one pass.
 
     Layer L >= 1 is the output of decoder block L, before the final norm; layer 0 is what enters the first block. With
-    `checkpoint.hook`, layer L is the output of that part of block L, and ConfigError is raised for layer 0, for a part
-    there is not, and, by `read`, for one that is not as wide as the stream.
+    `checkpoint.hook`, layer L is the output of that part of block L.
+
+    ConfigError is raised for an LM that cannot be read (see `bisae.lm.loading`); with a hook for layer 0, and for a
+    part there is not, that does not run once in a pass, or does not put out a vector of the stream's width a token.
     """
 
     def __init__(self, checkpoint: Checkpoint, layers: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
-        self.layers, self.device, self._width = tuple(layers), device, checkpoint.d_model
+        self.layers, self.device = tuple(layers), torch.device("cpu")
+        self._checkpoint = checkpoint
         if checkpoint.hook and 0 in layers:
             raise ConfigError("layer", 0, f"is no decoder block, which model.hook={checkpoint.hook} would be a part of")
-        transformers_logging.disable_progress_bar()
-        transformers_logging.set_verbosity_error()  # else a report that the LM head is left out
-        remote = checkpoint.trust_remote_code
-        self.model, loading = AutoModel.from_pretrained(
-            checkpoint.folder, dtype=dtype, trust_remote_code=remote, output_loading_info=True
-        )
-        check_complete(checkpoint, loading)
-        blocks = decoder_blocks(self.model)
-        del blocks[max(1, *layers) :]  # the rest of the forward would be thrown away
-        self.model.config.num_hidden_layers = len(blocks)
-        self.model.to(device).eval()
+        self.model = load(AutoModel, checkpoint, dtype)
         self._streams: dict[int, Tensor] = {}
+        self._ids_shape = torch.Size()
+        blocks = decoder_blocks(self.model)
         for layer in layers:
             if layer == 0:
                 blocks[0].register_forward_pre_hook(self._keep_input, with_kwargs=True)
             else:
                 hooked(blocks[layer - 1], checkpoint.hook).register_forward_hook(self._keep_output(layer))
+        self._cut(blocks)
+        self.model.to(device)
+        self.device = device
+
+    def _cut(self, blocks: nn.ModuleList) -> None:
+        """Run, and keep in memory, no block above the deepest layer asked for, where that changes nothing.
+
+        The config keeps its number of layers, which some LMs compute with before their first block (Gemma 4's inputs to
+        each layer), and the pass ends by an exception, before an LM looks for blocks that are gone. An LM that looks
+        for them earlier, or whose lower layers follow from upper ones, gives another result or an error on a few
+        tokens: it is then run whole.
+        """
+        ids = probe_ids(text_config(self.model))
+        whole = self.read(ids)
+        above = list(blocks[max(1, *self.layers) :])
+        del blocks[max(1, *self.layers) :]
+        stop = blocks[-1].register_forward_hook(self._stop)
+        try:
+            cut = self.read(ids)
+            same = all(torch.allclose(cut[layer], whole[layer], rtol=1e-5, equal_nan=True) for layer in whole)
+        except Exception:
+            same = False
+        if not same:
+            stop.remove()
+            blocks.extend(above)
+
+    @staticmethod
+    def _stop(*_: Any) -> None:
+        raise _DeepEnough
 
     def _keep_input(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._streams[0] = args[0] if args else kwargs["hidden_states"]
+        self._keep(0, args[0] if args else kwargs["hidden_states"])
 
     def _keep_output(self, layer: int) -> Any:
-        def keep(module: nn.Module, _: Any, output: Any) -> None:
-            found = self._streams[layer] = stream_of(output)
-            if found.shape[-1] != self._width:
-                wide = f"gives vectors of {found.shape[-1]}; only parts that write to the stream, {self._width} wide"
-                raise ConfigError("model.hook", type(module).__name__, wide)
+        return lambda _, __, output: self._keep(layer, stream_of(output))
 
-        return keep
+    def _keep(self, layer: int, found: Tensor) -> None:
+        if layer in self._streams:
+            raise self._refused(f"runs more than once in a pass of the LM at layer {layer}")
+        width = self._checkpoint.d_model
+        wanted = torch.Size([*self._ids_shape, width])
+        if found.shape[-1] != width:
+            raise self._refused(
+                f"gives vectors of {found.shape[-1]}; only parts that write to the stream, {width} wide"
+            )
+        if found.shape == (self._ids_shape.numel(), width):  # one row after the other, as in OPT's feed-forward part
+            found = found.view(wanted)
+        if found.shape != wanted:
+            raise self._refused(f"gives {list(found.shape)} for {list(self._ids_shape)} tokens, not a vector for each")
+        self._streams[layer] = found
+
+    def _refused(self, why: str) -> ConfigError:
+        hook, folder = self._checkpoint.hook, self._checkpoint.folder
+        return ConfigError("model.hook", hook, why) if hook else ConfigError("model.path", folder, f"its block {why}")
 
     @torch.no_grad()
     def read(self, ids: Int[Tensor, "sequence position"]) -> dict[int, Float[Tensor, "sequence position d_model"]]:
         """The stream at each layer. Padding must stand behind the text, where a causal LM never looks back from."""
-        self._streams = {}
-        self.model(input_ids=ids.to(self.device), use_cache=False)
+        return self._pass(ids.shape, input_ids=ids.to(self.device), use_cache=False)
+
+    def _pass(self, shape: torch.Size, **inputs: Any) -> dict[int, Float[Tensor, "sequence position d_model"]]:
+        self._streams, self._ids_shape = {}, shape
+        with suppress(_DeepEnough):
+            self.model(**inputs)
+        if silent := sorted(set(self.layers) - set(self._streams)):
+            raise self._refused(f"does not run in a pass of the LM at layers {silent}")
         return self._streams

@@ -82,9 +82,10 @@ def measured_lm(ladder: Ladder) -> float:
 
     reading, shape, device = ladder.settings["activations"]["pass"], ladder.shape, _device()
     config = deepcopy(shape.config)
-    config.vocab_size = 256  # the real embeddings would only take memory
-    config.pad_token_id = None
-    config.num_hidden_layers = layers = shape.layers if shape.block < 1e6 else 1
+    text = config.get_text_config(decoder=True)
+    text.vocab_size = 256  # the real embeddings would only take memory
+    text.pad_token_id = None
+    text.num_hidden_layers = layers = shape.layers if shape.block < 1e6 else 1
     model = AutoModel.from_config(config, dtype=getattr(torch, reading["lm_dtype"])).to(device).eval()
     context = reading["context"] + 1  # BOS
     ids = torch.ones(min(SEQUENCES, reading["lm_batch"]), context, dtype=torch.long, device=device)

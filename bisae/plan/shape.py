@@ -49,7 +49,8 @@ class LMShape:
         else:
             config = _config(json.loads(_local_config(model, step).read_text(encoding="utf-8")))
         block, embedding = _parameters(config)
-        return cls(config.num_hidden_layers, config.hidden_size, block, embedding, final, config)
+        text = config.get_text_config(decoder=True)
+        return cls(text.num_hidden_layers, text.hidden_size, block, embedding, final, config)
 
 
 def llama_config(layers: int, d_model: int, heads: int, ffn: int) -> Any:
@@ -89,7 +90,7 @@ def _parameters(config: Any) -> tuple[int, int]:
     import torch
     from transformers import AutoModel
 
-    from bisae.lm.residual import decoder_blocks
+    from bisae.lm.probe import decoder_blocks
 
     with torch.device("meta"):
         model = AutoModel.from_config(config)

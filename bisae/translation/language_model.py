@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from bisae.intervention import cross_entropy
 from bisae.intervention.batches import batches
+from bisae.intervention.causal_lm import can_cache
 from bisae.lm.generation import forget_folder, greedy, written
 
 
@@ -53,7 +54,12 @@ class CausalLM:
                 for parts in (rows, [torch.ones_like(row) for row in rows])
             )
             made = self.model.generate(
-                input_ids=ids, attention_mask=mask, generation_config=config, tokenizer=self.tokenizer
+                input_ids=ids,
+                attention_mask=mask,
+                generation_config=config,
+                # A state-space LM begins anew at every token: its states would not tell a donor how far it has read.
+                use_cache=can_cache(self.model),
+                tokenizer=self.tokenizer,
             )
             for number, row in zip(numbers, made[:, ids.shape[1] :].tolist(), strict=True):
                 answers[number] = written(self.tokenizer, row)

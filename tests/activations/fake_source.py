@@ -52,6 +52,8 @@ class FakeSource:
     def forget(self, shard: int) -> None:
         self.held.discard(shard)
 
+    def ready(self, layers: Sequence[int]) -> None: ...
+
     def release(self) -> None:
         self.released = True
 

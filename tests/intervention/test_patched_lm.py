@@ -14,7 +14,8 @@ from bisae.intervention.operation import Edit, Intervention, Streams
 from bisae.intervention.patched_lm import patched
 from bisae.intervention.reconstruction import Reconstruction
 from bisae.intervention.steering import Steering
-from bisae.lm.residual import ResidualReader, decoder_blocks
+from bisae.lm.probe import decoder_blocks
+from bisae.lm.residual import ResidualReader
 from bisae.sae import SparseAutoencoder, TopK
 from tests.intervention.conftest import BOS
 from tests.lm.test_residual import FAMILIES, saved

@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 
 from bisae.corpus.tokens import Sequence
 from bisae.intervention.recovered import Recovered, recovered
-from bisae.lm.residual import decoder_blocks
+from bisae.lm.probe import decoder_blocks
 from bisae.sae import SparseAutoencoder
 from tests.intervention.conftest import BOS
 

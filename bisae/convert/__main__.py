@@ -32,6 +32,7 @@ from bisae.instances import build
 from bisae.job import code_version
 from bisae.lm.lm_pass import LMPass
 from bisae.noise import hush
+from bisae.sae import TopK
 from bisae.values import check_values, writable
 
 NEEDED = {"from": ("source", "model"), "pull": (), "push": ("cell",), "to": ("cell", "output")}  # the first one given
@@ -74,6 +75,8 @@ def import_sae(cfg: Any, settings: Any) -> Path:
     """One SAE as a cell. What is one already is left as it is."""
     name, source, runs = settings["from"], Path(settings["source"]), Path(settings["runs"])
     foreign = chosen_format("from", name).read(source, settings["k"])
+    if settings["k"] is not None and not isinstance(foreign.sae, TopK):
+        raise ConfigError("k", settings["k"], f"an SAE of kind {foreign.sae.architecture} keeps no fixed number")
     corpus, checkpoint = build(cfg.corpus), build(cfg.model).checkpoint(cfg.checkpoint)
     lm = LMPass(checkpoint, corpus, settings["split"], **settings["activations"]["pass"])
     imported = Imported.of(foreign, lm, settings["layer"], f"{name}-{foreign.sae.architecture}")

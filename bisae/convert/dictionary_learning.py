@@ -41,8 +41,12 @@ KINDS: dict[str, tuple[type[SparseAutoencoder], dict[str, str]]] = {
     "MatryoshkaBatchTopKSAE": (RawJumpReLU, TENSORS),
     "JumpReluAutoEncoder": (RawJumpReLU, TENSORS),
 }
-BUFFERS = {"AutoEncoderTopK": ("k", "threshold"), "BatchTopKSAE": ("k", "threshold")}
-BUFFERS |= {"MatryoshkaBatchTopKSAE": ("k", "threshold", "group_sizes"), "JumpReluAutoEncoder": ("threshold",)}
+BUFFERS: dict[str, tuple[str, ...]] = {
+    "AutoEncoderTopK": ("k", "threshold"),
+    "BatchTopKSAE": ("k", "threshold"),
+    "MatryoshkaBatchTopKSAE": ("k", "threshold", "group_sizes"),
+    "JumpReluAutoEncoder": ("threshold",),
+}
 WRITES: tuple[type[SparseAutoencoder], ...] = (RawTopK, RawReLU, RawJumpReLU)
 
 TRAINER = any_value("""

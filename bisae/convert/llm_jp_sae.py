@@ -50,8 +50,8 @@ def read(source: Path, k: int | None) -> Foreign:
     first = "W_dec" in found
     weights = picked(found, {**SHARED, "W_dec": "W_dec" if first else "decoder.weight.T"}, path)
     sae = assembled(TopK, weights, path, k=whole_k(k, source, config.get("k")))
-    sizes = {"d_in": sae.d_model, "expansion_factor": sae.latents / sae.d_model}
-    check_sizes(config, {**sizes, "num_latents": sae.latents, "n_dim": sae.latents}, source / "config.json")
+    sizes = {"d_in": sae.d_model, "num_latents": sae.latents, "n_dim": sae.latents}
+    check_sizes(config, {**sizes, "expansion_factor": sae.latents / sae.d_model}, source / "config.json")
     if first:
         sae.normalize_decoder()
     return Foreign(sae, None)

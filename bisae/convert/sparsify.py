@@ -55,8 +55,10 @@ def read(source: Path, k: int | None) -> Foreign:
     check_keys(cfg, KEYS, path)
     weights = picked(tensors(source / "sae.safetensors"), NAMES, source)
     sae = assembled(RawTopK, weights, source, k=whole_k(k, path, cfg.get("k")))
-    ratio = {} if cfg.get("num_latents") else {"num_latents": 0, "expansion_factor": sae.latents / sae.d_model}
-    check_sizes(cfg, {"d_in": sae.d_model, "d_sae": sae.latents, "num_latents": sae.latents, **ratio}, path)
+    sizes: dict[str, float] = {"d_in": sae.d_model, "d_sae": sae.latents, "num_latents": sae.latents}
+    if not cfg.get("num_latents"):
+        sizes |= {"num_latents": 0, "expansion_factor": sae.latents / sae.d_model}
+    check_sizes(cfg, sizes, path)
     hook = source.resolve().name
     return Foreign(sae, hook if "." in hook or hook == "embed_tokens" else None)
 

@@ -32,6 +32,7 @@ def analyze(cfg: DictConfig) -> "pd.DataFrame":
     from bisae.instances import build
     from bisae.lock import sole_writer
     from bisae.noise import hush
+    from bisae.sae.own import named_classes
     from bisae.terminal import leaves
 
     for key in sorted(OmegaConf.missing_keys(cfg)):
@@ -45,7 +46,7 @@ def analyze(cfg: DictConfig) -> "pd.DataFrame":
     if settings["output"] is not None:
         check_texts("output", [settings["output"]])
     hush()
-    cache = Path(settings["cache"])
+    cache, classes = Path(settings["cache"]), named_classes(settings["sae_classes"])
     writable({"cache": cache, "output": Path(settings["output"] or cache)})
     rules = Rules(
         patterns=build(cfg.patterns),
@@ -58,7 +59,8 @@ def analyze(cfg: DictConfig) -> "pd.DataFrame":
     store = build({key: value for key, value in settings["activations"].items() if key != "pass"})
     report, wandb_runs = build(cfg.report), build(cfg.logger)
     take_short = settings["short_split"] == "take"
-    text = AnalysedText(settings["split"], settings["tokens"], store, cache / "codes", settings["device"], take_short)
+    reading = settings["split"], settings["tokens"], store, cache / "codes", settings["device"]
+    text = AnalysedText(*reading, take_short=take_short, classes=classes)
 
     run_first("train.py", settings["train"], [f"runs={settings['runs']}", f"cache={settings['cache']}"])
     cells, chosen, damaged = chosen_cells(check_texts("runs", settings["runs"]), **settings["only"])

@@ -42,6 +42,7 @@ def intervene(cfg: DictConfig) -> "pd.DataFrame":
     from bisae.lock import sole_writer
     from bisae.noise import hush
     from bisae.report.interventions import write_interventions
+    from bisae.sae.own import named_classes
     from bisae.terminal import leaves
     from bisae.translation.scores import Scorer
     from bisae.translation.token_ids import task_ids
@@ -62,6 +63,7 @@ def intervene(cfg: DictConfig) -> "pd.DataFrame":
     coefficients, mix = listed(settings["coefficient"]), settings["perplexity"]["mix"]
     operation = Operation(settings["mode"], settings["norm"], numbers("coefficient", coefficients))
     wandb_runs, translation = build(cfg.logger), settings.get("translation")
+    classes = named_classes(settings["sae_classes"])
 
     cells, _, _ = chosen_cells(check_texts("runs", settings["runs"]), None, None, None)
     nodes = settings.get("model"), settings.get("corpus"), cache
@@ -96,7 +98,7 @@ def intervene(cfg: DictConfig) -> "pd.DataFrame":
     continued.check(tokenizer, positions)
     measures: list[Measure] = [text, *([tasks] if tasks else []), *([continued] if continued.prompts else [])]
 
-    layers = donor.features(settings["analyze"], cache, device)
+    layers = donor.features(settings["analyze"], cache, device, classes)
     choice = {key: settings[key] for key in ("kind", "control", "features", "seed")}
     interventions = planned(layers, corpus.languages, operation, **choice)
     rows = [

@@ -64,6 +64,7 @@ def train(cfg: DictConfig) -> "list[Cell]":
             from bisae.activations.rows import Asked
             from bisae.activations.streams import open_streams
             from bisae.lm.lm_pass import LMPass
+            from bisae.sae.own import check_own
             from bisae.training.fit import fit
             from bisae.training.trainer import Schedule, check_optimizer, make_trainer
 
@@ -76,6 +77,8 @@ def train(cfg: DictConfig) -> "list[Cell]":
             check_optimizer(optimizer, trainer.world_size)
             source.gpu = held_out.gpu = trainer.strategy.root_device.index or 0
             saes = [build(member.architecture, d_model=checkpoint.d_model) for member in remaining.members]
+            for member, sae in zip(remaining.members, saes, strict=True):
+                check_own(sae, member.settings["_target_"], member.settings["latents"])
             part, tokens = Part(rank(), trainer.world_size), data["validation_tokens"]
             asked = Asked(source, held_out, remaining.layers, order, tokens, part, take_short)
             streams = open_streams(store, asked, remaining.key, remaining.going_on, remaining.folder)

@@ -40,6 +40,16 @@ class FoundCell:
         """The part of the LM's decoder block that the SAE reads; None: the residual stream."""
         return self.identity["activations"].get("hook")
 
+    @property
+    def encodes_as(self) -> dict[str, Any]:
+        """What besides the weights says which codes they give: nothing where bisae has trained weights for one SAE.
+
+        The same weights may be imported with several k, and belong to several classes of a user's.
+        """
+        sae = self.identity["sae"]
+        trained = "imported" not in self.identity and str(sae.get("_target_", "bisae.")).startswith("bisae.")
+        return {} if trained else {"kind": self.sae, "settings": sae}
+
 
 def find_cells(where: str, runs: Path, damaged: list[ConfigError] | None = None) -> list[FoundCell]:
     """The finished cells that `where` names, sorted by model, step, layer and SAE.

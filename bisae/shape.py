@@ -17,7 +17,11 @@ UNCHOSEN = {"_target_": "???"}
 # Mappings to which keys may be added, and from which they may be taken: what is compared with what is added.
 OPEN = {"translation.metrics": UNCHOSEN, "report.bins.lm_seeds": None}
 # What is read of these, whatever class they are of.
-COMMON = {"sae": ("name", "lr", "dead_after"), "activations": ("pass",), "trainer": ("devices", "precision")}
+COMMON = {
+    "sae": ("name", "latents", "seed", "lr", "dead_after"),
+    "activations": ("pass",),
+    "trainer": ("devices", "precision"),
+}
 
 
 def check_shape(command: str, settings: Mapping[str, Any]) -> None:

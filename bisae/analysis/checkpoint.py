@@ -39,7 +39,7 @@ NEIGHBOURS = 8  # of each feature, by decoder cosine
 class AnalysedText:
     """Which text is read, where activations and codes are kept, and on which device SAEs run.
 
-    `take_short`: of a split that holds fewer tokens what there is.
+    `take_short`: of a split that holds fewer tokens what there is. `classes`: SAEs may be of these besides bisae's own.
     """
 
     split: str
@@ -48,10 +48,15 @@ class AnalysedText:
     codes: Path
     device: str
     take_short: bool = False
+    classes: tuple[type[SparseAutoencoder], ...] = ()
 
     @property
     def sae_device(self) -> str:
         return "cuda" if self.device == "auto" and torch.cuda.is_available() else self.device.replace("auto", "cpu")
+
+    def sae(self, cell: FoundCell) -> SparseAutoencoder:
+        """The SAE of a cell, where SAEs run. Raises like `load`."""
+        return load(cell.folder, self.sae_device, self.classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +80,7 @@ class CheckpointCells:
         if file not in self._checksums:  # lineage asks again and again, and the file may be large
             self._checksums[file] = checksum([file])
         made_from = {"sae": self._checksums[file], "layer": cell.layer, "text": self.analysis(cell).settings["text"]}
+        made_from |= cell.encodes_as
         return CodesFolder(self.text.codes / name_of(made_from), cell.identity["sae"]["latents"])
 
     def describe(self, cell: FoundCell) -> Analysis:
@@ -85,7 +91,7 @@ class CheckpointCells:
                 remedy = f"{analysis.folder} was made of the {held} that there are; short_split=take accepts that"
                 raise ConfigError("tokens", self.text.tokens, remedy)
             return analysis
-        sae = load(cell.folder, self.text.sae_device)
+        sae = self.text.sae(cell)
         tokenizer = self._lm_pass.tokenizer
         clustering = self.rules.space.clustering(tokenizer, self.recipe.checkpoint.tokenizer)
         languages, tokens = self.recipe.corpus.languages, self._tokens
@@ -111,7 +117,7 @@ class CheckpointCells:
         codes = self.codes(cell)
         with sole_writer(codes.folder):
             if not codes.finished:
-                self._encode(cell, sae or load(cell.folder, self.text.sae_device), codes)
+                self._encode(cell, sae or self.text.sae(cell), codes)
             yield codes
 
     def close(self) -> None:

@@ -107,7 +107,8 @@ class Lineage:
     def _match(self, here: Place, there: Place) -> pd.DataFrame:
         tokens = self._tokens(here)
         best, overlap = coactivation_matches(here.firings(tokens), there.firings(tokens), tokens)
-        a, b = (load(place.cell.folder).W_dec.detach() for place in (here, there))
+        classes = here.checkpoint.text.classes
+        a, b = (load(place.cell.folder, classes=classes).W_dec.detach() for place in (here, there))
         cosine = decoder_cosine(a, b, best)
         overlap = overlap.astype(np.float32)
         return pd.DataFrame({"feature": best.astype(np.int32), "coactivation": overlap, "cosine": cosine})

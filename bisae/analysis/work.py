@@ -16,6 +16,7 @@ from bisae.analysis.recipe import Recipe
 from bisae.analysis.rules import Rules, name_of
 from bisae.cells import FoundCell, find_cells
 from bisae.errors import ConfigError
+from bisae.sae.store import saved_class
 from bisae.terminal import tokens_bar
 
 log = logging.getLogger("bisae.analysis")
@@ -92,13 +93,14 @@ class Work:
         corpus: Mapping[str, Any] | None,
         cache: Path,
     ) -> "Work":
-        """Group the cells; those whose LM or text cannot be had are failures. No LM is loaded."""
+        """Group the cells; those whose LM, text or SAE's class cannot be had are failures. No LM is loaded."""
         together: dict[str, list[tuple[Recipe, FoundCell]]] = {}
         work = cls([], {cell.folder for cell in chosen})
         for cell in cells:
             try:
                 recipe = Recipe.of(cell, model, corpus, cache)
                 rules.check(recipe.corpus.languages)
+                saved_class(cell.folder, text.classes)
                 key = name_of({"model": cell.model, "step": cell.step, "text": recipe.text(text.split)})
             except MENDABLE as error:
                 work.failures[cell.folder] = _message(error)

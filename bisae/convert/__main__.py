@@ -12,6 +12,7 @@ other; what goes out is exact, or approximate with the error measured, or refuse
 
 import logging
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,13 @@ from bisae.instances import build
 from bisae.job import code_version
 from bisae.lm.lm_pass import LMPass
 from bisae.noise import hush
+from bisae.sae import SparseAutoencoder, TopK
+from bisae.sae.own import named_classes
 from bisae.values import check_values, writable
 
 NEEDED = {"from": ("source", "model"), "pull": (), "push": ("cell",), "to": ("cell", "output")}  # the first one given
 CONF = Path(__file__).resolve().parents[2] / "conf"
+Classes = Sequence[type[SparseAutoencoder]]
 log = logging.getLogger("bisae.convert")
 
 
@@ -46,6 +50,7 @@ def convert(cfg: Any) -> list[Path]:
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
     check_values({key: value for key, value in settings.items() if key != "norm"})  # elsewhere a word
     hush()
+    classes = named_classes(settings["sae_classes"])
     given = [way for way in NEEDED if settings[way] is not None]
     if len(given) != 1 and given != ["push", "to"]:
         remedy = "give from=... to import an SAE, to=... to export cells, or push=... or pull=... for the hub"
@@ -62,9 +67,9 @@ def convert(cfg: Any) -> list[Path]:
     elif given == ["pull"]:
         runs, cache = Path(settings["runs"]), Path(settings["cache"])
         writable({"runs": runs, "cache": cache})
-        places = Repository(settings["pull"]).pull(settings["revision"], settings["cell"], runs, cache)
+        places = Repository(settings["pull"]).pull(settings["revision"], settings["cell"], runs, cache, classes)
     else:
-        places = push(settings) if "push" in given else export_cells(settings, Path(settings["output"]))
+        places = push(settings, classes) if "push" in given else export_cells(settings, classes)
     for place in places:
         log.info("%s", place)
     return places
@@ -74,6 +79,8 @@ def import_sae(cfg: Any, settings: Any) -> Path:
     """One SAE as a cell. What is one already is left as it is."""
     name, source, runs = settings["from"], Path(settings["source"]), Path(settings["runs"])
     foreign = chosen_format("from", name).read(source, settings["k"])
+    if settings["k"] is not None and not isinstance(foreign.sae, TopK):
+        raise ConfigError("k", settings["k"], f"an SAE of kind {foreign.sae.architecture} keeps no fixed number")
     corpus, checkpoint = build(cfg.corpus), build(cfg.model).checkpoint(cfg.checkpoint)
     findings = Path(settings["cache"]) / "tokenizers"
     lm = LMPass(checkpoint, corpus, settings["split"], **settings["activations"]["pass"], findings=findings)
@@ -92,47 +99,49 @@ def import_sae(cfg: Any, settings: Any) -> Path:
     return cell.folder
 
 
-def push(settings: Any) -> list[Path]:
+def push(settings: Any, classes: Classes) -> list[Path]:
     """Cells to the hub; returns their folders."""
     export = None
     if settings["to"] is not None:
         chosen_format("to", settings["to"])
 
         def export(cell: FoundCell, output: Path) -> Path:
-            return export_cell(cell, settings, output)
+            return export_cell(cell, settings, output, classes)
 
     cells = find_cells(settings["cell"], Path(settings["runs"]))
     Repository(settings["push"]).push(cells, export, settings["private"], settings["licence"], Path(settings["cache"]))
     return [cell.folder for cell in cells]
 
 
-def export_cells(settings: Any, output: Path) -> list[Path]:
+def export_cells(settings: Any, classes: Classes) -> list[Path]:
     """Each cell as an SAE in a folder of its own, or as what another tool reads of it."""
     cells, to = find_cells(settings["cell"], Path(settings["runs"])), settings["to"]
+    output = Path(settings["output"])
     if to == "neuronpedia":
         who = settings["creator"]
         now = datetime.now(UTC).isoformat()
         return [neuronpedia.write(cell, output, who["id"], who["name"], now) for cell in cells]
     if to == "saebench":
-        return [score_cell(cell, settings, output) for cell in cells]
-    return [export_cell(cell, settings, output) for cell in cells]
+        return [score_cell(cell, settings, output, classes) for cell in cells]
+    return [export_cell(cell, settings, output, classes) for cell in cells]
 
 
-def export_cell(cell: FoundCell, settings: Any, output: Path) -> Path:
+def export_cell(cell: FoundCell, settings: Any, output: Path, classes: Classes) -> Path:
     """One cell as an SAE of another library."""
 
     def sample() -> Sample:
         source = recipe_of(cell, settings).lm_pass(settings["split"], settings["activations"]["pass"]["device"])
         return Sample.of(source, [cell.layer], settings["tokens"])
 
-    return export(cell, settings["to"], output, settings["norm"], sample)
+    return export(cell, settings["to"], output, settings["norm"], sample, classes)
 
 
-def score_cell(cell: FoundCell, settings: Any, output: Path) -> Path:
+def score_cell(cell: FoundCell, settings: Any, output: Path, classes: Classes) -> Path:
     """One cell's scores, as SAEBench writes them."""
     split, device = settings["split"], settings["activations"]["pass"]["device"]
     recipe = recipe_of(cell, settings)
-    return saebench.write(cell, recipe, split, settings["tokens"], settings["recovered"], device, output)
+    sizes = settings["tokens"], settings["recovered"]
+    return saebench.write(cell, recipe, split, *sizes, device, output, classes)
 
 
 def recipe_of(cell: FoundCell, settings: Any) -> Recipe:

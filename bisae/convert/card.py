@@ -102,6 +102,7 @@ def card(repository: str, shared: Sequence[Shared], licence: str | None) -> str:
             "sae = load(folder)",
             "codes = sae.encode(activations)  # [token, d_model], as the LM gives them",
             "```",
+            *_own_classes(shared),
             *(f"\nWith {name}:\n\n```python\n{LOADERS[name]}\n```" for name in formats),
             "",
             "## Licence",
@@ -114,6 +115,19 @@ def card(repository: str, shared: Sequence[Shared], licence: str | None) -> str:
 
 def _languages(cell: FoundCell) -> list[str]:
     return list(cell.identity["activations"]["languages"])
+
+
+def _own_classes(shared: Sequence[Shared]) -> list[str]:
+    targets = {str(one.cell.identity["sae"].get("_target_", "bisae.")) for one in shared}
+    own = sorted(target for target in targets if not target.startswith("bisae."))
+    if not own:
+        return []
+    names, last = ",".join(own), own[0].rsplit(".", 1)[-1]
+    return [
+        "",
+        f"Some are of classes that are not bisae's ({names}) and come without their code: give `sae_classes=[{names}]` "
+        f"to commands, and `classes=[{last}]` to `load`.",
+    ]
 
 
 def _about(one: Shared) -> tuple[object, ...]:

@@ -1,5 +1,9 @@
-"""dictionary_learning: `ae.pt`, a state dict, and `config.json` with the trainer's settings. Inputs are raw."""
+"""dictionary_learning: `ae.pt`, a state dict, and `config.json` with the trainer's settings. Inputs are raw.
 
+A norm of activations that it trained with is in the weights it saves.
+"""
+
+import re
 from pathlib import Path
 
 import torch
@@ -8,8 +12,13 @@ from bisae.atomic import write_json
 from bisae.cells import FoundCell
 from bisae.convert.hook import submodule
 from bisae.convert.source import (
+    ANY,
     Foreign,
+    Keys,
+    any_value,
     assembled,
+    check_keys,
+    check_sizes,
     named,
     picked,
     refused,
@@ -32,31 +41,58 @@ KINDS: dict[str, tuple[type[SparseAutoencoder], dict[str, str]]] = {
     "MatryoshkaBatchTopKSAE": (RawJumpReLU, TENSORS),
     "JumpReluAutoEncoder": (RawJumpReLU, TENSORS),
 }
+BUFFERS: dict[str, tuple[str, ...]] = {
+    "AutoEncoderTopK": ("k", "threshold"),
+    "BatchTopKSAE": ("k", "threshold"),
+    "MatryoshkaBatchTopKSAE": ("k", "threshold", "group_sizes"),
+    "JumpReluAutoEncoder": ("threshold",),
+}
 WRITES: tuple[type[SparseAutoencoder], ...] = (RawTopK, RawReLU, RawJumpReLU)
+
+TRAINER = any_value("""
+dict_class trainer_class activation_dim dict_size k layer submodule_name lm_name wandb_name device seed lr steps
+warmup_steps decay_start resample_steps l1_penalty sparsity_penalty sparsity_warmup_steps sparsity_function
+initial_sparsity_penalty sparsity_queue_length n_sparsity_updates anneal_start anneal_end p_start p_end bandwidth
+target_l0 auxk_alpha top_k_aux threshold_beta threshold_start_step k_anneal_steps group_fractions group_weights
+group_sizes norm_factor
+""")
+IO = {"out": "{}", "in": "the input of {}"}  # of a module; both together: a transcoder
+BUFFER: Keys = {
+    "io": tuple(IO),
+    **any_value("d_submodule n_ctxs ctx_len refresh_batch_size out_batch_size device"),
+}
 
 
 def read(source: Path, k: int | None) -> Foreign:
     """One of KINDS; an AutoEncoder gets directions of norm 1, as by its own loader."""
     path = source / "config.json"
-    trainer = settings(path).get("trainer")
-    if not isinstance(trainer, dict):
-        raise refused(path, "has no `trainer`")
+    config = settings(path)
+    check_keys(config, {"trainer": ANY, "buffer": ANY}, path)
+    trainer, buffer = config.get("trainer"), config.get("buffer") or {}
+    if not isinstance(trainer, dict) or not isinstance(buffer, dict):
+        raise refused(path, "has no `trainer`, or a `buffer` without keys")
     kind, names = wanted(trainer, "dict_class", KINDS, path)
+    check_keys(trainer, TRAINER, path)
+    check_keys(buffer, BUFFER, path)
     found = tensors(source / "ae.pt")
-    weights = picked(found, names, source)
+    weights = picked(found, names, source, BUFFERS.get(trainer["dict_class"], ()))
+    check_sizes(trainer, {"activation_dim": weights.b_pre.numel(), "dict_size": weights.b_enc.numel()}, path)
     if trainer["dict_class"] == "JumpReluAutoEncoder":  # does not subtract b_pre; ours always does
         weights = weights._replace(b_enc=weights.b_enc + weights.W_enc @ weights.b_pre)
     sae: SparseAutoencoder
     if kind is RawTopK:
-        sae = assembled(kind, weights, source, k=whole_k(trainer.get("k", k), path))
+        trained = found["k"].item() if "k" in found and found["k"].numel() == 1 else None
+        sae = assembled(kind, weights, source, k=whole_k(k, path, trainer.get("k"), trained))
     elif kind is RawReLU:
         sae = assembled(kind, unit_decoder(weights), source, l1=0.0, encoder_bias=True)  # l1 is of training only
     else:
         sae = with_threshold(RawJumpReLU, weights, named(found, "threshold", source), source)
-    hook = trainer.get("submodule_name")
-    if hook is None and trainer.get("layer") is not None:
-        hook = f"resid_post_layer_{trainer['layer']}"
-    return Foreign(sae, hook)
+    layer, hook = trainer.get("layer"), trainer.get("submodule_name")
+    if hook is None and layer is not None:
+        hook = f"resid_post_layer_{layer}"
+    if hook and layer is not None and (said := re.search(r"_layer_(\d+)$", hook)) and int(said[1]) != layer:
+        raise refused(path, f"layer is {layer}, but submodule_name is {hook!r}")
+    return Foreign(sae, hook and IO[buffer.get("io", "out")].format(hook))
 
 
 def write(sae: SparseAutoencoder, cell: FoundCell, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Cells as SAEs of other libraries."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,32 @@ from bisae.sae import SparseAutoencoder, load
 log = logging.getLogger("bisae.convert")
 
 
-def loaded(cell: FoundCell, place: Path) -> SparseAutoencoder:
-    """The SAE that is to be written to `place`; ConfigError if that is there already, or the SAE cannot be read."""
+def loaded(cell: FoundCell, place: Path, classes: Sequence[type[SparseAutoencoder]]) -> SparseAutoencoder:
+    """The SAE that is to be written to `place`, read with `classes` as `load` does; ConfigError if that cannot be, or
+    `place` is there already."""
     if place.exists():
         raise ConfigError("output", place, "is there already")
     try:
-        return load(cell.folder)
+        return load(cell.folder, classes=classes)
     except (OSError, ValueError) as error:
         raise ConfigError("cell", cell.folder, str(error)) from error
 
 
-def export(cell: FoundCell, name: str, output: Path, norm: float | None, sample: Callable[[], Sample]) -> Path:
+def export(
+    cell: FoundCell,
+    name: str,
+    output: Path,
+    norm: float | None,
+    sample: Callable[[], Sample],
+    classes: Sequence[type[SparseAutoencoder]] = (),
+) -> Path:
     """Write the cell's SAE below `output` as the format `name` has it; the folder also gets `bisae.json`.
 
     Formats without inputs of norm 1 get a typical norm folded in, `norm` or the mean of the `sample`, which is asked
     for only then: exact for activations of that norm, for others an approximation whose error on the sample is noted.
     """
     place = output / cell.name
-    sae = loaded(cell, place)
+    sae = loaded(cell, place, classes)
     about: dict[str, Any] = {"format": name, "exact": not must_fold(sae, name)}
     if not about["exact"]:
         about["norm"] = norm

@@ -10,10 +10,32 @@ from safetensors.torch import save_file
 
 from bisae.atomic import write_json
 from bisae.cells import FoundCell
-from bisae.convert.source import Foreign, assembled, picked, refused, settings, tensors, whole_k
+from bisae.convert.source import (
+    DTYPES,
+    Foreign,
+    Keys,
+    any_value,
+    assembled,
+    check_keys,
+    check_sizes,
+    picked,
+    refused,
+    settings,
+    tensors,
+    whole_k,
+)
 from bisae.sae import SparseAutoencoder, TopK
 
 SHARED = {"W_enc": "encoder.weight", "b_enc": "encoder.bias", "b_pre": "b_dec"}
+KEYS: Keys = {
+    "architectures": (["TopKSAE"], ["SparseAutoEncoder"]),
+    "model_type": ("topk_sae", "", None),
+    "normalize_decoder": (True,),
+    "dtype": DTYPES,
+    "torch_dtype": DTYPES,
+    **any_value("k d_in num_latents n_dim expansion_factor"),
+    **any_value("transformers_version _name_or_path auto_map"),  # transformers' own; nothing is run
+}
 WRITES: tuple[type[SparseAutoencoder], ...] = (TopK,)
 
 
@@ -23,10 +45,13 @@ def read(source: Path, k: int | None) -> Foreign:
     if path is None:
         raise refused(source, "holds neither model.safetensors nor sae.pth")
     config = settings(source / "config.json") if (source / "config.json").is_file() else {}
+    check_keys(config, KEYS, source / "config.json")
     found = tensors(path)
     first = "W_dec" in found
     weights = picked(found, {**SHARED, "W_dec": "W_dec" if first else "decoder.weight.T"}, path)
-    sae = assembled(TopK, weights, path, k=whole_k(config.get("k", k), source))
+    sae = assembled(TopK, weights, path, k=whole_k(k, source, config.get("k")))
+    sizes = {"d_in": sae.d_model, "num_latents": sae.latents, "n_dim": sae.latents}
+    check_sizes(config, {**sizes, "expansion_factor": sae.latents / sae.d_model}, source / "config.json")
     if first:
         sae.normalize_decoder()
     return Foreign(sae, None)

@@ -18,7 +18,7 @@ from bisae.cells import FoundCell, find_cells
 from bisae.convert.card import Shared, card
 from bisae.errors import ConfigError
 from bisae.hub import reachable
-from bisae.sae import load
+from bisae.sae import SparseAutoencoder, load
 
 SAE = ("sae.json", "sae.safetensors")
 ABOUT = ("cell.json", "config.yaml")
@@ -67,8 +67,18 @@ class Repository:
                 warnings.filterwarnings("ignore", message=".*about to commit a data file")  # features.parquet
                 api.create_commit(self.name, operations, commit_message=f"{len(cells)} SAEs by bisae")
 
-    def pull(self, revision: str | None, where: str | None, runs: Path, cache: Path) -> list[Path]:
-        """Its cells, or those below a folder or glob `where` in it, as folders in `runs`; what is there is left."""
+    def pull(
+        self,
+        revision: str | None,
+        where: str | None,
+        runs: Path,
+        cache: Path,
+        classes: Sequence[type[SparseAutoencoder]] = (),
+    ) -> list[Path]:
+        """Its cells, or those below a folder or glob `where` in it, as folders in `runs`; what is there is left.
+
+        Each SAE is read, perhaps as one of `classes`, before its cell is taken.
+        """
         with self._answering("pull"):
             there = self._download(cache, revision, where, (*ABOUT, *SAE, FEATURES))
         if not there:
@@ -80,9 +90,9 @@ class Repository:
             if cell.name != name or cell.hash != found.hash:
                 raise ConfigError("pull", self.name, f"{name} is damaged: its cell.json says {cell.name}")
             try:
-                load(place)
+                load(place, classes=classes)
             except (OSError, ValueError) as error:
-                raise ConfigError("pull", self.name, f"{name} is damaged: {error}") from error
+                raise ConfigError("pull", self.name, f"{name} cannot be read: {error}") from error
             if not cell.finished:
                 with atomic_folder(cell.folder) as temporary:
                     for file in place.iterdir():

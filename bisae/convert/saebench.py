@@ -3,7 +3,7 @@
 import math
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from bisae.cells import FoundCell
 from bisae.convert.exported import loaded
 from bisae.convert.fit_to_lm import Sample
 from bisae.metrics.core import GROUPS, Measured, density_scores, weight_scores
+from bisae.sae import SparseAutoencoder
 
 LOSS = {
     "model_behavior_preservation": ("kl_div_score", "kl_div_with_ablation", "kl_div_with_sae"),
@@ -25,14 +26,23 @@ LOSS = {
 }
 
 
-def write(cell: FoundCell, recipe: Recipe, split: str, tokens: int, documents: int, device: str, output: Path) -> Path:
+def write(
+    cell: FoundCell,
+    recipe: Recipe,
+    split: str,
+    tokens: int,
+    documents: int,
+    device: str,
+    output: Path,
+    classes: Sequence[type[SparseAutoencoder]] = (),
+) -> Path:
     """`<output>/<model>_step..._layer..._<sae>-<hash>_eval_results.json`. `tokens`: on which reconstruction and density
     are measured; `documents`: of each language, on which the LM reads on from the reconstruction."""
     from bisae.analysis.loss_recovered import LossRecovered  # slow to import
 
     name = cell.name.replace("/", "_")
     place = output / f"{name}_eval_results.json"
-    sae = loaded(cell, place)
+    sae = loaded(cell, place, classes)
     source = recipe.lm_pass(split, device)
     on = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     loss = LossRecovered(recipe, split, documents, source.tokenizer, on)

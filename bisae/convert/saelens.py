@@ -1,13 +1,12 @@
-"""SAELens 6: `cfg.json` and `sae_weights.safetensors`, matrices input-major.
+"""SAELens: `cfg.json` and `sae_weights.safetensors`, matrices input-major.
 
 Its `constant_norm_rescale` gives every input the norm sqrt(d_model), ours is 1: with biases sqrt(d_model) times as
 large its codes are as many times ours, and its reconstructions are of the LM's activations as they are. What it has
-trained as BatchTopK, Matryoshka or not, it saves as JumpReLU, as does this.
+trained as BatchTopK, Matryoshka or not, it saves as JumpReLU, as does this. Read are versions 1 to 6, written is 6.
 """
 
 import math
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -15,11 +14,16 @@ from torch import Tensor
 from bisae.atomic import write_json
 from bisae.cells import FoundCell
 from bisae.convert.hook import transformer_lens
+from bisae.convert.saelens_keys import checked, nested
 from bisae.convert.source import (
+    ANY,
     Foreign,
     assembled,
+    check_keys,
+    check_sizes,
     named,
     picked,
+    refused,
     settings,
     tensors,
     unit_decoder,
@@ -27,11 +31,19 @@ from bisae.convert.source import (
     whole_k,
     with_threshold,
 )
-from bisae.sae import BatchTopK, JumpReLU, Matryoshka, ReLUL1, SparseAutoencoder, TopK
+from bisae.sae import BatchTopK, JumpReLU, Matryoshka, ReLUL1, SparseAutoencoder, TopK, Weights
 from bisae.sae.raw import RawInputs, RawJumpReLU, RawReLU, RawTopK
 
 NAMES = {"W_enc": "W_enc.T", "b_enc": "b_enc", "W_dec": "W_dec", "b_pre": "b_dec"}
-UNIT = {"constant_norm_rescale": True, "none": False}  # other scales of inputs are not in the file, or centre inputs
+# Other scales of inputs are not in the file, or centre inputs.
+UNIT = {"constant_norm_rescale": True, "none": False, False: False, None: False}
+# What encodes, by architecture and activation_fn: before 6 a TopK SAE may be "standard".
+ENCODES: dict[str, dict[str, str]] = {
+    "standard": {"relu": "standard", "topk": "topk"},
+    "topk": {"topk": "topk"},
+    "jumprelu": {"relu": "jumprelu"},
+}
+SCALES = ("scaling_factor", "finetuning_scaling_factor")  # of each latent in the reconstruction
 KINDS: dict[tuple[str, bool], type[SparseAutoencoder]] = {
     ("topk", True): TopK,
     ("topk", False): RawTopK,
@@ -45,26 +57,40 @@ WRITES: tuple[type[SparseAutoencoder], ...] = (*KINDS.values(), *JUMPS.values(),
 def read(source: Path, k: int | None) -> Foreign:
     """A TopK, JumpReLU or standard SAE; ConfigError for others, and for inputs that are centred or scaled by data."""
     path = source / "cfg.json"
-    cfg = settings(path)
-    architecture = wanted(cfg, "architecture", {name: name for name in ("topk", "jumprelu", "standard")}, path)
-    unit = wanted(cfg, "normalize_activations", UNIT, path)
-    wanted({"reshape_activations": "none", **cfg}, "reshape_activations", {"none": None}, path)
+    cfg = {"architecture": "standard", "normalize_activations": "none", **settings(path)}
+    functions = wanted(cfg, "architecture", ENCODES, path)
+    cfg = checked(cfg, path)
+    encodes = wanted({"activation_fn": next(iter(functions)), **cfg}, "activation_fn", functions, path)
+    unit, topk = wanted(cfg, "normalize_activations", UNIT, path), encodes == "topk"
+    arguments = nested(cfg, "activation_fn_kwargs", path)
+    check_keys(arguments, {"k": ANY} if topk else {}, path)
+    for key in ("k", "rescale_acts_by_decoder_norm"):
+        if cfg.get(key) and not topk:
+            raise refused(path, f"{key} is {cfg[key]!r}, which belongs to topk; this SAE is {encodes}")
     found = tensors(source / "sae_weights.safetensors")
-    weights, scale = picked(found, NAMES, source), 1.0
+    weights = picked(found, NAMES, source, (*SCALES, *(["threshold"] if encodes == "jumprelu" else [])))
+    check_sizes(cfg, {"d_in": weights.b_pre.numel(), "d_sae": weights.b_enc.numel()}, path)
     if not cfg.get("apply_b_dec_to_input", True):  # ours always is
         weights = weights._replace(b_enc=weights.b_enc + weights.W_enc @ weights.b_pre)
     if cfg.get("rescale_acts_by_decoder_norm", False):
         weights = unit_decoder(weights)
-    if unit:
-        scale = math.sqrt(weights.b_pre.numel())
-        weights = weights._replace(b_enc=weights.b_enc / scale, b_pre=weights.b_pre / scale)
-    hook = (cfg.get("metadata") or {}).get("hook_name")
-    if architecture == "jumprelu":
+    for name in sorted(found.keys() & set(SCALES)):
+        weights = finetuned(weights, named(found, name, source), bool(cfg.get("finetuning_scaling_factor")), source)
+    scale = math.sqrt(weights.b_pre.numel()) if unit else 1.0
+    weights = weights._replace(b_enc=weights.b_enc / scale, b_pre=weights.b_pre / scale)
+    hook = cfg["hook_name"]
+    if encodes == "jumprelu":
         return Foreign(with_threshold(JUMPS[unit], weights, named(found, "threshold", source) / scale, source), hook)
-    arguments: dict[str, Any] = {"l1": 0.0, "encoder_bias": True}  # l1 is of training only
-    if architecture == "topk":
-        arguments = {"k": whole_k(cfg.get("k", k), path)}
-    return Foreign(assembled(KINDS[architecture, unit], weights, source, **arguments), hook)
+    kept = {"k": whole_k(k, path, cfg.get("k"), arguments.get("k"))} if topk else {"l1": 0.0, "encoder_bias": True}
+    return Foreign(assembled(KINDS[encodes, unit], weights, source, **kept), hook)
+
+
+def finetuned(weights: Weights, factor: Tensor, used: bool, source: Path) -> Weights:
+    """Directions times what a latent counts for in the reconstruction; SAELens refuses other factors than 1, if not
+    `used`, too."""
+    if factor.shape != weights.b_enc.shape or not (used or (factor == 1).all()):
+        raise refused(source, "its scaling_factor is not 1, and finetuning_scaling_factor is false; or not a latent's")
+    return weights._replace(W_dec=weights.W_dec * factor.float()[:, None])
 
 
 def write(sae: SparseAutoencoder, cell: FoundCell, folder: Path) -> None:

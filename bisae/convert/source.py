@@ -1,7 +1,11 @@
-"""What other libraries' files hold, and an SAE made of it. Nothing is ever unpickled."""
+"""What other libraries' files hold, and an SAE made of it. Nothing is ever unpickled.
+
+Every key and every tensor of a file is used, known to have no part in encoding and decoding, or refused by name: an SAE
+read without one that has may look well and be another.
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -17,6 +21,11 @@ from bisae.sae import JumpReLU, SparseAutoencoder, Weights
 
 # What is of training only, so in no file.
 JUMP_RELU = {"l0": 0.0, "initial_threshold": 0.0, "bandwidth": 1.0, "seed": 0}
+
+ANY = None  # in a table of keys: the value is used or checked elsewhere, or changes nothing
+Keys = Mapping[str, Collection[Any] | None]  # the keys a library writes, and which values of them can be read
+FLOATS = ("float32", "float64", "float16", "bfloat16")
+DTYPES = (None, *FLOATS, *(f"torch.{name}" for name in FLOATS))  # of weights; here they are read as float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +57,10 @@ def tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
+    except UnpicklingError as error:  # torch's own message tells how to run what is in the file
+        remedy = "is damaged, or holds Python objects, which could run code; save the SAE's state_dict() in its place"
+        raise refused(path, remedy) from error
+    except (OSError, EOFError, RuntimeError, SafetensorError) as error:
         raise refused(path, f"cannot be read: {error}") from error
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         raise refused(path, "holds something else than named tensors")
@@ -60,8 +72,34 @@ def wanted(settings: Mapping[str, Any], key: str, allowed: Mapping[Any, Any], so
     try:
         return allowed[settings[key]]
     except (KeyError, TypeError):
-        reason = f"{key} is {settings.get(key)!r}; can be read: {', '.join(map(repr, allowed))}"
-        raise refused(source, reason) from None
+        raise _unreadable(settings, key, allowed, source) from None
+
+
+def any_value(keys: str) -> Keys:
+    """A table of these keys, a text of names; their values change nothing, or are looked at elsewhere."""
+    return dict.fromkeys(keys.split(), ANY)
+
+
+def check_keys(settings: Mapping[str, Any], keys: Keys, source: Path) -> None:
+    """ConfigError for a key that is not in `keys`, or a value of one that cannot be read."""
+    for key, value in settings.items():
+        if key not in keys:
+            remedy = "a key that is not known; take it out of the file if encoding and decoding do not depend on it"
+            raise refused(source, f"{key} is {value!r:.80}: {remedy}")
+        allowed = keys[key]
+        if allowed is not None and value not in allowed:
+            raise _unreadable(settings, key, allowed, source)
+
+
+def check_sizes(settings: Mapping[str, Any], sizes: Mapping[str, float], source: Path) -> None:
+    """ConfigError for a key that gives another size than the tensors have."""
+    for key, size in sizes.items():
+        if settings.get(key, size) != size:
+            raise refused(source, f"{key} is {settings[key]!r}, but the tensors have {size}")
+
+
+def _unreadable(settings: Mapping[str, Any], key: str, allowed: Collection[Any], source: Path) -> ConfigError:
+    return refused(source, f"{key} is {settings.get(key)!r:.80}; can be read: {', '.join(map(repr, allowed))}")
 
 
 @torch.no_grad()
@@ -90,9 +128,16 @@ def with_threshold(kind: type[JumpReLU], weights: Weights, threshold: Tensor, so
     return sae
 
 
-def picked(found: Mapping[str, Tensor], names: Mapping[str, str], source: Path) -> Weights:
-    """The tensors of an SAE by their `names` in the file, in float32; one with `.T` lies there the other way round."""
+def picked(
+    found: Mapping[str, Tensor], names: Mapping[str, str], source: Path, others: Collection[str] = ()
+) -> Weights:
+    """The tensors of an SAE by their `names` in the file, in float32; one with `.T` lies there the other way round.
+
+    ConfigError if the file holds tensors besides these and `others`.
+    """
     chosen = {to: named(found, name.removesuffix(".T"), source) for to, name in names.items()}
+    if unknown := sorted(set(found) - {name.removesuffix(".T") for name in names.values()} - set(others)):
+        raise refused(source, f"holds tensors that this kind of SAE does not have: {', '.join(unknown)}")
     return Weights(**{to: (chosen[to].T if names[to].endswith(".T") else chosen[to]).float() for to in chosen})
 
 
@@ -100,6 +145,8 @@ def named(found: Mapping[str, Tensor], name: str, source: Path) -> Tensor:
     """A tensor of a file."""
     if name not in found:
         raise refused(source, f"lacks {name!r}; holds {', '.join(sorted(found))}")
+    if not found[name].is_floating_point():
+        raise refused(source, f"{name} is of {found[name].dtype}, and how that stands for numbers is not said")
     return found[name]
 
 
@@ -110,8 +157,12 @@ def unit_decoder(weights: Weights) -> Weights:
     return weights._replace(W_enc=W_enc, b_enc=weights.b_enc * norm, W_dec=W_dec)
 
 
-def whole_k(k: object, source: Path) -> int:
-    """The number of latents kept."""
+def whole_k(given: object, source: Path, *said: object) -> int:
+    """The number of latents a token keeps: what the files say, or else what was `given`; all must agree."""
+    values = [k for k in (*said, given) if k is not None]
+    k = values[0] if values else None
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise ConfigError("k", k, f"{source} does not say how many latents a token keeps; give k=...")
+    if others := [other for other in values if other != k]:
+        raise ConfigError("k", others[0], f"{source} says {k}")
     return k

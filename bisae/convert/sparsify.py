@@ -7,23 +7,58 @@ from safetensors.torch import save_file
 from bisae.atomic import write_json
 from bisae.cells import FoundCell
 from bisae.convert.hook import path as module_path
-from bisae.convert.source import Foreign, assembled, picked, settings, tensors, wanted, whole_k
+from bisae.convert.source import (
+    ANY,
+    DTYPES,
+    Foreign,
+    Keys,
+    assembled,
+    check_keys,
+    check_sizes,
+    picked,
+    settings,
+    tensors,
+    whole_k,
+)
 from bisae.sae import SparseAutoencoder
 from bisae.sae.raw import RawTopK
 
 NAMES = {"W_enc": "encoder.weight", "b_enc": "encoder.bias", "W_dec": "W_dec", "b_pre": "b_dec"}
+KEYS: Keys = {  # of all versions, EleutherAI/sae's too
+    "activation": ("topk",),
+    "signed": (False,),  # the largest of either sign
+    "transcode": (False,),
+    "skip_connection": (False,),
+    "embed_skip": (False,),
+    "gram_lookup": (False,),
+    "lookup_max_order": ANY,  # of gram_lookup
+    "gram_table_hash": ANY,
+    "n_targets": (0,),  # of transcoders over several layers
+    "n_sources": (0,),
+    "normalize_decoder": ANY,  # in training; the file has the directions that are used
+    "multi_topk": ANY,  # a part of the loss
+    "naive_decoder": ANY,  # which kernel decodes
+    "dtype": ("none", *DTYPES),
+    "k": ANY,
+    "d_in": ANY,
+    "d_sae": ANY,
+    "num_latents": ANY,
+    "expansion_factor": ANY,
+}
 WRITES: tuple[type[SparseAutoencoder], ...] = (RawTopK,)
 
 
 def read(source: Path, k: int | None) -> Foreign:
-    """A TopK SAE; ConfigError for transcoders and group-max."""
+    """A TopK SAE; ConfigError for transcoders, group-max and whatever else is not one."""
     path = source / "cfg.json"
-    cfg = {"activation": "topk", "transcode": False, "skip_connection": False, **settings(path)}
-    wanted(cfg, "activation", {"topk": None}, path)
-    wanted(cfg, "transcode", {False: None}, path)
-    wanted(cfg, "skip_connection", {False: None}, path)
+    cfg = settings(path)
+    check_keys(cfg, KEYS, path)
     weights = picked(tensors(source / "sae.safetensors"), NAMES, source)
-    sae = assembled(RawTopK, weights, source, k=whole_k(cfg.get("k", k), path))
+    sae = assembled(RawTopK, weights, source, k=whole_k(k, path, cfg.get("k")))
+    sizes: dict[str, float] = {"d_in": sae.d_model, "d_sae": sae.latents, "num_latents": sae.latents}
+    if not cfg.get("num_latents"):
+        sizes |= {"num_latents": 0, "expansion_factor": sae.latents / sae.d_model}
+    check_sizes(cfg, sizes, path)
     hook = source.resolve().name
     return Foreign(sae, hook if "." in hook or hook == "embed_tokens" else None)
 

@@ -18,6 +18,8 @@ from bisae.intervention.layer_features import LayerFeatures
 from bisae.launch import run_first
 from bisae.lm.model import Checkpoint
 from bisae.member import layers_of
+from bisae.sae import SparseAutoencoder
+from bisae.sae.store import class_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +83,18 @@ class DonorCells:
         check_pair(self.checkpoint, recipient)
         return recipient
 
-    def features(self, analyze: Sequence[str] | None, cache: Path, device: torch.device) -> dict[int, LayerFeatures]:
+    def features(
+        self,
+        analyze: Sequence[str] | None,
+        cache: Path,
+        device: torch.device,
+        classes: Sequence[type[SparseAutoencoder]] = (),
+    ) -> dict[int, LayerFeatures]:
         """The features of each layer. Cells that are not analysed are first, with `analyze` as overrides of
-        analyze.py; ConfigError if it is None."""
+        analyze.py; ConfigError if it is None. `classes` besides bisae's the SAEs may be of."""
         if analyze is not None:
+            shared = [f"cache={cache}", f"sae_classes=[{','.join(map(class_name, classes))}]"]
             for cell in self.cells.values():
                 if not (cell.folder / FEATURES).is_file():
-                    run_first("analyze.py", [[*analyze, f"runs={cell.folder}", "output=null"]], [f"cache={cache}"])
-        return {layer: LayerFeatures.read(cell, device) for layer, cell in self.cells.items()}
+                    run_first("analyze.py", [[*analyze, f"runs={cell.folder}", "output=null"]], shared)
+        return {layer: LayerFeatures.read(cell, device, classes) for layer, cell in self.cells.items()}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from jaxtyping import Bool
 
 from bisae.analysis.folder import FEATURES
+from bisae.analysis.rules import name_of
 from bisae.cells import FoundCell
 from bisae.errors import ConfigError
 from bisae.lm.model import checksum
@@ -28,20 +30,29 @@ class LayerFeatures:
     rules: str
 
     @classmethod
-    def read(cls, cell: FoundCell, device: torch.device) -> "LayerFeatures":
-        """ConfigError if the cell is not analysed, or its features are another SAE's."""
+    def read(
+        cls, cell: FoundCell, device: torch.device, classes: Sequence[type[SparseAutoencoder]] = ()
+    ) -> "LayerFeatures":
+        """`classes`: as of `load`. ConfigError if the cell is not analysed, its SAE cannot be read, or its features are
+        another SAE's."""
         path = cell.folder / FEATURES
         if not path.is_file():
             remedy = (
                 "analyse the cell first: python analyze.py space=shipped, or give 'analyze=[\"space=shipped\"]' here"
             )
             raise ConfigError("analyze", None, f"{cell.folder} has no {FEATURES}; {remedy}")
-        sae = load(cell.folder, str(device))
+        try:
+            sae = load(cell.folder, str(device), classes)
+        except (OSError, ValueError) as error:
+            raise ConfigError("runs", cell.folder, str(error)) from error
         table, about = pd.read_parquet(path), pq.read_schema(path).metadata or {}
         if len(table) != sae.latents or not {"class", "bilingual", "aligned", "maximum"} <= set(table):
             raise ConfigError("runs", path, f"has {len(table)} features, the SAE {sae.latents}: analyse the cell again")
         rules = json.loads(about.get(b"bisae", b"{}")).get("name", "")
-        return cls(cell, sae.requires_grad_(False), checksum([cell.folder / "sae.safetensors"]), table, rules)
+        made_from = checksum([cell.folder / "sae.safetensors"])
+        if cell.encodes_as:
+            made_from = name_of({"weights": made_from, **cell.encodes_as})
+        return cls(cell, sae.requires_grad_(False), made_from, table, rules)
 
     def tensor(self, numbers: Bool[np.ndarray, " latent"]) -> Bool[torch.Tensor, " latent"]:
         """A set of features, where the SAE is."""

@@ -1,25 +1,73 @@
-"""SAEs on disk, readable without the trainer: `sae.safetensors` (the weights) and `sae.json` (what they are)."""
+"""SAEs on disk, readable without the trainer: `sae.safetensors` (the weights) and `sae.json` (what they are).
+
+For an SAE of a class that is not bisae's, `sae.json` also names the class and says what the SAE made of a few
+activations. Such a class is never imported here: `load` is given it.
+"""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bisae.atomic import atomic_file, write_json
 from bisae.sae.batch_topk import BatchTopK
+from bisae.sae.candidate_topk import CandidateTopK
 from bisae.sae.jump_relu import JumpReLU
 from bisae.sae.matryoshka import Matryoshka
 from bisae.sae.raw import RawJumpReLU, RawReLU, RawTopK
 from bisae.sae.relu_l1 import ReLUL1
 from bisae.sae.sparse_autoencoder import SparseAutoencoder
 from bisae.sae.topk import TopK
+from bisae.sae.triton_topk import TritonTopK
 
 FORMAT = 1
 KINDS = (TopK, ReLUL1, BatchTopK, JumpReLU, Matryoshka, RawTopK, RawReLU, RawJumpReLU)
 ARCHITECTURES: dict[str, type[SparseAutoencoder]] = {kind.architecture: kind for kind in KINDS}
+TRAINED_OTHERWISE = (CandidateTopK, TritonTopK)  # TopK with other arithmetic in training, and saved as TopK
+SUMMED_UP = 8  # directions whose activations `summary` takes
+
+
+def is_shipped(kind: type[SparseAutoencoder]) -> bool:
+    """Whether it is one of bisae's own classes, not a subclass of one."""
+    return kind in (*KINDS, *TRAINED_OTHERWISE)
+
+
+def class_name(kind: type) -> str:
+    """The full name, as an import path."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def class_of(
+    architecture: str, classes: Collection[type[SparseAutoencoder]], own: bool
+) -> type[SparseAutoencoder] | None:
+    """The class of an architecture: one of bisae's, or an `own` one, which must be among `classes`; None if it is not.
+
+    Raises:
+        TypeError: one of `classes` has no architecture of its own.
+    """
+    for kind in classes:
+        if "architecture" not in vars(kind) or kind.architecture in ARCHITECTURES:
+            raise TypeError(
+                f'{class_name(kind)} needs an architecture of its own, a line architecture = "..." in its body; '
+                f"{kind.architecture!r} is another class's, as which its SAEs would be read"
+            )
+    known = {kind.architecture: kind for kind in classes} if own else ARCHITECTURES
+    return known.get(architecture)
+
+
+@torch.no_grad()
+def summary(sae: SparseAutoencoder) -> Tensor:
+    """What an SAE makes of activations that follow from its weights: [direction, 2], the sum of the codes and the norm
+    of the reconstruction. The same for the same weights in the same class; differs where the class has changed."""
+    training, directions = sae.training, sae.W_dec[:: max(1, sae.latents // SUMMED_UP)][:SUMMED_UP]
+    found = sae.eval().reconstruct(directions + directions.roll(1, 0) + sae.b_pre)
+    sae.train(training)
+    return torch.stack([found.codes.dense().sum(1), torch.linalg.vector_norm(found.activation, dim=1)], dim=1)
 
 
 def save(sae: SparseAutoencoder, folder: str | Path, **metadata: Any) -> None:
@@ -29,10 +77,14 @@ def save(sae: SparseAutoencoder, folder: str | Path, **metadata: Any) -> None:
     a folder that `load` refuses, never old settings with new weights.
 
     Raises:
-        TypeError, ValueError: `metadata` has no JSON form; nothing is written.
+        TypeError, ValueError: `metadata` has no JSON form, or the SAE's class is not bisae's and has no architecture
+            of its own; nothing is written.
     """
     folder = Path(folder)
     card = {"format": FORMAT, "architecture": sae.architecture, "arguments": sae.arguments, "metadata": metadata}
+    if not is_shipped(type(sae)):
+        class_of(sae.architecture, (type(sae),), own=True)
+        card |= {"class": class_name(type(sae)), "summary": summary(sae).tolist()}
     json.dumps(card)
     tensors = {name: tensor.cpu().contiguous() for name, tensor in sae.state_dict().items()}
     (folder / "sae.json").unlink(missing_ok=True)
@@ -41,19 +93,23 @@ def save(sae: SparseAutoencoder, folder: str | Path, **metadata: Any) -> None:
     write_json(folder / "sae.json", card)
 
 
-def load(folder: str | Path, device: str = "cpu") -> SparseAutoencoder:
-    """Read what `save` wrote, with the same weights bit by bit and in their dtype.
+def load(
+    folder: str | Path, device: str = "cpu", classes: Collection[type[SparseAutoencoder]] = ()
+) -> SparseAutoencoder:
+    """Read what `save` wrote, with the same weights bit by bit and in their dtype, in evaluation mode.
+
+    `classes`: those of your own that the SAE may be of. An SAE of another class than bisae's is read only as one of
+    them, and only if the class still makes of a few activations what it made when the SAE was saved.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is broken, foreign, or does not fit the other; the message names it.
+        ValueError: a file is broken, foreign, or does not fit the other, or the SAE is of a class that is not given or
+            has changed; the message names it.
+        TypeError: one of `classes` has no architecture of its own.
     """
     folder = Path(folder)
-    card = _card(folder)
-    path = folder / "sae.json"
-    kind = ARCHITECTURES.get(str(card["architecture"]))
-    if kind is None:
-        raise ValueError(f"{path}: unknown architecture {card['architecture']!r}, known: {', '.join(ARCHITECTURES)}")
+    kind = saved_class(folder, classes)
+    card, path = _card(folder), folder / "sae.json"
     try:
         sae = kind(**card["arguments"])
     except (TypeError, ValueError) as error:
@@ -68,7 +124,25 @@ def load(folder: str | Path, device: str = "cpu") -> SparseAutoencoder:
             found, wanted = tuple(tensor.shape), tuple(expected[name].shape)
             raise ValueError(f"{path}: {name} has shape {found}, but sae.json means {wanted}")
     sae.load_state_dict(tensors, assign=True)
+    sae.eval()
+    if "summary" in card:
+        made, makes = torch.tensor(card["summary"], dtype=sae.W_dec.dtype), summary(sae)
+        if made.shape != makes.shape or not torch.allclose(made, makes, rtol=1e-3, atol=1e-6):
+            raise ValueError(f"{folder}: {class_name(kind)} encodes otherwise than when this SAE was saved")
     return sae.to(device)
+
+
+def saved_class(folder: str | Path, classes: Collection[type[SparseAutoencoder]] = ()) -> type[SparseAutoencoder]:
+    """The class of the SAE in `folder`, of its `sae.json` alone. Raises like `load`."""
+    card, path = _card(Path(folder)), Path(folder) / "sae.json"
+    own = card.get("class")
+    kind = class_of(str(card["architecture"]), classes, own is not None)
+    if kind is None and own is not None:
+        remedy = f"give sae_classes=[{own}], or load(..., classes=[...]), if you trust it"
+        raise ValueError(f"{path}: this SAE is of the class {own}, which is not one of bisae's; {remedy}")
+    if kind is None:
+        raise ValueError(f"{path}: unknown architecture {card['architecture']!r}, known: {', '.join(ARCHITECTURES)}")
+    return kind
 
 
 def load_metadata(folder: str | Path) -> dict[str, Any]:
@@ -85,7 +159,8 @@ def _card(folder: Path) -> dict[str, Any]:
         card = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: not JSON: {error}") from error
-    if not isinstance(card, dict) or card.keys() != {"format", "architecture", "arguments", "metadata"}:
+    needed = {"format", "architecture", "arguments", "metadata"}
+    if not isinstance(card, dict) or card.keys() not in (needed, needed | {"class", "summary"}):
         raise ValueError(f"{path}: not written by bisae: expected format, architecture, arguments and metadata")
     if card["format"] != FORMAT:
         raise ValueError(f"{path}: format {card['format']!r}, this version reads {FORMAT}")

@@ -90,10 +90,13 @@ class SAETraining(LightningModule):
                     sae.choose_encoder(x, self._average)
 
     def _healthy(self, batch: Batch) -> Iterator[tuple[int, SparseAutoencoder, Tensor, Tensor]]:
-        """(index, SAE, x, norm) of each member still training; the input is normalised once a layer."""
+        """(index, SAE, x, norm) of each member still training; unit norms are made once a layer."""
         inputs: dict[int, tuple[Tensor, Tensor]] = {}
         for index, (member, sae) in enumerate(zip(self.members, self.saes, strict=True)):
             if index not in self.failed:
+                if type(sae).normalize is not SparseAutoencoder.normalize:  # perhaps by settings of its own
+                    yield index, sae, *sae.normalize(batch.activations[member.layer])
+                    continue
                 if member.layer not in inputs:
                     inputs[member.layer] = sae.normalize(batch.activations[member.layer])
                 yield index, sae, *inputs[member.layer]

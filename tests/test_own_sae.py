@@ -1,0 +1,86 @@
+"""An SAE class of a user's own through all commands, each of which is told of it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from analyze import analyze
+from bisae.analysis.recipe import Recipe
+from bisae.cells import find_cells
+from bisae.convert.__main__ import convert
+from bisae.convert.fit_to_lm import Sample
+from bisae.errors import AnalysisFailed, ConfigError
+from bisae.sae import load
+from intervene import intervene
+from tests.conftest import ROOT
+from tests.sae.test_own import Half
+from train import train
+
+Config = Callable[..., DictConfig]
+NAMED = "sae_classes=[tests.sae.test_own.Half]"
+
+
+def never(*_: object) -> None:
+    raise AssertionError("an LM ran")
+
+
+@pytest.mark.slow
+def test_an_own_class_goes_through_all_commands_that_name_it_and_no_others(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cell,) = train(config("layer=2", "sae._target_=tests.sae.test_own.Half", "sae.name=half"))
+    metrics = cell.read()["metrics"]
+    assert metrics["val/l0"] == 2  # half of sae.k
+
+    (found,) = find_cells(str(cell.folder), tmp_path)
+    source = Recipe.of(found, None, None, tmp_path / "cache").lm_pass("validation", "cpu")
+    sample = Sample.of(source, [2], 1000)
+    rows = {"language": sample.language[:1000], "sequence": sample.sequence[:1000]}
+    sample = replace(sample, **rows, streams={2: sample.streams[2][:1000]})
+    again = sample.quality(load(cell.folder, classes=[Half]), 2)
+    assert {key: again[key] for key in ("fvu", "l0")} == pytest.approx(
+        {key: metrics[f"val/{key}"] for key in ("fvu", "l0")}, rel=1e-5
+    )
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bisae.lm.lm_pass.LMPass.tokens", never)
+        with pytest.raises(AnalysisFailed, match=r"of the class tests\.sae\.test_own\.Half.*sae_classes="):
+            analyze(config(name="analyze"))
+    assert len(analyze(config(NAMED, name="analyze"))) == 1
+    features = pd.read_parquet(cell.folder / "features.parquet")
+    assert len(features) == 64
+
+    wanted = ["translation=none", "layer=2", "recipient=128", "donor.step=512", "kind=[all]", "control.random=0"]
+    with pytest.raises(ConfigError, match=r"^runs=.*sae_classes=\[tests\.sae\.test_own\.Half\]"):
+        intervene(config(*wanted, name="intervene"))
+    assert len(intervene(config(*wanted, NAMED, name="intervene"))) > 1
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        export = ["to=saelens", f"cell={cell.folder}", f"output={tmp_path}/out", f"cache={tmp_path}/cache"]
+        with pytest.raises(ConfigError, match=r"^cell=.*sae_classes=\[tests\.sae\.test_own\.Half\]"):
+            convert(compose("convert", export))
+        with pytest.raises(ConfigError, match="^to=saelens: cannot say what a half SAE is"):
+            convert(compose("convert", [*export, NAMED]))
+
+
+@pytest.mark.parametrize("name", ["Same", "Child", "Shipped", "OfBatch", "Louder", "Forgets", "NoSAE"])
+def test_an_own_class_that_would_be_taken_for_another_is_refused_before_an_lm_runs(
+    config: Config, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bisae.lm.lm_pass.LMPass.tokens", never)
+    with pytest.raises(ConfigError, match=rf"^sae\._target_=tests\.sae\.test_own\.{name}: "):
+        train(config(f"sae._target_=tests.sae.test_own.{name}"))
+    assert not list((tmp_path / "runs").rglob("cell.json"))
+
+
+@pytest.mark.parametrize(("command", "run"), [("analyze", analyze), ("intervene", intervene)])
+def test_a_class_that_cannot_be_imported_is_refused_by_its_key(
+    config: Config, command: str, run: Callable[[DictConfig], object]
+) -> None:
+    with pytest.raises(ConfigError, match=r"^sae_classes=nowhere\.Mine: must be the full name of a class"):
+        run(config("sae_classes=[nowhere.Mine]", name=command))

@@ -44,7 +44,7 @@ def orderings(
             elif any(verdict.holds == "no" for verdict in known):
                 holds = "no"
             best = min(known, key=lambda verdict: verdict.by)
-            about = {"block": block.title, "ordering": ordering, "metric": metric.name, "holds": holds}
+            about: dict[str, Any] = {"block": block.title, "ordering": ordering, "metric": metric.name, "holds": holds}
             about |= {"by": best.by, "low": best.low, "high": best.high}
             if best.draws:
                 control = _row(block.rows, *others[0])

@@ -46,7 +46,7 @@ def test_the_interval_is_students_over_draws_and_texts() -> None:
     first, *draws = (Change(value, value + rng.normal(size=300)) for value in (1.0, 0.3, 0.1, 1.2, -0.4))
     found = against_random(first, draws, widening=1.5)
     over_texts = np.var(first.samples - np.mean([draw.samples for draw in draws], axis=0), ddof=1)
-    s = np.std([0.3, 0.1, 1.2, -0.4], ddof=1)
+    s = float(np.std([0.3, 0.1, 1.2, -0.4], ddof=1))
     far = t.ppf(0.975, 3) * np.sqrt(s**2 * (1.5 + 1 / 4) + over_texts)
     assert found == pytest.approx((0.7, 0.7 - far, 0.7 + far, 4, s, 2)) and found.holds == "undecided"
     assert far == reach(s, 4, 1.5, over_texts)

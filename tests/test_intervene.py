@@ -55,14 +55,19 @@ def test_a_table_has_each_kind_its_controls_and_their_changes_against_the_plain_
     for metric in ("perplexity_en", "perplexity_all", "loss_en_ja", "source_gain_ja_en", "bleu_en_ja", "chrf_ja_en"):
         difference = changed[metric] - plain[metric]
         np.testing.assert_allclose(changed[f"{metric}_change"], difference, atol=1e-12)
-        assert (table[f"{metric}_low"] <= table[f"{metric}_high"]).all()
+        written = table if metric.startswith(("perplexity", "loss", "source")) else table[table["seed"].isna()]
+        assert (written[f"{metric}_low"] <= written[f"{metric}_high"]).all()
+    draws = table[table["control"] == "random"].set_index("seed")  # of draws only the first writes
+    assert draws.loc[0, "bleu_en_ja"].notna().all() and draws.loc[1, "bleu_en_ja"].isna().all()
+    assert set(draws["drawn_from"]) <= {"others", "all"} and (draws["widening"] >= 1).all()
     strong = table[(table["kind"] == "en") & (table["control"] == "")].iloc[0]
     assert table["bleu_en_ja_signature"].str.contains("tok:ja-mecab").all()
     assert strong["change"] > 0 and strong["perplexity_en_change"] != 0
     for name in ("interventions.md", "interventions.tex", "slides.md", "slides.tex", "orderings.csv"):
         assert (place / "interventions/tables" / name).stat().st_size > 0
     assert list((place / "interventions/figures").glob("*.png"))
-    assert "He is" in (place / "interventions/generations.html").read_text()
+    page = (place / "interventions/generations.html").read_text()
+    assert "He is" in page and "random 0 (as En)" in page and "random 1 (as En)" not in page
 
 
 def test_nothing_is_measured_twice_and_more_joins_the_same_table(

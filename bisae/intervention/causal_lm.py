@@ -1,6 +1,7 @@
 """The two LMs of an intervention: a recipient with its head, and a donor that reads along as far as is needed."""
 
 import inspect
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from bisae.lm.generation import forget_folder
 from bisae.lm.loading import load
 from bisae.lm.model import Checkpoint
 from bisae.lm.residual import ResidualReader
+
+REMEMBERED = 2**30  # bytes of streams
 
 
 def load_causal_lm(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
@@ -46,9 +49,13 @@ def check_pair(donor: Checkpoint, recipient: Checkpoint) -> None:
 
 
 class Donor(ResidualReader):
-    """An LM cut at the deepest of `layers`, with a cache of its own while the recipient generates."""
+    """An LM cut at the deepest of `layers`, with a cache of its own while the recipient generates.
+
+    What it makes of whole texts is kept, up to `REMEMBERED` bytes: each intervention reads the same ones.
+    """
 
     _cache: DynamicCache | None = None
+    _left = REMEMBERED
 
     @torch.no_grad()
     def follow(self, seen: int, use_cache: bool, **inputs: Tensor | None) -> dict[int, Float[Tensor, "..."]]:
@@ -60,13 +67,29 @@ class Donor(ResidualReader):
             self._cache = DynamicCache(config=self.model.config) if use_cache and can_cache(self.model) else None
         elif self._cache is None or self._cache.get_seq_length() != seen:
             raise ValueError(f"the recipient goes on after {seen} tokens that the donor has not read")
+        text = None if use_cache else tuple((name, _content(one)) for name, one in inputs.items())
+        if text in self._remembered:
+            return self._remembered[text]
         known = inspect.signature(self.model.forward).parameters
         given: dict[str, Any] = {name: value for name, value in inputs.items() if value is not None and name in known}
         if self._cache is not None:
             given["past_key_values"] = self._cache
-        return self._pass(given["input_ids"].shape, **given, use_cache=self._cache is not None)
+        streams = self._pass(given["input_ids"].shape, **given, use_cache=self._cache is not None)
+        if text is not None and (size := sum(one.nbytes for one in streams.values())) <= self._left:
+            self._left -= size
+            self._remembered[text] = streams
+        return streams
+
+    @cached_property
+    def _remembered(self) -> dict[Any, dict[int, Tensor]]:
+        return {}
 
 
 def can_cache(model: PreTrainedModel) -> bool:
     """Whether an LM goes on from keys and values of the tokens before; a state-space LM has states of another kind."""
     return "past_key_values" in inspect.signature(model.forward).parameters
+
+
+def _content(values: Tensor | None) -> Any:
+    """What tensors of ids and masks are equal by."""
+    return values if values is None else (tuple(values.shape), values.cpu().numpy().tobytes())

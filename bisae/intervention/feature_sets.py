@@ -1,4 +1,4 @@
-"""Which features are put in: the kinds of a cell's `features.parquet`, and random sets as a control."""
+"""Which features are put in: the kinds of a cell's `features.parquet`."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,6 @@ from bisae.errors import ConfigError
 from bisae.languages import code_of
 from bisae.metrics.language import DEAD, MIXED, class_names
 
-BLOCK = 50  # features to draw one of
 NONE, ALL, BILINGUAL, ALIGNED = "none", "all", "bi", "aligned"
 
 
@@ -44,18 +43,3 @@ def feature_set(
         return (found != DEAD) & (kind == ALL)
     known = (NONE, *named, BILINGUAL, ALIGNED, ALL)
     raise ConfigError("kind", kind, f"choose one of {', '.join(known)}, or give a list of features")
-
-
-def random_set(features: pd.DataFrame, like: Bool[np.ndarray, " latent"], seed: int) -> Bool[np.ndarray, " latent"]:
-    """As many features of whatever kind, each about as active in all as one of those it stands for.
-
-    Features are put in order of their total activation on the analysed text (columns `mass_<language>`) and cut into
-    blocks of `BLOCK`; of each block as many are drawn as are in `like`.
-    """
-    mass = features.filter(regex="^mass_").sum(axis=1).to_numpy(dtype=float)
-    alive = np.flatnonzero((features["class"] != DEAD).to_numpy() | like)
-    order = alive[np.argsort(mass[alive], kind="stable")]
-    rng, chosen = np.random.default_rng(seed), np.zeros(len(features), bool)
-    for block in np.array_split(order, max(1, len(order) // BLOCK)):
-        chosen[rng.choice(block, np.count_nonzero(like[block]), replace=False)] = True
-    return chosen

@@ -1,7 +1,7 @@
 """What is measured of an LM, plain or changed: each measure gives a table, kept with the intervention it is of."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -24,11 +24,14 @@ LONGEST = 2**31  # characters of a document, where none are to be left out
 @runtime_checkable
 class Measure(Protocol):
     """`made_from` is everything its table depends on beside the LM and the intervention, as JSON; `texts()`: how
-    many are read side by side at least."""
+    many are read side by side at least; `unwritten`: what is left of it where the LM is to write nothing."""
 
     name: ClassVar[str]
 
     def texts(self) -> int: ...
+
+    @property
+    def unwritten(self) -> "Measure | None": ...
 
     @property
     def made_from(self) -> Mapping[str, Any]: ...
@@ -91,6 +94,10 @@ class PerplexityText:
         ids = {"ids": self.ids} if self.ids else {}
         return {"corpus": self.corpus.checksum(self.split), **{key: getattr(self, key) for key in keys}, **ids}
 
+    @property
+    def unwritten(self) -> "PerplexityText":
+        return self
+
     @cached_property
     def sequences(self) -> list[Document]:
         """The documents as tokens, without BOS."""
@@ -113,15 +120,23 @@ class PerplexityText:
 
 @dataclass(frozen=True, eq=False)
 class TranslatedTasks:
-    """Translation tasks: a table with a row an example of each. `generation`: see `generation_identity`."""
+    """Translation tasks: a table with a row an example of each. Without `answers` the losses only.
+
+    `generation`: see `generation_identity`.
+    """
 
     name: ClassVar[str] = "translation"
     tasks: Sequence[TaskIds]
     batch: int
     generation: Mapping[str, Any]
+    answers: bool = True
 
     def texts(self) -> int:
         return min(self.batch, *(len(ids.prompts) for ids in self.tasks))
+
+    @cached_property
+    def unwritten(self) -> "TranslatedTasks":
+        return replace(self, answers=False)
 
     @property
     def languages(self) -> list[str]:
@@ -134,12 +149,12 @@ class TranslatedTasks:
             one.task.name: [one.prompts, one.texts, one.starts, one.prompt.stop, one.task.max_new_tokens]
             for one in self.tasks
         }
-        return {"tasks": name_of(about), "batch": self.batch, **self.generation}
+        return {"tasks": name_of(about), "batch": self.batch, **(self.generation if self.answers else {"answers": False})}
 
     def of(self, lm: CausalLM) -> pd.DataFrame:
         parts = []
         for ids in self.tasks:
-            made = translate(ids, lm)
+            made = translate(ids, lm, self.answers)
             columns = {name: getattr(made, name) for name in ("nats", "tokens", "nats_other")}
             parts.append(pd.DataFrame({"task": ids.task.name, "answer": made.answers, **columns}))
         return pd.concat(parts, ignore_index=True)
@@ -170,6 +185,10 @@ class ContinuedPrompts:
 
     def texts(self) -> int:
         return min(self.batch, len(self.prompts))
+
+    @property
+    def unwritten(self) -> None:
+        return None
 
     @property
     def made_from(self) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from bisae.analysis.rules import name_of
 from bisae.atomic import atomic_file, write_json
 from bisae.intervention.layer_features import LayerFeatures, mark
 from bisae.intervention.measures import Measure, file_name
-from bisae.intervention.settings import PLAIN, Setting
+from bisae.intervention.settings import PLAIN, RANDOM, Setting
 from bisae.lm.model import Checkpoint
 
 FILE = "row.json"
@@ -70,6 +70,8 @@ class Row:
                 "features": int(sum(map(np.count_nonzero, setting.chosen.values()))),
             }
             axes |= {key: value for key, value in same.items() if key != "rules"}
+            if setting.control == RANDOM:
+                axes |= {"drawn_from": setting.drawn_from, "widening": setting.widening}
         axes |= {"kind": setting.kind, "control": setting.control}
         return cls(output / "rows" / name_of(identity), axes, identity)
 
@@ -86,6 +88,13 @@ class Row:
 
     def read(self, measure: Measure) -> pd.DataFrame:
         return pd.read_parquet(self.folder / file_name(measure))
+
+    def measures(self, asked: Iterable[Measure]) -> list[Measure]:
+        """Those asked for, or what is left of them where only that was measured: of most draws of a random control."""
+        if self.axes["control"] != RANDOM:
+            return list(asked)
+        left = (one if self.has(one) else one.unwritten for one in asked)
+        return [one for one in left if one is not None]
 
 
 def measured_rows(output: Path, measures: Iterable[Measure], asked: Iterable[Row]) -> list[Row]:
@@ -104,4 +113,4 @@ def measured_rows(output: Path, measures: Iterable[Measure], asked: Iterable[Row
             continue
         if rules.get((axes["model"], axes.get("sae")), axes.get("rules")) == axes.get("rules"):
             rows.setdefault(file.parent.name, row)
-    return [row for row in rows.values() if all(row.has(measure) for measure in measures)]
+    return [row for row in rows.values() if all(map(row.has, row.measures(measures)))]

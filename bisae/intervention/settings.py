@@ -1,20 +1,22 @@
 """Which interventions are made: kinds of features and their controls, at each coefficient."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
 
 from bisae.errors import ConfigError
-from bisae.intervention.feature_sets import ALL, NONE, feature_set, kind_of, random_set
+from bisae.intervention.feature_sets import ALL, NONE, feature_set, kind_of
 from bisae.intervention.layer_features import LayerFeatures
 from bisae.intervention.operation import ALONE, MODES, NORMS, Edit, Intervention
+from bisae.intervention.random_sets import RandomSets, widening
 from bisae.intervention.steering import Steering
 
 STEER = "steer"
 RANDOM, SHUFFLED, SELF = "random", "shuffled", "self"
+OTHERS, WHATEVER = "others", "all"  # where random features are drawn from
 Sets = Mapping[int, Bool[np.ndarray, " latent"]]  # features by layer
 
 
@@ -22,7 +24,9 @@ Sets = Mapping[int, Bool[np.ndarray, " latent"]]  # features by layer
 class Setting:
     """One intervention. `chosen` features by layer; `like`: those as strongly as which a random control is added.
 
-    `seed` is the draw of a random control. Without `chosen` it is `none`: the plain LM.
+    `seed` is the draw of a random control, `drawn_from` the features that are not of the kind or all, and `widening`
+    what the variance over draws is multiplied by. Without `chosen` it is `none`: the plain LM. `generates`: whether the
+    LM is to write under it; of random draws only the first.
     """
 
     kind: str
@@ -34,6 +38,9 @@ class Setting:
     chosen: Sets
     like: Sets | None
     limit: str = ""  # how many features of a kind are taken at each layer, and which draw of them; "": all
+    drawn_from: str = ""
+    widening: float = 1.0
+    generates: bool = True
 
     @property
     def alone(self) -> bool:
@@ -133,15 +140,31 @@ def planned(
         for name, chosen in sets.items():
             settings.append(Setting(name, "", None, *arguments, chosen, None, limit))
             if name != ALL:
-                for draw in range(seed, seed + control[RANDOM]):
-                    drawn = {layer: random_set(one.table, chosen[layer], draw) for layer, one in layers.items()}
-                    # What is taken out or scaled is there as it is; what is put in must be as much.
-                    like = None if operation.alone else chosen
-                    settings.append(Setting(name, RANDOM, draw, *arguments, drawn, like, limit))
+                settings += _at_random(settings[-1], layers, range(seed, seed + control[RANDOM]), operation.alone)
             if not operation.alone:
                 wanted = [other for other in (SHUFFLED, SELF) if control[other]]
                 settings += [Setting(name, other, None, *arguments, chosen, None, limit) for other in wanted]
     return settings
+
+
+def _at_random(of: Setting, layers: Mapping[int, LayerFeatures], draws: range, alone: bool) -> Iterator[Setting]:
+    """Random controls of a kind, disjoint from it where it leaves enough features; none where all would be the same."""
+    sets = {layer: RandomSets(one.table, of.chosen[layer]) for layer, one in layers.items()}
+    if not any(one.differ for one in sets.values()):
+        return
+    apart = all(one.apart for one in sets.values())
+    drawn_from, factor = (OTHERS, widening(sets.values())) if apart else (WHATEVER, 1.0)
+    for draw in draws:
+        yield replace(
+            of,
+            control=RANDOM,
+            seed=draw,
+            chosen={layer: one.draw(draw, apart) for layer, one in sets.items()},
+            like=None if alone else of.chosen,  # what is taken out is there as it is; what is put in must be as much
+            drawn_from=drawn_from,
+            widening=factor,
+            generates=draw == draws[0],
+        )
 
 
 def checked_kinds(kind: Any) -> list[str | list[int]]:

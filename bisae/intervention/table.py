@@ -1,7 +1,7 @@
 """The table of interventions: a row each, its metrics with intervals, and their changes against the plain LM."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +32,8 @@ AXES = {  # in the order of the columns
     "seed": "Int64",
     "limit": str,
     "features": "Int64",
+    "drawn_from": str,
+    "widening": float,
 }
 
 
@@ -96,11 +98,14 @@ class InterventionTable:
     def _scores(self, rows: Sequence[Row]) -> list[dict[str, Sampled]]:
         if self.tasks is None or self.scorer is None:
             return [{} for _ in rows]
-        made = [self.tasks.translations(row.read(self.tasks)) for row in rows]
-        scores = iter(self.scorer.scores([one for of_row in made for one in of_row]))
-        of_rows = [[next(scores) for _ in of_row] for of_row in made]
-        tasks = [ids.task for ids in self.tasks.tasks]
-        found = [by_direction(tasks, of_tasks) for of_tasks in of_rows]
+        tasks, found = [ids.task for ids in self.tasks.tasks], [dict[str, Score]()] * len(rows)
+        written = [row.has(self.tasks) for row in rows]
+        for measure, scorer in ((self.tasks, self.scorer), (self.tasks.unwritten, replace(self.scorer, metrics={}))):
+            mine = [number for number, has in enumerate(written) if has == measure.answers]
+            made = [one for number in mine for one in measure.translations(rows[number].read(measure))]
+            scores = iter(scorer.scores(made))
+            for number in mine:
+                found[number] = by_direction(tasks, [next(scores) for _ in tasks])
         return [
             {name: Sampled(one.value, one.resampled, one.signature) for name, one in of_row.items()} for of_row in found
         ]

@@ -62,7 +62,7 @@ class Work:
         """Measure what is missing; what another process measures meanwhile is waited for. ConfigError if the shuffled
         control has nothing to shuffle."""
         missing = [
-            (recipient, [(setting, row) for setting, row in rows if not all(map(row.has, self.measures))])
+            (recipient, [(setting, row) for setting, row in rows if not all(map(row.has, self._asked(setting, row)))])
             for recipient, rows in self.rows
         ]
         total, done = sum(len(rows) for _, rows in missing), 0
@@ -76,6 +76,9 @@ class Work:
                     self._measure(lm, setting, row)
                     done += 1
                     progress(done, total)
+
+    def _asked(self, setting: Setting, row: Row) -> Sequence[Measure]:
+        return self.measures if setting.generates else row.measures(self.measures)
 
     @cached_property
     def _reader(self) -> Donor:
@@ -93,7 +96,7 @@ class Work:
         # `shuffled` neighbours, with and without a cache.
         special = {one for one in [self.tokenizer.bos_token_id] if one is not None}
         with sole_writer(row.folder):
-            for measure in self.measures:
+            for measure in self._asked(setting, row):
                 if not row.has(measure):
                     with patched(lm.model, edits, donor, special, self.donor.hook) as patch:
                         table = measure.of(lm)

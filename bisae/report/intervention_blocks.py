@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bisae.metrics.language import class_names
+from bisae.report.verdicts import deviation, reach
 
 PARTS = {  # axes of a block, as titles say them
     "model": "{}",
@@ -22,6 +23,7 @@ PARTS = {  # axes of a block, as titles say them
 }
 BLOCK = list(PARTS)
 NONE, RANDOM = "none", "random"
+OTHERS = "others"  # what random features are drawn from, where they are none of the kind's
 KINDS = ("bi", "aligned", "mixed", "all")  # after the languages; ids come last
 CONTROLS = ("", RANDOM, "shuffled", "self")
 FAMILIES: dict[str, tuple[str, int, int, int]] = {  # column: name, which way is better, factor, digits
@@ -58,8 +60,7 @@ class Metric:
 class Block:
     """Interventions that differ in kind and control only.
 
-    `rows`: none first, then each kind with its controls below it, draws of `random` as one row: their mean, and as
-    interval from the lowest to the highest bound of any draw. Columns as in the table, and `draws`.
+    `rows`: none first, then each kind with its controls below it, draws of `random` as one row (see `combine`).
     """
 
     axes: Mapping[str, Any]
@@ -98,20 +99,43 @@ def side_by_side(metrics: Sequence[Metric], width: int) -> list[list[Metric]]:
 
 
 def settled(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with `sae` where a layer has several ("" elsewhere), each intervention once."""
+    """The table with `sae` where a layer has several ("" elsewhere), each intervention once.
+
+    Random draws of a kind are of one supply: those from all features, of former runs, are left out where there are
+    some from the others.
+    """
     several = table.groupby(["model", "donor", "layers"], dropna=False)["sae"].transform("nunique") > 1
     table = table.assign(sae=table["sae"].where(several, ""))
-    return table.drop_duplicates([*BLOCK, "kind", "control", "seed"])
+    apart = table["drawn_from"] == OTHERS
+    some = apart.groupby([table[axis] for axis in (*BLOCK, "kind", "control")], dropna=False).transform("any")
+    return table[apart | ~some].drop_duplicates([*BLOCK, "kind", "control", "seed"])
 
 
 def combine(table: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
-    """The table with the draws of each `random` as one row: see Block."""
+    """The table with the draws of each `random` as one row: their mean, and as interval of the change where, on the
+    same texts, 95 % of such sets lie. Of a single draw the interval is its own.
+
+    `draws`: how many; `<metric>_draws`: the changes of those that were measured.
+    """
     how: dict[str, Any] = {"features": "first", "change": "mean", "draws": "sum", "hash": tuple}
+    how |= {"drawn_from": "first", "widening": "first"}
     for metric in metrics:
-        how |= {metric.name: "mean", f"{metric.name}_change": "mean"}
-        how |= {f"{metric.name}_change_low": "min", f"{metric.name}_change_high": "max"}
+        change = f"{metric.name}_change"
+        table = table.assign(**{f"{metric.name}_draws": table[change]})
+        how |= {metric.name: "mean", change: "mean", f"{change}_low": "min", f"{change}_high": "max"}
+        how[f"{metric.name}_draws"] = lambda draws: tuple(draws.dropna())
     groups = table.assign(draws=1).groupby([*BLOCK, "kind", "control"], dropna=False, sort=False)
-    return groups.agg(how).reset_index()
+    rows = groups.agg(how).reset_index()
+    for number, row in rows[rows["control"] == RANDOM].iterrows():
+        widening = row["widening"] if row["drawn_from"] == OTHERS else 1.0
+        rows.loc[number, "widening"] = widening
+        for name in (metric.name for metric in metrics):
+            drawn = row[f"{name}_draws"]
+            if len(drawn) > 1:
+                far = reach(deviation(drawn), len(drawn), widening, 0.0)
+                mean = row[f"{name}_change"]
+                rows.loc[number, [f"{name}_change_low", f"{name}_change_high"]] = mean - far, mean + far
+    return rows
 
 
 def blocks(table: pd.DataFrame, metrics: Sequence[Metric], languages: Sequence[str]) -> list[Block]:

@@ -10,9 +10,10 @@ from bisae.report.markup import Piece, Table
 ABOUT = (
     "In brackets the change against – (nothing done to the same checkpoint) with its 95 % interval, paired, over "
     "documents (PPL) or examples. Marked: the best of the kinds, controls apart, where it is better than – and its "
-    "interval excludes 0. Random: as many features of any kind, as active and added as strongly, mean over draws and "
-    "lowest to highest bound of any draw; shuffled: the codes of another sentence; self: the recipient's own features. "
-    "Size: mean length of the change over that of the stream."
+    "interval excludes 0. Random: as many features, as active and added as strongly, of those that are not of the "
+    "kind (others) or of all; mean over draws and where 95 % of such sets lie on the same texts, of 1 draw its own "
+    "interval; shuffled: the codes of another sentence; self: the recipient's own features. Size: mean length of the "
+    "change over that of the stream."
 )
 SLIDES = "Add: the kind of the features; –: nothing done."
 WIDTH = 3  # metrics on a page, with intervals
@@ -56,7 +57,7 @@ def _scored(metrics: Sequence[Metric]) -> list[str]:
 def _label(row: pd.Series) -> str:
     if not row["control"]:
         return short(row["kind"])
-    draws = f", {row['draws']} draws" if row["control"] == RANDOM else ""
+    draws = f", {row['draws']} draws of {row['drawn_from'] or 'all'}" if row["control"] == RANDOM else ""
     return f"{row['control']} (as {short(row['kind'])}){draws}"
 
 
@@ -78,7 +79,8 @@ def _cell(row: pd.Series, metric: Metric, best: bool) -> Piece:
     text = _value(row, metric)
     if pd.notna(change):
         interval = "" if pd.isna(low) else f"; {_signed(low, metric)} to {_signed(high, metric)}"
-        text += f" ({_signed(change, metric)}{interval})"
+        fewer = f"; {count} draw" if (count := len(row[f"{metric.name}_draws"])) == 1 < row["draws"] else ""
+        text += f" ({_signed(change, metric)}{interval}{fewer})"
     return Piece(text, "peak" if best else "")
 
 

@@ -15,7 +15,8 @@ class Translations:
     """`answers` to a task's examples; `nats`: cross-entropy of each reference after its prompt, of `tokens` tokens.
 
     `nats_other`: of the same reference after another example's prompt, NaN where there is none. What the right source
-    saves tells an LM that translates from one that only knows the language it writes.
+    saves tells an LM that translates from one that only knows the language it writes. `answers` are "" where nothing
+    was to be written.
     """
 
     task: Task
@@ -25,8 +26,10 @@ class Translations:
     nats_other: Float64[np.ndarray, " example"]
 
 
-def translate(ids: TaskIds, lm: TranslatingLM) -> Translations:
-    written = lm.generate(ids.prompts, ids.prompt.stop, ids.task.max_new_tokens)
+def translate(ids: TaskIds, lm: TranslatingLM, answers: bool = True) -> Translations:
+    written = [""] * len(ids.prompts)
+    if answers:
+        written = lm.generate(ids.prompts, ids.prompt.stop, ids.task.max_new_tokens)
     losses, others = (
         [loss[start - 1 :] for loss, start in zip(lm.token_losses(texts), starts, strict=True)]
         for texts, starts in ((ids.texts, ids.starts), (ids.others, ids.other_starts))

@@ -43,6 +43,10 @@ class Marked:
         return 4
 
     @property
+    def unwritten(self) -> "Marked":
+        return self
+
+    @property
     def made_from(self) -> Mapping[str, Any]:
         return {"number": self.number}
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bisae.errors import ConfigError
-from bisae.intervention.causal_lm import check_pair, load_causal_lm
+from bisae.intervention.causal_lm import Donor, check_pair, load_causal_lm
 from bisae.lm.model import Checkpoint
 
 
@@ -28,3 +28,22 @@ def test_a_donor_of_another_tokenizer_or_width_is_refused(step512: Checkpoint, f
         check_pair(replace(final, d_model=64), step512)
     with pytest.raises(ConfigError, match="has the tokenizer"):
         check_pair(replace(final, tokenizer="another"), step512)
+
+
+def test_a_donor_reads_a_text_once_and_only_what_there_is_room_for_is_kept(
+    final: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = torch.tensor([[1, 40, 50, 60], [1, 70, 80, 0]])
+    mask = (ids > 0).long()
+    monkeypatch.setattr(Donor, "_left", 3 * ids.numel() * 128 * 4 - 1)  # of three such texts the last has no room
+    donor, calls = Donor(final, [2], torch.float32, torch.device("cpu")), list[object]()
+    donor.model.register_forward_pre_hook(lambda *_: calls.append(_))
+    texts = [{"input_ids": ids + more, "attention_mask": mask} for more in (0, 1, 2)]
+    first, again = ([donor.follow(0, False, **text)[2] for text in texts] for _ in range(2))
+    assert len(calls) == 4
+    for one, other in zip(first, again, strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(first[0], first[1])
+    donor.follow(0, False, input_ids=ids, attention_mask=torch.ones_like(ids))  # the same ids, read otherwise
+    cached = donor.follow(0, True, **texts[0])[2]  # with a cache, that it may go on
+    assert len(calls) == 6 and torch.allclose(cached, first[0], atol=1e-5)

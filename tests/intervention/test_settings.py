@@ -47,6 +47,7 @@ def test_the_plain_lm_is_first_and_each_kind_has_its_controls_at_each_coefficien
     listed = [(one.coefficient, one.kind, one.control, one.seed) for one in found[1:]]
     en = [("en", "", None), ("en", "random", 0), ("en", "random", 1), ("en", "shuffled", None), ("en", "self", None)]
     whole = [("all", "", None), ("all", "shuffled", None), ("all", "self", None)]  # all at random are all
+    assert [one.generates for one in found[1:6]] == [True, True, False, True, True]
     assert listed == [(c, *one) for c in (0.5, 1.0) for one in (*en, *whole)]
     assert [one.alone for one in found[1:6]] == [False, False, False, False, True]
 
@@ -96,6 +97,25 @@ def test_kinds_can_be_cut_to_the_smallest_or_to_a_number() -> None:
     for limit in refused:
         with pytest.raises(ConfigError, match=f"features={limit}: must be"):
             settings(Operation("add", "donor", [0.5]), ["en"], limit)
+
+
+def test_random_features_are_drawn_apart_from_a_kind_that_leaves_enough() -> None:
+    en, mixed = (settings(Operation("add", "donor", [0.5]), [kind])[1:4] for kind in ("en", "mixed"))
+    for kind, *draws in (en, mixed):  # 6 and 4 of 14
+        assert {one.drawn_from for one in draws} == {"others"} and kind.drawn_from == ""
+        assert not any((one.chosen[2] & kind.chosen[2]).any() for one in draws)
+    assert en[1].widening > mixed[1].widening > 1
+    layers = {1: features(1), 2: features()}
+    layers[1].table.loc[:8, "class"] = "English"  # 9 of 14: too many at one of the layers
+    both = planned(layers, ["en", "ja"], Operation("add", "donor", [0.5]), ["en"], CONTROLS, None, 0)[2:4]
+    assert {(one.drawn_from, one.widening) for one in both} == {("all", 1.0)}
+
+
+def test_a_kind_without_features_or_with_all_of_them_has_no_random_control() -> None:
+    every = [number for number in range(16) if CLASSES[number] != "dead"]
+    for kind in (["fr"], [every]):
+        of = planned({2: features()}, ["en", "ja", "fr"], Operation("add", "donor", [0.5]), kind, CONTROLS, None, 0)
+        assert [one.control for one in of] == ["", "", "shuffled", "self"]
 
 
 def test_numbered_features_of_several_layers_are_refused() -> None:

@@ -31,6 +31,7 @@ def axes(kind: str, **other: Any) -> dict[str, Any]:
         "control": "",
     }
     made |= {"mode": "add", "norm": "donor", "coefficient": 1.0, "seed": None, "features": 100, "change": 0.1}
+    made |= {"drawn_from": "", "widening": np.nan}
     if kind == "none":
         made |= {
             "donor": None,

@@ -59,7 +59,7 @@ def test_kinds_come_in_order_each_with_its_controls_below_it() -> None:
     (block,), metrics = blocks_of(full_table(kinds=kinds, controls=("self", "random"), names=NAMES))
     first = [row[0] for row in texts(interventions_tables(block, metrics)[0])]
     shown = ["En", "Ja", "Bi", "Aligned", "Mixed", "All", "features 3, 17"]
-    assert first == ["–", *(f for k in shown for f in (k, f"random (as {k}), 3 draws", f"self (as {k})"))]
+    assert first == ["–", *(f for k in shown for f in (k, f"random (as {k}), 3 draws of all", f"self (as {k})"))]
 
 
 def test_a_cell_holds_value_change_and_interval_and_none_only_its_value() -> None:
@@ -72,16 +72,18 @@ def test_a_cell_holds_value_change_and_interval_and_none_only_its_value() -> Non
     assert column(table, "features") == {"–": "", "Bi": "100"}
 
 
-def test_draws_of_random_are_their_mean_with_the_widest_bounds() -> None:
+def test_draws_of_random_are_their_mean_and_where_such_sets_lie() -> None:
     changes = (-0.2, 0.1, 0.4)
     draws = [
-        axes("bi", control="random", seed=seed) | metric("perplexity_en", 18 + change, change, 0.1)
+        axes("bi", control="random", seed=seed, drawn_from="others", widening=1.5)
+        | metric("perplexity_en", 18 + change, change, 0.1)
         for seed, change in enumerate(changes)
     ]
     plain = axes("none") | metric("perplexity_en", 18.0, np.nan, np.nan)
     (block,), metrics = blocks_of(frame([plain, axes("bi") | metric("perplexity_en", 17.0, -1.0, 0.1), *draws]))
     (table,) = interventions_tables(block, metrics)
-    assert column(table, "PPL En ↓")["random (as Bi), 3 draws"] == "18.10 (+0.10; −0.30 to +0.50)"
+    # 0.3 over draws, times sqrt(1.5 + 1/3), times 4.303, Student's for 2 degrees of freedom: 1.748
+    assert column(table, "PPL En ↓")["random (as Bi), 3 draws of others"] == "18.10 (+0.10; −1.65 to +1.85)"
 
 
 @pytest.mark.parametrize(

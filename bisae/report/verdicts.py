@@ -1,0 +1,69 @@
+"""Whether one set of features does better than another, or than sets drawn at random."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from bisae.metrics.intervals import TAILS, percentiles
+
+
+class Change(NamedTuple):
+    """Against none, turned so that higher is better; `samples`: in each resample of the texts."""
+
+    value: float
+    samples: np.ndarray
+
+
+class Verdict(NamedTuple):
+    """`by` how much the first is better, with its 95 % interval; `holds`: yes, no or undecided.
+
+    Against random sets: how many `draws`, their standard deviation `s`, and the `rank` of the first among itself and
+    them, 1 the best; else 0, NaN and 0.
+    """
+
+    by: float
+    low: float
+    high: float
+    draws: int = 0
+    s: float = np.nan
+    rank: int = 0
+
+    @property
+    def holds(self) -> str:
+        return "yes" if self.low > 0 else "no" if self.high < 0 else "undecided"
+
+
+def against(first: Change, other: Change) -> Verdict:
+    """Two given sets: the interval is over texts."""
+    low, high = percentiles(np.atleast_1d(first.samples - other.samples))
+    return Verdict(first.value - other.value, low, high)
+
+
+def against_random(first: Change, drawn: Sequence[Change], widening: float) -> Verdict:
+    """A set and the mean of sets drawn at random: the interval is over draws and texts. Unknown below two draws."""
+    by = first.value - float(np.mean([draw.value for draw in drawn]))
+    paired = np.atleast_1d(first.samples - np.mean([draw.samples for draw in drawn], axis=0))
+    s = deviation([draw.value for draw in drawn])
+    known = paired[~np.isnan(paired)]
+    over_texts = float(np.var(known, ddof=1)) if len(known) > 1 else np.nan
+    reached = reach(s, len(drawn), widening, over_texts)
+    rank = 1 + sum(draw.value > first.value for draw in drawn)
+    return Verdict(by, by - reached, by + reached, len(drawn), s, rank)
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Standard deviation over draws; NaN below two."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
+
+
+def reach(s: float, draws: int, widening: float, over_texts: float) -> float:
+    """How far the difference of an ordinary set to the mean of the draws goes, to either side, in 95 % of cases.
+
+    t(draws - 1) sqrt(s^2 (widening + 1 / draws) + over_texts): `s` is the standard deviation over draws, `widening`
+    as in `bisae.intervention.random_sets`, `over_texts` the variance of the difference over texts.
+    """
+    if draws < 2:
+        return np.nan
+    return float(stats.t.ppf(TAILS[1], draws - 1) * np.sqrt(s**2 * (widening + 1 / draws) + over_texts))

@@ -12,6 +12,7 @@ import xxhash
 
 from bisae.corpus.corpus import Document
 from bisae.errors import ConfigError
+from bisae.runtime.ranges import Count, Index, Name, Text
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,10 @@ class StreamedCorpus(ABC):
 
     by_language: ClassVar[str]  # the field of a subclass that says where each language is
 
-    name: str
-    field: str
-    seed: int
-    buffer: int
+    name: Name
+    field: Text
+    seed: Index
+    buffer: Count
     splits: Mapping[str, Any]
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float32, Int16, Int32, Int64, UInt8
 from bisae.errors import ConfigError
 from bisae.patterns.firings import Firings
 from bisae.patterns.reading import Reading
+from bisae.runtime.ranges import Count, Share
 from bisae.sae import SparseAutoencoder
 
 
@@ -47,8 +48,8 @@ class Patterns(Protocol):
 class Paper:
     """The first `contexts` sequences in which a latent fires above `share` of its maximum (v1 code)."""
 
-    contexts: int
-    share: float
+    contexts: Count
+    share: Share
 
     def __post_init__(self) -> None:
         if not 0 <= self.share < 1:
@@ -63,7 +64,7 @@ class Paper:
 class Top:
     """The `contexts` sequences in which a latent fires most strongly, the strongest first."""
 
-    contexts: int
+    contexts: Count
 
     def chosen(self, peaks: Peaks, maximum: Float32[np.ndarray, " latent"]) -> Int64[np.ndarray, " context"]:
         order = np.lexsort((-peaks.value, peaks.latent))
@@ -77,8 +78,8 @@ class Quantile:
     Of each part the first `contexts / quantiles` in the order of the text; the strongest part comes first.
     """
 
-    contexts: int
-    quantiles: int
+    contexts: Count
+    quantiles: Count
 
     def __post_init__(self) -> None:
         if self.quantiles < 1 or self.contexts % self.quantiles:

@@ -7,6 +7,7 @@ from pathlib import Path
 import jinja2
 
 from bisae.errors import ConfigError
+from bisae.runtime.ranges import Text
 from bisae.translation.task import Example, Task
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -21,7 +22,7 @@ class Prompt:
     the end of the file is not part of the prompt.
     """
 
-    def __init__(self, template: str, stop: str) -> None:
+    def __init__(self, template: Text, stop: Text) -> None:
         shipped = TEMPLATES / f"{template}.txt"
         self._path = shipped if shipped.is_file() else Path(template)
         if not stop:

@@ -39,7 +39,7 @@ def described(annotation: Any) -> str:
         return f"a list, each {described(arguments[0])}"
     if fields := getattr(annotation, "model_fields", None):
         return f"a mapping with the keys {', '.join(fields)}"
-    return WORDS.get(annotation) or getattr(annotation, "__name__", str(annotation))
+    return WORDS.get(annotation) or str(getattr(annotation, "__name__", annotation))
 
 
 def bounds(constraints: Iterable[Any]) -> list[str]:

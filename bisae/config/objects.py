@@ -131,7 +131,7 @@ def arguments_of(target: Any) -> tuple[dict[str, Any], frozenset[str], bool]:
     required: set[str] = set()
     if isinstance(target, type):
         owners = [kind for kind in target.__mro__[:-1] if "__init__" in vars(kind)]
-        inits: list[Any] = [kind.__init__ for kind in owners]
+        inits: list[Any] = [vars(kind)["__init__"] for kind in owners]
     else:
         inits = [target]
     for one in inits:

@@ -122,7 +122,7 @@ WHOLE = ([1, 7], [0, -1, 2.5, "many", True, None, [1]])
 FROM_0 = ([0, 3], [-1, 1.5, "x", True, None])
 ABOVE_0 = ([1, 0.5], [0, -0.1, "fast", True, None, float("inf"), float("nan")])
 YES_NO = ([True, False], [1, 0, "yes", None])
-TEXT = (["a", "a b"], [1, None, True, [], ""])
+TEXT: tuple[list[Any], list[Any]] = (["a", "a b"], [1, None, True, [], ""])
 BY_HAND: list[tuple[str, str, tuple[list[Any], list[Any]]]] = [
     *(("train", key, WHOLE) for key in ("data.tokens", "data.batch", "data.epochs", "data.block", "save_every")),
     *(("train", key, WHOLE) for key in ("log_every", "optimizer.warmup", "data.window_pools", "data.pool_batches")),

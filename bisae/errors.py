@@ -10,7 +10,7 @@ STOPPED = 128 + 15  # status of a process that SIGTERM has stopped, after a save
 class Refused(ValueError):
     """A value that cannot work, refused before any expensive work starts.
 
-    `field` is the name of the argument or attribute that has the value; a command maps it to its key (bisae.config.keys).
+    `field` is the name of the argument or attribute with the value; commands map it to their key (bisae.config.keys).
     """
 
     def __init__(self, field: str, found: object, remedy: str) -> None:

@@ -7,15 +7,23 @@ from omegaconf.errors import OmegaConfBaseException
 STOPPED = 128 + 15  # status of a process that SIGTERM has stopped, after a save
 
 
-class ConfigError(ValueError):
-    """A config value that cannot work, refused before any expensive work starts.
+class Refused(ValueError):
+    """A value that cannot work, refused before any expensive work starts.
 
-    The message starts with the key as it is typed on the command line and the value found.
+    `field` is the name of the argument or attribute with the value; commands map it to their key (bisae.config.keys).
     """
 
-    def __init__(self, key: str, found: object, remedy: str) -> None:
-        super().__init__(f"{key}={found}: {remedy}")
-        self.key = key
+    def __init__(self, field: str, found: object, remedy: str) -> None:
+        super().__init__(f"{field}={found}: {remedy}")
+        self.field, self.found, self.remedy = field, found, remedy
+
+
+class ConfigError(Refused):
+    """A config value that cannot work: the message starts with the key as it is typed on the command line."""
+
+    @property
+    def key(self) -> str:
+        return self.field
 
 
 class TrainingFailed(RuntimeError):
@@ -39,7 +47,7 @@ def explained(error: BaseException | None) -> str | None:
     if error is None:
         return None
     found = str(error)
-    if isinstance(error, AnalysisFailed | ConfigError | Damaged | TrainingFailed):
+    if isinstance(error, AnalysisFailed | Damaged | Refused | TrainingFailed):
         return found
     if isinstance(error, OmegaConfBaseException):  # ${...} of a key that is not there, for example
         return f"the config cannot be resolved: {found}"

@@ -7,11 +7,12 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bisae.errors import ConfigError
 from bisae.lm.model import Checkpoint
 from bisae.member import Member
+from bisae.runtime.ranges import Text
 
 log = logging.getLogger("bisae.wandb")
 
@@ -51,7 +52,14 @@ class WandbRuns:
     the same run. Whatever W&B raises is logged once and that run is given up.
     """
 
-    def __init__(self, mode: str, project: str, entity: str | None, folder: str, upload: bool) -> None:
+    def __init__(
+        self,
+        mode: Literal["offline", "online", "disabled"],
+        project: Text,
+        entity: str | None,
+        folder: Text,
+        upload: bool,
+    ) -> None:
         if mode not in ("offline", "online", "disabled"):
             raise ConfigError("logger.mode", mode, "choose offline, online or disabled")
         self.mode, self.project, self.entity, self.folder = mode, project, entity, Path(folder)

@@ -10,6 +10,7 @@ from bisae.activations.rows import Asked
 from bisae.activations.source import Progress, Source
 from bisae.errors import ConfigError
 from bisae.ranks import Part
+from bisae.runtime.ranges import Positive, Text
 from bisae.values import writable
 
 
@@ -21,8 +22,8 @@ class Cached:
     does not have are left out, since they are meant for a larger one.
     """
 
-    folder: str
-    disk_gib: int | float
+    folder: Text
+    disk_gib: Positive
     evict: bool
     verify: bool
     layers: Sequence[int] | str

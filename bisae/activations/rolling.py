@@ -27,6 +27,7 @@ from bisae.activations.writer import raw_bytes
 from bisae.atomic import atomic_file
 from bisae.lock import sole_writer
 from bisae.ranks import ALONE, Part
+from bisae.runtime.ranges import Positive, Text
 from bisae.values import writable
 
 SECONDS_BETWEEN_LOOKS = 0.1
@@ -36,8 +37,8 @@ SECONDS_BETWEEN_LOOKS = 0.1
 class Rolling:
     """A bounded part of the activations on disk; a `bisae.activations.rows.Store`. The LM runs again in every epoch."""
 
-    folder: str
-    disk_gib: int | float
+    folder: Text
+    disk_gib: Positive
 
     def check(self, asked: Asked, progress: Progress) -> list[int]:
         folder, window = Path(self.folder), asked.order.window(0)[1]

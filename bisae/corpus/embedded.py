@@ -9,6 +9,7 @@ from pathlib import Path
 from bisae.corpus.corpus import Document
 from bisae.corpus.pairs import documents, read_pairs
 from bisae.errors import ConfigError
+from bisae.runtime.ranges import Index, Name
 
 EMBEDDED = Path(__file__).parents[1] / "embedded" / "corpus"
 
@@ -17,8 +18,8 @@ EMBEDDED = Path(__file__).parents[1] / "embedded" / "corpus"
 class EmbeddedCorpus:
     """The shipped Tatoeba pairs: a document is six sentences of neighbouring ids, one a line, in one language."""
 
-    name: str
-    seed: int
+    name: Name
+    seed: Index
 
     @property
     def languages(self) -> tuple[str, ...]:

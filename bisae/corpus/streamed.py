@@ -14,6 +14,7 @@ import xxhash
 from bisae.corpus.corpus import Document
 from bisae.errors import ConfigError
 from bisae.languages import codes_of
+from bisae.runtime.ranges import Count, Index, Name, Text
 
 BAD = "bisae: bad row"  # key of a record that holds no text: says which row of which file
 NAMED = 3  # rows left out that are named
@@ -48,10 +49,10 @@ class StreamedCorpus(ABC):
 
     by_language: ClassVar[str]  # the field of a subclass that says where each language is
 
-    name: str
-    field: str
-    seed: int
-    buffer: int
+    name: Name
+    field: Text
+    seed: Index
+    buffer: Count
     splits: Mapping[str, Any]
     skip_bad: bool = dataclass_field(default=False, kw_only=True)  # cells of older versions do not have it
     left_out: dict[tuple[str, str], LeftOut] = dataclass_field(default_factory=dict, init=False, compare=False)

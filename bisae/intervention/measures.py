@@ -149,7 +149,8 @@ class TranslatedTasks:
             one.task.name: [one.prompts, one.texts, one.starts, one.prompt.stop, one.task.max_new_tokens]
             for one in self.tasks
         }
-        return {"tasks": name_of(about), "batch": self.batch, **(self.generation if self.answers else {"answers": False})}
+        answers = self.generation if self.answers else {"answers": False}
+        return {"tasks": name_of(about), "batch": self.batch, **answers}
 
     def of(self, lm: CausalLM) -> pd.DataFrame:
         parts = []

@@ -17,6 +17,7 @@ from bisae.hub import fetch
 from bisae.lm.step_names import STEP, check_listed, check_step, named
 from bisae.lm.tokenizer import TextTokenizer, load_tokenizer
 from bisae.lm.weight_files import parameter_count, weight_files
+from bisae.runtime.ranges import Count, Index, Name, Text
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"
 FINAL = "final"
@@ -86,9 +87,9 @@ def _step_number(step: object, steps: str) -> int | None:
 class EmbeddedModel:
     """A shipped ladder of tiny LMs; a checkpoint is unpacked from int8 below `unpack_to` when first used."""
 
-    name: str
-    unpack_to: str
-    hook: str | None = None  # cells made before there was one name none
+    name: Name
+    unpack_to: Text
+    hook: Text | None = None  # cells made before there was one name none
 
     def checkpoint(self, step: object) -> Checkpoint:
         file = EMBEDDED / "lm" / self.name / "ladder.json"
@@ -149,19 +150,19 @@ class HuggingFaceModel:
     and the LM must have the `layers` and `d_model` given, if any. `tokenizer`: where it is, if not with the LM.
     """
 
-    name: str
-    path: str
+    name: Name
+    path: Text
     revision: str | None
-    step_unit: int
+    step_unit: Count
     final_path: str | None
-    final_step: int | None
-    tokens_per_step: int | None
-    layers: int | None
-    d_model: int | None
+    final_step: Index | None
+    tokens_per_step: Count | None
+    layers: Count | None
+    d_model: Count | None
     trust_remote_code: bool
-    hook: str | None = None
+    hook: Text | None = None
     steps: Sequence[Any] | None = None
-    tokenizer: str | None = None
+    tokenizer: Text | None = None
 
     def checkpoint(self, step: object) -> Checkpoint:
         number = _step_number(step, "as in the names of the model's checkpoints")

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float32, Int16, Int32, Int64, Real, UInt8
 from bisae.errors import ConfigError
 from bisae.patterns.firings import Firings
 from bisae.patterns.reading import Reading
+from bisae.runtime.ranges import Count, Share
 from bisae.sae import SparseAutoencoder
 
 
@@ -48,8 +49,8 @@ class Patterns(Protocol):
 class Paper:
     """The first `contexts` sequences in which a latent fires above `share` of its maximum (v1 code)."""
 
-    contexts: int
-    share: float
+    contexts: Count
+    share: Share
 
     def __post_init__(self) -> None:
         if not 0 <= self.share < 1:
@@ -64,7 +65,7 @@ class Paper:
 class Top:
     """The `contexts` sequences in which a latent fires most strongly, the strongest first."""
 
-    contexts: int
+    contexts: Count
 
     def chosen(self, peaks: Peaks, maximum: Float32[np.ndarray, " latent"]) -> Int64[np.ndarray, " context"]:
         order = np.lexsort((-peaks.value, peaks.latent))
@@ -78,8 +79,8 @@ class Quantile:
     Of each part the first `contexts / quantiles` in the order of the text; the strongest part comes first.
     """
 
-    contexts: int
-    quantiles: int
+    contexts: Count
+    quantiles: Count
 
     def __post_init__(self) -> None:
         if self.quantiles < 1 or self.contexts % self.quantiles:
@@ -212,9 +213,7 @@ def _pieces(sequence: Int32[np.ndarray, " row"]) -> list[tuple[int, slice]]:
     return [(int(s), slice(int(a), int(b))) for s, a, b in zip(found, starts, stops, strict=True)]
 
 
-def _stored(
-    raw: Float32[np.ndarray, " value"], scale: Float32[np.ndarray, " value"]
-) -> Float32[np.ndarray, " value"]:
+def _stored(raw: Float32[np.ndarray, " value"], scale: Float32[np.ndarray, " value"]) -> Float32[np.ndarray, " value"]:
     """What v1 stores of activations, given the largest of each value's latent."""
     return np.where(raw > 0, np.ceil(10 * (raw / np.where(scale > 0, scale, 1))), 0)
 

@@ -13,6 +13,7 @@ import torch
 from bisae.errors import ConfigError
 from bisae.instances import build
 from bisae.plan.grid import Ladder, existing
+from bisae.runtime.ranges import Count, Positive, Text
 
 GIB = 2**30
 LATENTS, TOKENS, SEQUENCES = 8192, 1024, 16  # most that a measurement takes of a job's size
@@ -34,14 +35,14 @@ class Device:
     `start_s`: seconds that a job takes beside its work.
     """
 
-    name: str
-    count: int
-    memory_gib: int | float | None
-    ram_gib: int | float | None
-    lm_tflops: int | float | None
-    sae_tflops: int | float | None
-    disk_gbs: int | float | None
-    free_gib: int | float | None
+    name: Text
+    count: Count
+    memory_gib: Positive | None
+    ram_gib: Positive | None
+    lm_tflops: Positive | None
+    sae_tflops: Positive | None
+    disk_gbs: Positive | None
+    free_gib: Positive | None
     start_s: int | float
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from bisae.errors import ConfigError
+from bisae.runtime.ranges import Positive
 
 RANDOM = "random weights"
 PHASES = ("early", "middle", "late")
@@ -22,9 +23,9 @@ class Bins:
         ConfigError: edges that are not two ascending numbers, or a model that is a seed of two LMs.
     """
 
-    phases: Sequence[float | int]
-    layers: Sequence[float]
-    size: float | int | None
+    phases: Sequence[Positive]
+    layers: Sequence[Positive]
+    size: Positive | None
     lm_seeds: Mapping[str, Sequence[str]]
 
     def __post_init__(self) -> None:

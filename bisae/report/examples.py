@@ -7,6 +7,7 @@ import pandas as pd
 
 from bisae.report.bins import LAYERS
 from bisae.report.markup import Piece, Table
+from bisae.runtime.ranges import Count, Index
 
 RULE = (
     "Rule: of the largest LM (first name), the last checkpoint of each phase, the first of the middle layers, the "
@@ -20,9 +21,9 @@ RULE = (
 class Examples:
     """How many features a class and phase, how many contexts each, how many tokens around a peak."""
 
-    features: int
-    contexts: int
-    window: int
+    features: Count
+    contexts: Count
+    window: Index
 
 
 def example_features(

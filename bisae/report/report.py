@@ -20,6 +20,7 @@ from bisae.report.examples import Examples
 from bisae.report.figures import draw_figures
 from bisae.report.tables import write_tables
 from bisae.report.written import forget
+from bisae.runtime.ranges import Count, Text
 from bisae.terminal import leaves
 
 
@@ -30,8 +31,8 @@ class Report:
     bins: Bins
     intervals: Sequence[str]
     examples: Examples
-    band: str
-    panels: int
+    band: Text
+    panels: Count
 
     def __post_init__(self) -> None:
         check_kinds("report.intervals", self.intervals)

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bisae.errors import ConfigError
+from bisae.runtime.ranges import Count, Index, NotNegative, Share
 from bisae.sae.aux_k import Average, alone
 from bisae.sae.codes import Codes
 from bisae.sae.encoder import encode
@@ -29,7 +30,14 @@ class BatchTopK(SparseAutoencoder):
     threshold: Tensor
 
     def __init__(
-        self, d_model: int, latents: int, k: int, threshold_rate: float, seed: int, aux_k: int, aux_coefficient: float
+        self,
+        d_model: int,
+        latents: Count,
+        k: Count,
+        threshold_rate: Share,
+        seed: Index,
+        aux_k: Index,
+        aux_coefficient: NotNegative,
     ) -> None:
         super().__init__(d_model, latents, seed, aux_k, aux_coefficient)
         if not 1 <= k <= latents:

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from bisae.errors import ConfigError
+from bisae.runtime.ranges import Count, Index, NotNegative, Positive
 from bisae.sae.aux_k import Average, alone
 from bisae.sae.codes import Codes
 from bisae.sae.encoder import encode
@@ -34,7 +35,13 @@ class JumpReLU(SparseAutoencoder):
     architecture = "jump_relu"
 
     def __init__(
-        self, d_model: int, latents: int, l0: float, initial_threshold: float, bandwidth: float, seed: int
+        self,
+        d_model: int,
+        latents: Count,
+        l0: NotNegative,
+        initial_threshold: NotNegative,
+        bandwidth: Positive,
+        seed: Index,
     ) -> None:
         super().__init__(d_model, latents, seed)
         if numbers("sae.l0", [l0])[0] < 0:

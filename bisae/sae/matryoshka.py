@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bisae.errors import ConfigError
+from bisae.runtime.ranges import Count, Index, NotNegative, Share, Text
 from bisae.sae.batch_topk import BatchTopK, batch_top_k
 from bisae.sae.codes import Codes
 from bisae.sae.encoder import encode
@@ -31,13 +32,13 @@ class Matryoshka(BatchTopK):
     def __init__(
         self,
         d_model: int,
-        latents: int,
-        k: int,
-        groups: str,
-        threshold_rate: float,
-        seed: int,
-        aux_k: int,
-        aux_coefficient: float,
+        latents: Count,
+        k: Count,
+        groups: Text,
+        threshold_rate: Share,
+        seed: Index,
+        aux_k: Index,
+        aux_coefficient: NotNegative,
     ) -> None:
         super().__init__(d_model, latents, k, threshold_rate, seed, aux_k, aux_coefficient)
         self.groups, self.prefixes = groups, prefixes_of(groups, latents)

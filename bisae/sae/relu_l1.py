@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bisae.errors import ConfigError
+from bisae.runtime.ranges import Count, Index, NotNegative
 from bisae.sae.codes import Codes
 from bisae.sae.objective import Objective, relu_l1_objective
 from bisae.sae.selection import positive
@@ -20,7 +21,9 @@ class ReLUL1(SparseAutoencoder):
 
     architecture = "relu_l1"
 
-    def __init__(self, d_model: int, latents: int, l1: float, seed: int = 0, encoder_bias: bool = False) -> None:
+    def __init__(
+        self, d_model: int, latents: Count, l1: NotNegative, seed: Index = 0, encoder_bias: bool = False
+    ) -> None:
         super().__init__(d_model, latents, seed)
         if not (math.isfinite(l1) and l1 >= 0):
             raise ConfigError("sae.l1", l1, "must be finite and not negative")

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from bisae.errors import ConfigError
+from bisae.runtime.ranges import Count, Index, NotNegative
 from bisae.sae.aux_k import COEFFICIENT, Average, alone, aux_k_loss
 from bisae.sae.codes import Codes
 from bisae.sae.encoder import encode, pre_activations
@@ -53,7 +54,12 @@ class SparseAutoencoder(nn.Module, ABC):
     architecture: ClassVar[str]  # name in saved files
 
     def __init__(
-        self, d_model: int, latents: int, seed: int = 0, aux_k: int = 0, aux_coefficient: float = COEFFICIENT
+        self,
+        d_model: int,
+        latents: Count,
+        seed: Index = 0,
+        aux_k: Index = 0,
+        aux_coefficient: NotNegative = COEFFICIENT,
     ) -> None:
         super().__init__()
         if d_model < 1:

@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bisae.errors import ConfigError
+from bisae.runtime.ranges import Count, Index, NotNegative
 from bisae.sae.aux_k import COEFFICIENT
 from bisae.sae.codes import Codes
 from bisae.sae.objective import Objective, topk_objective
@@ -17,7 +18,13 @@ class TopK(SparseAutoencoder):
     architecture = "topk"
 
     def __init__(
-        self, d_model: int, latents: int, k: int, seed: int = 0, aux_k: int = 0, aux_coefficient: float = COEFFICIENT
+        self,
+        d_model: int,
+        latents: Count,
+        k: Count,
+        seed: Index = 0,
+        aux_k: Index = 0,
+        aux_coefficient: NotNegative = COEFFICIENT,
     ) -> None:
         super().__init__(d_model, latents, seed, aux_k, aux_coefficient)
         if not 1 <= k <= latents:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bisae.errors import ConfigError
+from bisae.runtime.ranges import Count
 from bisae.sae.codes import Codes
 from bisae.sae.encoder import encode
 from bisae.sae.objective import Objective, objective_of
@@ -20,7 +21,7 @@ from bisae.sae.weights import Weights
 class TritonTopK(TopK):
     """TopK, and saved as TopK, for a GPU or, with TRITON_INTERPRET=1 in the environment, Triton's interpreter."""
 
-    def __init__(self, d_model: int, latents: int, k: int, **settings: Any) -> None:
+    def __init__(self, d_model: int, latents: Count, k: Count, **settings: Any) -> None:
         super().__init__(d_model, latents, k, **settings)
         if importlib.util.find_spec("triton") is None:
             raise ConfigError("sae", "topk_triton", "needs the package triton: install it, or take sae=topk")

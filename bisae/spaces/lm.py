@@ -9,6 +9,7 @@ from jaxtyping import Float32
 from bisae.errors import ConfigError
 from bisae.lm.model import Checkpoint
 from bisae.metrics.clusters import centred
+from bisae.runtime.ranges import Index, NotNegative
 from bisae.spaces.space import VectorSpace, same_vocabulary
 
 BATCH = 1024  # tokens a pass
@@ -26,7 +27,7 @@ class LMSpace(VectorSpace):
 
     name = "lm"
 
-    def __init__(self, model: Model, checkpoint: object, layer: int, clustering: str, distance: float) -> None:
+    def __init__(self, model: Model, checkpoint: object, layer: Index, clustering: str, distance: NotNegative) -> None:
         super().__init__(clustering, distance)
         self._model, self._step, self._layer = model, checkpoint, layer
 

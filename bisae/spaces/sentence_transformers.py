@@ -10,6 +10,7 @@ from jaxtyping import Float
 from bisae.errors import ConfigError
 from bisae.hub import reachable
 from bisae.lm.model import checksum
+from bisae.runtime.ranges import NotNegative, Text
 from bisae.spaces.text_space import TextSpace
 
 UNUSED = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack", "*.ot"]  # the same weights for other libraries
@@ -20,7 +21,7 @@ class SentenceTransformersSpace(TextSpace):
 
     name = "sentence_transformers"
 
-    def __init__(self, model: str, revision: str | None, clustering: str, distance: float) -> None:
+    def __init__(self, model: Text, revision: str | None, clustering: str, distance: NotNegative) -> None:
         super().__init__(clustering, distance)
         self._model, self._revision = model, revision
         if find_spec("sentence_transformers") is None:

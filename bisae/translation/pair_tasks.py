@@ -6,6 +6,7 @@ from pathlib import Path
 from bisae.corpus.embedded import EMBEDDED
 from bisae.corpus.pairs import read_pairs
 from bisae.errors import ConfigError
+from bisae.runtime.ranges import Count, Index, Name, Text
 from bisae.translation.task import Task, both_ways, first
 
 SHIPPED = "shipped"
@@ -19,12 +20,12 @@ class PairTasks:
     trained on.
     """
 
-    name: str
-    pairs: str
-    shot_pairs: str
-    shots: int
-    examples: int | None
-    max_new_tokens: int
+    name: Name
+    pairs: Text
+    shot_pairs: Text
+    shots: Index
+    examples: Count | None
+    max_new_tokens: Count
 
     def read(self) -> list[Task]:
         languages, rows = _read("pairs", self.pairs, "translation")

@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 
 from bisae.errors import ConfigError
+from bisae.runtime.ranges import Text
 from bisae.translation.task import Example, Task
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -36,7 +37,7 @@ class Prompt:
     `for_tokenizer`.
     """
 
-    def __init__(self, template: str, stop: str, as_special: Callable[[str], str] = str) -> None:
+    def __init__(self, template: Text, stop: Text, as_special: Callable[[str], str] = str) -> None:
         self._name = template
         shipped = TEMPLATES / f"{template}.txt"
         self._path = shipped if shipped.is_file() else Path(template)

@@ -58,4 +58,6 @@ def covered(found: Sequence[Metrics], names: Sequence[str], kind: str) -> Mappin
     """Of each metric: whose interval `<metric>_<kind>low` ... `high` holds the mean over all texts."""
     of = {key: np.array([metrics[key] for metrics in found], float) for key in found[0]}
     means = {name: of[name].mean() for name in names}
-    return {name: (of[f"{name}_{kind}low"] <= means[name]) & (means[name] <= of[f"{name}_{kind}high"]) for name in names}
+    return {
+        name: (of[f"{name}_{kind}low"] <= means[name]) & (means[name] <= of[f"{name}_{kind}high"]) for name in names
+    }

@@ -14,6 +14,7 @@ import numpy as np
 
 from bisae.metrics.translation import MetricRefused, MetricUnavailable
 from bisae.metrics.translation.information import info
+from bisae.runtime.ranges import Count, Index, Text
 
 KEY = "translation.metrics.comet"
 COVERED = (  # languages of XLM-R, which Unbabel's models are made from
@@ -30,7 +31,7 @@ class Comet(evaluate.Metric):
     `compute` raises MetricUnavailable where the program is missing or fails.
     """
 
-    def __init__(self, program: str, model: str, batch: int, gpus: int, **options: Any) -> None:
+    def __init__(self, program: Text, model: Text, batch: Count, gpus: Index, **options: Any) -> None:
         self._program, self._model, self._batch, self._gpus = program, model, batch, gpus
         super().__init__(**options)
 

@@ -1,0 +1,1 @@
+"""The settings of each command, typed: what is checked before a command does anything."""

@@ -1,0 +1,66 @@
+"""The settings of `analyze`."""
+
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le, Lt
+
+from bisae.config.settings import Command, Device, Keys, Object, Positive, Size, Store
+from bisae.runtime.ranges import Count, Index, NotNegative, Text, Texts
+
+
+class Only(Keys):
+    model: Text | list[Text] | None
+    step: Index | list[Index] | None
+    layer: Index | list[Index] | None
+
+
+class MonosemanticityKeys(Keys):
+    shuffles: Count
+    quantile: Annotated[float, Ge(0.5), Lt(1)]
+
+
+class AlignmentKeys(Keys):
+    pairs: Text | None
+    permutations: Count
+    least: Annotated[float, Ge(0), Le(1)]
+    level: Annotated[float, Ge(0), Lt(1)]
+
+
+class ContextualKeys(Keys):
+    token: NotNegative
+    context: NotNegative
+
+
+class LineageKeys(Keys):
+    tokens: Count
+    least: Positive
+
+
+class AnalyzeSettings(Command):
+    size: Size
+    model: Object | None = None
+    corpus: Object | None = None
+    activations: Store
+    patterns: Object
+    space: Object | None = None
+    report: Object
+    logger: Object
+    train: list[Any]
+    runs: Texts
+    only: Only
+    output: Text | None
+    cache: Text
+    split: Text
+    tokens: Count
+    language: Literal["script", "document"]
+    threshold: Annotated[float, Ge(0.5), Lt(1)]
+    monosemanticity: MonosemanticityKeys
+    bilingual: Literal["monosemantic", "alignment"]
+    alignment: AlignmentKeys
+    contextual: ContextualKeys
+    lineage: LineageKeys
+    recovered: Count | None
+    controls: list[Text]
+    resamples: Annotated[int, Ge(2), Lt(2**63)]
+    seed: Index
+    device: Device

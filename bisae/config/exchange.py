@@ -1,0 +1,72 @@
+"""The settings of `convert` and `dashboard`: what comes from other tools, and goes to them."""
+
+from typing import Annotated
+
+from annotated_types import MaxLen, MinLen, Predicate
+from pydantic import Field
+
+from bisae.config.objects import Built, Node
+from bisae.config.settings import Checkpoint, Command, Keys, LMPassKeys, Object, Size
+from bisae.runtime.ranges import Count, Index, Positive, Text, Texts
+
+
+class ActivationsKeys(Keys):
+    lm_pass: LMPassKeys = Field(alias="pass")
+
+
+class CreatorKeys(Keys):
+    id: Text
+    name: Text
+
+
+class ConvertSettings(Command):
+    size: Size
+    model: Object | None = None
+    corpus: Object
+    activations: ActivationsKeys
+    from_: Text | None = Field(alias="from")
+    source: Text | None
+    k: Count | None
+    checkpoint: Checkpoint
+    layer: Index | None
+    most_fvu: Positive
+    to: Text | None
+    cell: Texts | None
+    output: Text | None
+    norm: Positive | None
+    push: Text | None
+    private: bool
+    licence: Text | None
+    pull: Text | None
+    revision: Text | None
+    creator: CreatorKeys
+    split: Text
+    tokens: Count
+    recovered: Count
+    runs: Text
+    cache: Text
+
+
+def _selects(text: str) -> bool:
+    """without =, < and >"""
+    return not set(text) & set("=<>")
+
+
+def _fits_a_title(text: str) -> bool:
+    """of letters, digits, spaces or .,:()+-"""
+    return all(letter.isalnum() or letter in " _.,:()+-" for letter in text)
+
+
+Selected = Annotated[str, MinLen(1), Predicate(_selects)]
+
+
+class GridRunsKeys(Keys):
+    sweep: Selected | None
+    model: Selected | None
+
+
+class DashboardSettings(Command):
+    logger: Annotated[Node, Built()]
+    only: GridRunsKeys
+    title: Annotated[str, MinLen(1), MaxLen(128), Predicate(_fits_a_title)]
+    draft: bool

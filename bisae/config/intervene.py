@@ -1,0 +1,73 @@
+"""The settings of `intervene`."""
+
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Lt, MaxLen
+from pydantic import BeforeValidator, Field
+
+from bisae.config.settings import Checkpoint, Command, Device, Keys, Layers, Object, Precision, Size
+from bisae.runtime.ranges import Count, Index, Number, Text, Texts
+
+
+class DonorKeys(Keys):
+    model: Text | None
+    step: Checkpoint
+    sae: Text | None
+
+
+class ControlKeys(Keys):
+    random: Index
+    shuffled: bool
+    self: bool
+
+
+class PerplexityKeys(Keys):
+    split: Text
+    documents: Count | None
+    longest: Count | None
+    context: Annotated[Count, Ge(2)]
+    stride: Count
+    mix: dict[str, Number] | None
+
+
+class ContinueKeys(Keys):
+    prompts: Texts | Annotated[list[Any], MaxLen(0)]
+    max_new_tokens: Count
+
+
+class TranslationKeys(Keys):
+    tasks: Object
+    prompt: Object
+    metrics: dict[str, Object]
+
+
+def _or_none(found: Any) -> Any:
+    return found or None  # translation=none, an empty group
+
+
+class InterveneSettings(Command):
+    size: Size
+    model: Object | None = None
+    corpus: Object | None = None
+    translation: Annotated[TranslationKeys | None, BeforeValidator(_or_none)] = None
+    logger: Object
+    runs: Texts
+    analyze: list[Text] | None
+    donor: DonorKeys
+    recipient: Checkpoint | list[Checkpoint]
+    layer: Layers
+    kind: Text | list[Any]
+    features: Literal["equal"] | Count | None
+    control: ControlKeys
+    mode: Literal["add", "replace", "ablate", "scale", "steer"]
+    norm: Literal["donor", "recipient"]
+    coefficient: Number | list[Number]
+    perplexity: PerplexityKeys
+    continued: ContinueKeys = Field(alias="continue")
+    batch: Count
+    dtype: Precision
+    output: Text
+    cache: Text
+    resamples: Annotated[int, Ge(2), Lt(2**63)]
+    seed: Index
+    device: Device

@@ -1,0 +1,109 @@
+"""Checking a command's whole config, and the groups that several commands have."""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from annotated_types import Lt
+from omegaconf import OmegaConf
+from pydantic import BaseModel, ConfigDict, Field
+
+from bisae.config.objects import Built, Node, check_object, objects_in, validated
+from bisae.errors import ConfigError
+from bisae.runtime.ranges import Count, Index, Name, Number, Positive, Text
+
+Checkpoint = Index | Literal["final"]
+Layers = int | list[int] | Literal["all"]
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+class Keys(BaseModel):
+    """A mapping with these keys and no others; a whole number is no truth value, and nothing is converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Command(Keys):
+    """All settings of a command."""
+
+    def check_objects(self, late: bool) -> None:
+        """Check the objects' classes and arguments: those that are slow to import with `late`, else the others."""
+        for key, node, built in objects_in(type(self), self, ""):
+            if built.late == late:
+                check_object(key, node, built)
+
+
+Settings = TypeVar("Settings", bound=Command)
+
+
+def read_settings(kind: type[Settings], cfg: Any) -> Settings:
+    """A command's config, checked but for its `late` objects.
+
+    ConfigError for a key that is missing, unknown or of another type or range, by the key as it is typed.
+    """
+    for key in sorted(OmegaConf.missing_keys(cfg)):  # a set: else another key first in every process
+        raise ConfigError(key, "???", "give a value")
+    found: Any = OmegaConf.to_container(cfg, resolve=True)
+    settings = validated(kind, found)
+    settings.check_objects(late=False)
+    return settings
+
+
+class LMPassKeys(Keys):
+    context: Annotated[Count, Lt(2**15)]  # positions are stored as int16
+    shortest: Count
+    lm_batch: Count
+    shard_batches: Count
+    lm_dtype: Precision
+    device: Device
+
+
+class Size(Keys):
+    """The values of an experiment, which other keys refer to."""
+
+    layer: Layers
+    latents: Count
+    k: Count
+    lr: Positive
+    warmup: Count
+    tokens: Count
+    validation_tokens: Count
+    epochs: Count
+    batch: Count
+    window_pools: Count
+    dead_after: Count
+    context: Count
+    shortest: Count
+    lm_batch: Count
+    shard_batches: Count
+    lm_dtype: Precision
+    analysis_tokens: Count
+    pairs: Text | None
+    recipient: Checkpoint | list[Checkpoint] | None
+    edited: Layers | None
+    coefficient: Number | list[Number]
+    documents: Count | None
+    perplexity_context: Count
+    stride: Count
+
+
+class SAEKeys(Keys):
+    """Keys of `sae` that are no arguments of its class."""
+
+    name: Name
+    lr: Positive
+    dead_after: Count
+
+
+class StoreKeys(Keys):
+    """Keys of `activations` that are no arguments of the store."""
+
+    lm_pass: LMPassKeys = Field(alias="pass")
+
+
+class OptimizerKeys(Keys):
+    warmup: Count
+    partial: Annotated[Node, Built("torch.optim.Optimizer", given=("params", "lr"), late=True)]
+
+
+Object = Annotated[Node, Built()]
+Store = Annotated[Node, Built(beside=StoreKeys, late=True)]

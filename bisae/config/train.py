@@ -1,0 +1,58 @@
+"""The settings of `train`, and of what plans and watches its jobs."""
+
+from typing import Annotated, Any
+
+from bisae.config.objects import Built, Node
+from bisae.config.settings import Checkpoint, Command, Keys, Layers, Object, OptimizerKeys, SAEKeys, Size, Store
+from bisae.runtime.ranges import Count, Index, Text
+
+
+class DataKeys(Keys):
+    split: Text
+    validation_split: Text
+    tokens: Count
+    validation_tokens: Count
+    epochs: Count
+    batch: Count
+    seed: Index
+    block: Count
+    pool_batches: Count
+    window_pools: Count
+
+
+class TrainSettings(Command):
+    size: Size
+    checkpoint: Checkpoint
+    layer: Layers
+    model: Object
+    corpus: Object
+    data: DataKeys
+    activations: Store
+    sae: Annotated[Node, Built("bisae.sae:SparseAutoencoder", ("d_model",), SAEKeys, lists=True, late=True)]
+    optimizer: OptimizerKeys
+    trainer: Annotated[Node, Built("lightning:Trainer", late=True)]
+    logger: Object
+    runs: Text
+    cache: Text
+    force: bool
+    save_every: Count
+    keep_save: bool
+    log_every: Count
+    grid: dict[str, Any] | None = None  # of an experiment; bisae.plan reads it
+
+
+class PlanSettings(TrainSettings):
+    machine: Object
+    layers_at_once: Count | None
+    rates: Text | None
+    contexts: Count
+    write: Text | None
+
+
+class StatusSettings(PlanSettings):
+    html: Text | None
+
+
+class RatesSettings(Command):
+    runs: Text | list[Text]
+    output: Text

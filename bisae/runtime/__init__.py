@@ -1,0 +1,1 @@
+"""What every part of bisae stands on; imports nothing else of it."""

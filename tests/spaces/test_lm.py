@@ -83,3 +83,13 @@ def test_the_tokenizer_of_an_lm_may_lie_apart_from_it(step512: Checkpoint, tmp_p
     found = LMSpace(Ladder(replace(step512, folder=weights, tokenizer_folder=apart)), 512, 0, "average", 0.4)
     expected = LMSpace(Ladder(step512), 512, 0, "average", 0.4).vectors(tokenizer)
     assert np.array_equal(found.vectors(tokenizer), expected)
+
+
+def test_an_lm_whose_tokenizer_has_more_tokens_than_embeddings_is_refused(step512: Checkpoint, tmp_path: Path) -> None:
+    apart = tmp_path / "tokenizer"
+    tokenizer: Any = AutoTokenizer.from_pretrained(step512.folder)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(apart)
+    checkpoint = replace(step512, tokenizer_folder=apart)
+    with pytest.raises(ConfigError, match=r"space.model=embedded: has 5120 embeddings, .* 5121 ids \(as \[PAD\]\)"):
+        LMSpace(Ladder(checkpoint), 512, 0, "average", 0.4).vectors(checkpoint.load_tokenizer())

@@ -139,7 +139,9 @@ def test_an_encoder_is_refused_by_what_it_does_in_every_precision(tmp_path: Path
         "bert": BertForMaskedLM(BertConfig(**sizes, num_hidden_layers=2)),
         "electra": ElectraForMaskedLM(ElectraConfig(**sizes, num_hidden_layers=2, embedding_size=16)),
         "gemma": Gemma3ForCausalLM(
-            Gemma3TextConfig(**sizes, num_hidden_layers=2, head_dim=8, use_bidirectional_attention=True)
+            Gemma3TextConfig(
+                **sizes, num_hidden_layers=2, num_key_value_heads=2, head_dim=8, use_bidirectional_attention=True
+            )
         ),
     }
     for name, lm in encoders.items():

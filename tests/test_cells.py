@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bisae.cell import Cell
-from bisae.cells import find_cells
+from bisae.cells import FoundCell, find_cells
 from bisae.errors import ConfigError
 from bisae.sae import TopK
 
@@ -170,3 +170,14 @@ def test_a_run_of_another_machine_is_downloaded_once_and_only_whole(
 def test_without_a_login_the_error_says_so_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="wandb login"):
         find_cells("me/bisae/0123456789ab", tmp_path)
+
+
+def test_weights_that_several_saes_may_share_are_told_apart_by_what_reads_them(tmp_path: Path) -> None:
+    def encodes_as(sae: dict[str, Any], name: str = "topk", **more: Any) -> dict[str, Any]:
+        cell = FoundCell(tmp_path, "m", 1, 1, name, "0", {"sae": sae, "activations": {}, **more}, {}, {})
+        return cell.encodes_as
+
+    assert encodes_as({"_target_": "bisae.sae.TopK", "k": 4}) == {}  # bisae trains weights for one SAE
+    of_k = [encodes_as({"k": k}, imported="checksum") for k in (4, 8)]
+    assert of_k[0] != of_k[1] and of_k[0] != encodes_as({"k": 4}, "raw_topk", imported="checksum")
+    assert encodes_as({"_target_": "mine.A"}) != encodes_as({"_target_": "mine.B"}) != {}

@@ -40,8 +40,8 @@ def test_an_own_class_goes_through_all_commands_that_name_it_and_no_others(
     (found,) = find_cells(str(cell.folder), tmp_path)
     source = Recipe.of(found, None, None, tmp_path / "cache").lm_pass("validation", "cpu")
     sample = Sample.of(source, [2], 1000)
-    rows = {"language": sample.language[:1000], "sequence": sample.sequence[:1000]}
-    sample = replace(sample, **rows, streams={2: sample.streams[2][:1000]})
+    language, sequence, stream = (values[:1000] for values in (sample.language, sample.sequence, sample.streams[2]))
+    sample = replace(sample, language=language, sequence=sequence, streams={2: stream})
     again = sample.quality(load(cell.folder, classes=[Half]), 2)
     assert {key: again[key] for key in ("fvu", "l0")} == pytest.approx(
         {key: metrics[f"val/{key}"] for key in ("fvu", "l0")}, rel=1e-5

@@ -91,7 +91,7 @@ def check_keys(settings: Mapping[str, Any], keys: Keys, source: Path) -> None:
             raise _unreadable(settings, key, allowed, source)
 
 
-def check_sizes(settings: Mapping[str, Any], sizes: Mapping[str, float], source: Path) -> None:
+def check_sizes(settings: Mapping[str, Any], sizes: Mapping[str, int | float], source: Path) -> None:
     """ConfigError for a key that gives another size than the tensors have."""
     for key, size in sizes.items():
         if settings.get(key, size) != size:

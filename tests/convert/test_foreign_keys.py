@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from bisae.convert.__main__ import convert
 from bisae.convert.formats import FORMATS
 from bisae.convert.hook import read_of
 from bisae.errors import ConfigError
+from tests.conftest import ROOT
 from tests.convert.peer import D_MODEL, LATENTS, K, activations
 from tests.convert.saes import apart, results
 from tests.convert.test_formats import FIXTURES
@@ -372,3 +375,11 @@ def test_an_llm_jp_sae_config_is_read_or_refused_by_the_key_that_says_it(
     else:
         with pytest.raises(ConfigError, match=says):
             FORMATS[name].read(config.parent, None)
+
+
+def test_a_k_for_an_sae_that_keeps_no_fixed_number_is_refused() -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        source = f"source={FIXTURES}/saelens/jumprelu"
+        config = compose("convert", ["from=saelens", source, "model=embedded", "k=4"])
+    with pytest.raises(ConfigError, match="^k=4: an SAE of kind raw_jump_relu keeps no fixed number"):
+        convert(config)

@@ -21,6 +21,7 @@ from bisae.sae import TopK, load
 from tests.conftest import ROOT
 from tests.convert.saes import random_sae
 from tests.convert.stand_in import Hub, answering
+from tests.sae.test_own import Half
 
 CORPUS = {"_target_": "bisae.corpus.embedded.EmbeddedCorpus", "name": "embedded", "seed": 0}
 METRICS = {"val/fvu": 0.125, "val/fvu/en": 0.1, "val/fvu/ja": 0.15, "val/l0": 4.0}
@@ -44,10 +45,11 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     close_session()
 
 
-def cell_in(runs: Path, layer: int, **seen: Any) -> FoundCell:
-    sae = random_sae(TopK)
+def cell_in(runs: Path, layer: int, own: bool = False, **seen: Any) -> FoundCell:
+    sae = Half(d_model=8, latents=24, k=4) if own else random_sae(TopK)
     activations = {"context": 128, "languages": ["en", "ja"]}
-    identity = {"layer": layer, "sae": sae.arguments, "activations": activations}
+    target = {"_target_": "tests.sae.test_own.Half"} if own else {}
+    identity = {"layer": layer, "sae": {**sae.arguments, **target}, "activations": activations}
     cell = Cell(runs, "embedded", 512, layer, "topk", identity)
     cell.write(sae, json.dumps({"corpus": CORPUS}), METRICS, {"sae_tokens": 1000, **seen})
     return find_cells(str(cell.folder), runs)[0]
@@ -124,7 +126,7 @@ def test_a_damaged_cell_is_not_taken(hub: Hub, command: Command, tmp_path: Path)
     files[name] = (cell.folder / "cell.json").read_bytes()
     weights = name.replace("cell.json", "sae.safetensors")
     files[weights] = files[weights][:-8]
-    with pytest.raises(ConfigError, match="^pull=me/saes: .*is damaged: .*sae.safetensors"):
+    with pytest.raises(ConfigError, match="^pull=me/saes: .*cannot be read: .*sae.safetensors"):
         command("pull=me/saes", runs="elsewhere")
     assert not list((tmp_path / "elsewhere").rglob("cell.json"))
 
@@ -153,3 +155,16 @@ def test_push_needs_cells_and_pull_goes_alone(command: Command) -> None:
         command("push=me/saes", "pull=me/saes")
     with pytest.raises(ConfigError, match="^to=other: choose one of"):
         command("push=me/saes", "cell=runs", "to=other")
+
+
+def test_a_cell_of_a_class_of_ones_own_is_pulled_where_the_class_is_named(
+    hub: Hub, command: Command, tmp_path: Path
+) -> None:
+    cell_in(tmp_path / "runs", 2, own=True)
+    command("push=me/saes", "cell=embedded")
+    assert "`sae_classes=[tests.sae.test_own.Half]`" in hub.repositories["me/saes"]["README.md"].decode()
+    with pytest.raises(ConfigError, match=r"^pull=me/saes: .*give sae_classes=\[tests\.sae\.test_own\.Half\]"):
+        command("pull=me/saes", runs="elsewhere")
+    assert not (tmp_path / "elsewhere/embedded").exists()
+    (folder,) = command("pull=me/saes", "sae_classes=[tests.sae.test_own.Half]", runs="elsewhere")
+    assert type(load(folder, classes=[Half])) is Half

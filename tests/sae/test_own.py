@@ -113,7 +113,7 @@ class NoSAE(nn.Module):
 
 
 def subclasses(kind: type) -> set[type]:
-    return {kind} | {found for child in kind.__subclasses__() for found in subclasses(child)}
+    return {kind}.union(*map(subclasses, kind.__subclasses__()))
 
 
 def test_every_sae_of_the_package_is_in_its_list() -> None:

@@ -1,17 +1,23 @@
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
+from jaxtyping import Float
 from omegaconf import DictConfig
 from safetensors.torch import load_file
+from torch import Tensor
 
 from bisae.activations.cache import ActivationCache
-from bisae.activations.feed import Feed
+from bisae.activations.feed import Batch, Feed
 from bisae.activations.order import ReadingOrder
 from bisae.corpus.embedded import EmbeddedCorpus
 from bisae.lm.lm_pass import LMPass
 from bisae.lm.model import Checkpoint
 from bisae.sae import TopK
+from bisae.sae.raw import RawInputs
+from bisae.training.module import SAETraining
 from train import train
 
 
@@ -40,3 +46,28 @@ def test_training_is_the_plain_loop_of_the_method(
         sae.normalize_decoder()
     trained = load_file(cell.folder / "sae.safetensors")
     assert all(torch.equal(trained[name], value) for name, value in sae.state_dict().items())
+
+
+class Times(RawInputs, TopK):
+    """Whose inputs are as many times as large as a setting says."""
+
+    architecture = "times"
+
+    def __init__(self, scale: float) -> None:
+        super().__init__(d_model=4, latents=8, k=2)
+        self.scale = scale
+
+    def normalize(
+        self, activation: Float[Tensor, "token d_model"]
+    ) -> tuple[Float[Tensor, "token d_model"], Float[Tensor, " token"]]:
+        x, norm = super().normalize(activation)
+        return self.scale * x, norm / self.scale
+
+
+def test_members_whose_class_normalises_by_settings_of_its_own_do_not_share_inputs() -> None:
+    rows = torch.ones(3, 4, dtype=torch.bfloat16)
+    batch = Batch({2: rows}, torch.zeros(3, dtype=torch.uint8), torch.arange(3))
+    saes = [TopK(4, 8, 2), Times(1.0), Times(3.0), TopK(4, 8, 2)]
+    module: Any = SimpleNamespace(members=[SimpleNamespace(layer=2)] * 4, saes=saes, failed={})
+    inputs = [x[0, 0].item() for _, _, x, _ in SAETraining._healthy(module, batch)]
+    assert inputs == [0.5, 1.0, 3.0, 0.5]

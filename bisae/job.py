@@ -48,9 +48,7 @@ def check_tokens(cells: Sequence[Cell], training: int, validation: int) -> None:
             ("data.validation_tokens", validation, used.get("validation", validation)),
         ):
             if had < asked:
-                remedy = (
-                    f"{cell.folder} was made with all {had} there are; data.short_split=take accepts that"
-                )
+                remedy = f"{cell.folder} was made with all {had} there are; data.short_split=take accepts that"
                 raise ConfigError(key, asked, remedy)
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import bisae.training.fit
 from bisae.cell import Cell
-from bisae.errors import TrainingFailed
+from bisae.errors import ConfigError, TrainingFailed
 from bisae.lm.lm_pass import LMPass
 from bisae.metrics.reconstruction import ReconstructionMetrics
 from bisae.sae import load
@@ -157,6 +157,23 @@ def test_the_paper_experiment_holds_the_studys_values(config: Config) -> None:
     assert (cfg.sae.latents, cfg.sae.k, cfg.sae.aux_k, cfg.layer) == (32768, 32, 0, "all")
     assert (cfg.data.batch, cfg.data.tokens, cfg.optimizer.warmup) == (32768, 132_000_000, 1000)
     assert (cfg.optimizer.partial.eps, cfg.activations["pass"].context, cfg.data.epochs) == (6.25e-10, 64, 1)
+
+
+@pytest.mark.slow
+def test_a_short_split_is_taken_whole_by_choice_recorded_and_not_passed_off_as_what_was_asked_for(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = ["data.split=shots", "data.tokens=60000", "data.epochs=1"]
+    with pytest.raises(ConfigError, match=r"data.tokens=60000: the corpus split holds only \d+ tokens: \w\w ran out"):
+        train(config(*short))
+    (cell,) = train(config(*short, "data.short_split=take"))
+    used = cell.read()["provenance"]["tokens"]
+    assert 1000 < used["training"] < 60000 and used["validation"] == 1000
+    with pytest.raises(ConfigError, match=rf"data.tokens=60000: .*was made with all {used['training']} there are"):
+        train(config(*short))
+    (enough,) = train(config("data.short_split=take"))
+    assert enough.folder == train(config())[0].folder  # the same result, the same cell
+    assert config("experiment=paper", tiny=False).data.short_split == "take"
 
 
 def test_the_real_command_trains_logs_offline_and_answers_a_rerun_from_the_cell(tmp_path: Path) -> None:

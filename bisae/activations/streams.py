@@ -46,9 +46,9 @@ def _there(store: Store, asked: Asked, checked: bool, kept: Path) -> Asked:
         kept.unlink(missing_ok=True)  # of a run that was killed before its first save
         with tokens_bar("corpus") as progress:
             there = store.check(asked, progress)
+        for remark in dict.fromkeys(remark for source, _, _ in asked.texts for remark in source.remarks()):
+            log.warning("%s", remark)
         for (source, tokens, key), held in zip(asked.texts, there, strict=True):
-            for remark in source.remarks():
-                log.warning("%s", remark)
             if held < tokens:
                 log.warning("%s=%d: all %d tokens that there are: %s", key, tokens, held, source.ended())
         if there != [tokens for _, tokens, _ in asked.texts]:

@@ -84,7 +84,8 @@ class LMPass(Reading):
 
     def remarks(self) -> list[str]:
         left_out = getattr(self.corpus, "left_out", {})  # of corpora of records
-        return [*self._read.remarks(), *(str(rows) for (split, _), rows in left_out.items() if split == self.split)]
+        bad = [str(rows) for (split, _), rows in left_out.items() if split == self.split and rows.count]
+        return [*self._read.remarks(), *bad]
 
     def release(self) -> None:
         """Free the LM and the tokens: the cache holds what is needed from here on."""

@@ -50,7 +50,7 @@ def document_blocks(stratum: Integer[np.ndarray, " document"], seed: int) -> Int
     return block
 
 
-def jackknife_interval(value: float, parts: Float[np.ndarray, "{BLOCKS}"]) -> Interval:
+def jackknife_interval(value: float, parts: Float[np.ndarray, " part"]) -> Interval:
     """Of a statistic, over documents: Student's, from its values without the blocks of each row of `LEFT_OUT`.
 
     About half is left out at a time, since shares of classes are steps: without a twentieth of the text few features

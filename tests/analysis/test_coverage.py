@@ -47,9 +47,7 @@ def read_off() -> TopK:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", [Paper(20, 0.5), Top(20)], ids=["paper", "top"])
-def test_intervals_over_documents_hold_the_mean_over_texts_at_least_as_often_as_they_say(
-    rule: Patterns, tmp_path: Path
-) -> None:
+def test_intervals_over_documents_hold_the_mean_as_often_as_they_say(rule: Patterns, tmp_path: Path) -> None:
     (tokens, values), sae, random = population(), read_off(), np.random.default_rng(1)
     chosen = rules(patterns=rule, threshold=0.9, monosemanticity=Monosemanticity(shuffles=1, quantile=0.9))
     found = []

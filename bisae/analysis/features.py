@@ -63,20 +63,25 @@ class Peaked:
 
 @dataclass(frozen=True, eq=False)
 class LeftOut:
-    """What the features are without each block of documents: contexts chosen again, their tokens clustered again."""
+    """What the features are without some of the documents: contexts chosen again, their tokens clustered again.
 
-    counted: Int64[np.ndarray, "block feature language"]  # contexts
-    score: Float64[np.ndarray, "block feature"]  # monosemanticity; NaN if dead or of a single token
+    A part is a row of `bisae.metrics.intervals.LEFT_OUT`.
+    """
+
+    documents: int
+    counted: Int64[np.ndarray, "part feature language"]  # contexts
+    score: Float64[np.ndarray, "part feature"]  # monosemanticity; NaN if dead or of a single token
 
     @classmethod
     def of(cls, peaked: Peaked, raw: RawContexts, left: Iterable[tuple[np.ndarray, np.ndarray]]) -> "LeftOut":
-        """From the pairs of `raw` that are contexts without each block, and their peaks."""
+        """From the pairs of `raw` that are contexts of each part, and their peaks."""
         found = []
         for chosen, peak in left:
             counted, counts = peaked.counts(raw.latent[chosen], raw.sequence[chosen], peak)
             score = ratio(*entropies(counts, peaked.text.clustering.entry_clusters(counts, None)))
             found.append((counted, np.where(np.diff(counts.offsets) > 1, score, np.nan)))
-        return cls(*map(np.stack, zip(*found, strict=True)))
+        documents = len(np.unique(peaked.tokens.document))
+        return cls(documents, *map(np.stack, zip(*found, strict=True)))
 
 
 def describe(
@@ -117,15 +122,15 @@ def describe(
         columns.append(column)
         peaks = Peaks.of(firings, tokens.sequence)
         choice = choose(rules.patterns, peaks, maximum[block], block_of_sequence)
-        kept = np.split(choice.kept, [len(choice.contexts)], axis=1)
-        for part, indices, without in zip(candidates, (choice.contexts, choice.further), kept, strict=True):
-            part.append((peaks.latent[indices] + firings.first, peaks.sequence[indices], without))
-    latent, sequence, kept_without = (np.concatenate(column, -1) for column in zip(*candidates[0], *candidates[1]))
+        kept_by_part = np.split(choice.kept, [len(choice.contexts)], axis=1)
+        for these, indices, by_part in zip(candidates, (choice.contexts, choice.further), kept_by_part, strict=True):
+            these.append((peaks.latent[indices] + firings.first, peaks.sequence[indices], by_part))
+    latent, sequence, kept = (np.concatenate(column, -1) for column in zip(*candidates[0], *candidates[1], strict=True))
     raw = read_contexts(reading, layer, sae, latent, sequence)
-    contexts = raw.contexts(sum(len(part[0]) for part in candidates[0]))
+    contexts = raw.contexts(sum(len(these[0]) for these in candidates[0]))
     peaked = Peaked(tokens, text, sae.latents)
     counted, counts = peaked.counts(contexts.latent, contexts.sequence, contexts.peak)
-    left_out = LeftOut.of(peaked, raw, peaks_left(raw, contexts, kept_without))
+    left_out = LeftOut.of(peaked, raw, peaks_left(raw, contexts, kept))
     mono = rules.monosemanticity
     found = scores(counts, text.clustering, mono.shuffles, mono.quantile, rules.seed)
     total = counted.sum(1)

@@ -8,7 +8,7 @@ from jaxtyping import Float64
 
 from bisae.analysis.features import Described, LeftOut
 from bisae.analysis.rules import Rules
-from bisae.metrics.intervals import Interval, jackknife_interval, share_interval, t_interval
+from bisae.metrics.intervals import BLOCKS, Interval, jackknife_interval, share_interval, t_interval
 from bisae.metrics.language import DEAD, MIXED, class_names, classes
 
 Metrics = dict[str, float | None]
@@ -52,15 +52,15 @@ def summarize(described: Described, languages: Sequence[str], rules: Rules) -> M
         values = values.dropna()
         found[name] = float(values.mean()) if len(values) else None
         found[f"{name}_low"], found[f"{name}_high"] = _pair(t_interval(values.to_numpy(float)))
-    for name, without in _without_blocks(described.left_out, names, rules).items():
-        if (value := found[name]) is not None:
-            interval = jackknife_interval(value, without)
+    for name, parts in _of_parts(described.left_out, names, rules).items():
+        if (value := found[name]) is not None and described.left_out.documents >= BLOCKS:
+            interval = jackknife_interval(value, parts)
             found[f"{name}_doc_low"], found[f"{name}_doc_high"] = _pair(Interval(*np.clip(interval, 0, 1).tolist()))
     return found | _by_chance(described, names, rules)
 
 
-def _without_blocks(left_out: LeftOut, names: list[str], rules: Rules) -> dict[str, Float64[np.ndarray, " block"]]:
-    """Shares and monosemanticity without each block of documents; NaN where no feature has them."""
+def _of_parts(left_out: LeftOut, names: list[str], rules: Rules) -> dict[str, Float64[np.ndarray, " part"]]:
+    """Shares and monosemanticity without some of the documents; NaN where no feature has them."""
     classed = np.stack([classes(counted, rules.threshold, names) for counted in left_out.counted])
     alive = np.count_nonzero(classed != DEAD, axis=1)
     many = np.count_nonzero(~np.isnan(left_out.score), axis=1)

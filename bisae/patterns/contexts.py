@@ -1,6 +1,6 @@
 """Which sequences stand for a latent (config group `patterns`), and how strongly it is active in them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -44,6 +44,10 @@ class Patterns(Protocol):
         """
         ...
 
+    def for_share(self, share: float) -> "Patterns":
+        """The rule for a `share` of the text: so many fewer contexts, that each stands for as much text."""
+        ...
+
 
 @dataclass(frozen=True)
 class Paper:
@@ -60,6 +64,9 @@ class Paper:
         above = np.flatnonzero(peaks.value > np.float32(self.share) * maximum[peaks.latent])
         return above[_number_within(peaks.latent[above]) < self.contexts]
 
+    def for_share(self, share: float) -> "Patterns":
+        return replace(self, contexts=max(1, round(self.contexts * share)))
+
 
 @dataclass(frozen=True)
 class Top:
@@ -70,6 +77,9 @@ class Top:
     def chosen(self, peaks: Peaks, maximum: Float32[np.ndarray, " latent"]) -> Int64[np.ndarray, " context"]:
         order = np.lexsort((-peaks.value, peaks.latent))
         return order[_number_within(peaks.latent[order]) < self.contexts]
+
+    def for_share(self, share: float) -> "Patterns":
+        return replace(self, contexts=max(1, round(self.contexts * share)))
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,9 @@ class Quantile:
         by_part = np.lexsort((order, part, peaks.latent[order]))  # in the order of the text within a part
         key = peaks.latent[order] * self.quantiles + part
         return order[by_part][_number_within(key[by_part]) < self.contexts // self.quantiles]
+
+    def for_share(self, share: float) -> "Patterns":
+        return replace(self, contexts=self.quantiles * max(1, round(self.contexts * share / self.quantiles)))
 
 
 def _number_within(groups: Int64[np.ndarray, " item"]) -> Int64[np.ndarray, " item"]:

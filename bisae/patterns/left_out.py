@@ -1,4 +1,4 @@
-"""The contexts that latents have without one block of the documents: what a jackknife over documents is made of."""
+"""The contexts that latents have without some blocks of the documents: what a jackknife over documents is made of."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int16, Int64
 
-from bisae.metrics.intervals import document_blocks
+from bisae.metrics.intervals import BLOCKS, LEFT_OUT, document_blocks
 from bisae.patterns.contexts import Contexts, Patterns, Peaks, RawContexts
 from bisae.patterns.tokens import Tokens
 
@@ -15,15 +15,20 @@ class Choice(NamedTuple):
     """Contexts as indices into peaks. The candidates are the contexts of the whole text, then the `further` ones."""
 
     contexts: Int64[np.ndarray, " context"]  # as the rule gives them for the whole text
-    further: Int64[np.ndarray, " further"]  # not among them, but chosen without some block
-    kept: Bool[np.ndarray, "block candidate"]  # which candidates are chosen without each block
+    further: Int64[np.ndarray, " further"]  # not among them, but chosen by some part
+    kept: Bool[np.ndarray, "part candidate"]  # which candidates each part chooses
 
 
 def sequence_blocks(tokens: Tokens, seed: int) -> Int64[np.ndarray, " sequence"]:
-    """The block of documents that each sequence is in; blocks have as many documents of each language, or one more."""
+    """The block of documents that each sequence is in; translations have one number, and so are in one block.
+
+    Blocks have as many documents of each language, and of translated ones, or one more.
+    """
     first = tokens.borders[:-1]
-    _, at, document = np.unique(tokens.document[first], return_index=True, return_inverse=True)
-    return document_blocks(tokens.language[first[at]], seed)[document]
+    numbers, document = np.unique(tokens.document[first], return_inverse=True)
+    languages = np.zeros(len(numbers), np.int64)
+    np.bitwise_or.at(languages, document, 1 << tokens.language[first].astype(np.int64))
+    return document_blocks(languages, seed)[document]
 
 
 def choose(
@@ -32,7 +37,10 @@ def choose(
     maximum: Float32[np.ndarray, " latent"],
     block: Int64[np.ndarray, " sequence"],
 ) -> Choice:
-    """Choose contexts from the whole text, and again without each `block` of its sequences.
+    """Choose contexts from the whole text, and again from each part: without the blocks of a row of `LEFT_OUT`.
+
+    Of a part so many fewer contexts are chosen as it has less text: where a latent has more than enough, what is left
+    out would else be made good from further on in the text, and the parts would differ less than texts do.
 
     A latent's largest activation before TopK is known of the whole text only. Without the block of its largest firing
     it is taken to be the largest firing that is left, where that firing was the largest activation. So what is
@@ -40,12 +48,13 @@ def choose(
     """
     contexts = patterns.chosen(peaks, maximum)
     strongest = _strongest(peaks, len(maximum))
+    rule = patterns.for_share(1 - LEFT_OUT.shape[1] / BLOCKS)
     chosen = []
-    for number in range(block.max() + 1):
-        left = np.flatnonzero(block[peaks.sequence] != number)
+    for out in LEFT_OUT:
+        left = np.flatnonzero(~np.isin(block, out)[peaks.sequence])
         rest = Peaks(peaks.latent[left], peaks.sequence[left], peaks.value[left])
         there = np.where(strongest >= maximum, _strongest(rest, len(maximum)), maximum)
-        chosen.append(left[patterns.chosen(rest, there)])
+        chosen.append(left[rule.chosen(rest, there)])
     candidate = np.full(len(peaks.latent), -1, np.int32)
     for indices in chosen:
         candidate[indices] = len(contexts)
@@ -59,9 +68,9 @@ def choose(
 
 
 def peaks_left(
-    raw: RawContexts, contexts: Contexts, kept: Bool[np.ndarray, "block candidate"]
+    raw: RawContexts, contexts: Contexts, kept: Bool[np.ndarray, "part candidate"]
 ) -> Iterator[tuple[Int64[np.ndarray, " chosen"], Int16[np.ndarray, " chosen"]]]:
-    """Without each block: the candidates that are contexts then, and the positions of their peaks.
+    """Of each part: the candidates that are contexts then, and the positions of their peaks.
 
     `raw` holds the candidates, `contexts` those of the whole text. Stored values are relative to a latent's largest
     one, so that a peak may move in every context of a latent that has lost the context with the largest.

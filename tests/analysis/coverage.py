@@ -1,4 +1,4 @@
-"""How often the intervals of an analysis hold the values over all texts: analyses of many texts drawn from one population."""
+"""How often intervals of an analysis hold the mean over all texts: many texts are drawn from one and analysed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,10 +25,9 @@ LANGUAGES = ("fr", "de")
 def drawn(
     tokens: Tokens, values: Float[Tensor, "token d_model"], documents: int, random: np.random.Generator
 ) -> tuple[Tokens, Float[Tensor, "token d_model"]]:
-    """A text of so many documents of each language, drawn from `tokens`, its documents in turns, and its activations."""
-    starts, language = np.unique(tokens.document, return_index=True)[1], tokens.language
+    """A text of so many documents of each language, drawn from `tokens`, whose documents are a sequence each."""
+    starts, stops, language = tokens.borders[:-1], tokens.borders[1:], tokens.language
     of = [random.choice(np.flatnonzero(language[starts] == number), documents, replace=False) for number in range(2)]
-    stops = np.append(starts[1:], len(tokens))
     pieces = [np.arange(starts[one], stops[one]) for one in np.stack(of, 1).ravel()]
     rows = np.concatenate(pieces)
     number = np.repeat(np.arange(len(pieces), dtype=np.int32), list(map(len, pieces)))

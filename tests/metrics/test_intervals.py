@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bisae.metrics.intervals import document_weights, mean_interval, percentiles, share_interval, t_interval
+from bisae.metrics.intervals import (
+    BLOCKS,
+    LEFT_OUT,
+    document_blocks,
+    document_weights,
+    jackknife_interval,
+    percentiles,
+    share_interval,
+    t_interval,
+)
 
 
 def test_a_share_has_wilsons_interval() -> None:
@@ -14,20 +23,23 @@ def test_a_share_has_wilsons_interval() -> None:
     assert np.isnan(share_interval(0, 0)).all()
 
 
-def test_the_interval_of_a_mean_covers_it_as_often_as_it_says() -> None:
-    samples = np.random.default_rng(0).exponential(size=(300, 80))
-    covered = [low <= 1 <= high for low, high in (mean_interval(values, 0, 300) for values in samples)]
-    assert 0.9 < np.mean(covered) < 0.98
-    assert mean_interval(np.eye(20)[0], 0, 300).low == 0  # never beyond the values
+def test_the_interval_of_a_mean_of_few_skewed_values_covers_it_about_as_often_as_it_says() -> None:
+    samples = np.random.default_rng(0).exponential(size=(2000, 20))
+    covered = [low <= 1 <= high for low, high in map(t_interval, samples)]
+    assert 0.91 < np.mean(covered) < 0.96  # the percentile bootstrap: 0.90
 
 
-def test_batches_of_resamples_are_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = np.random.default_rng(0).random(200)
-    whole = mean_interval(values, 0, 2000)
-    monkeypatch.setattr("bisae.metrics.intervals.AT_ONCE", 1000)
-    assert mean_interval(values, 0, 2000) == pytest.approx(whole, abs=0.005)
-    assert whole.high - whole.low == pytest.approx(2 * 1.96 * stats.sem(values), rel=0.1)
-    assert whole != mean_interval(values, 1, 2000)
+def test_a_jackknife_of_a_mean_over_blocks_is_students() -> None:
+    values = np.random.default_rng(0).random(BLOCKS)
+    parts = np.array([np.delete(values, out).mean() for out in LEFT_OUT])
+    assert jackknife_interval(values.mean(), parts) == pytest.approx(t_interval(values))
+
+
+def test_blocks_have_equally_many_documents_of_each_language() -> None:
+    language = np.arange(200) % 2
+    block = document_blocks(language, 0)
+    counts = np.array([np.bincount(block[language == one], minlength=BLOCKS) for one in range(2)])
+    assert np.ptp(counts, axis=1).max() <= 1 and (block != document_blocks(language, 1)).any()
 
 
 def test_seeds_have_students_interval() -> None:
@@ -38,7 +50,7 @@ def test_seeds_have_students_interval() -> None:
 
 @pytest.mark.parametrize("values", [np.array([]), np.array([0.5])])
 def test_of_less_than_two_values_nothing_is_said(values: np.ndarray) -> None:
-    assert np.isnan(t_interval(values)).all() and np.isnan(mean_interval(values, 0, 100)).all()
+    assert np.isnan(t_interval(values)).all()
 
 
 def test_over_documents_a_mean_is_less_sure_than_over_their_tokens() -> None:
@@ -48,7 +60,7 @@ def test_over_documents_a_mean_is_less_sure_than_over_their_tokens() -> None:
     weights = document_weights(60, 2000, seed=0).astype(float)
     low, high = percentiles(weights @ (topic * 50) / (weights @ np.full(60, 50.0)))
     assert high - low == pytest.approx(2 * 1.96 * stats.sem(topic), rel=0.15)
-    over_tokens = mean_interval(tokens, 0, 300)
+    over_tokens = t_interval(tokens)
     assert high - low > 4 * (over_tokens.high - over_tokens.low)
 
 

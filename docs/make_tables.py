@@ -1,0 +1,245 @@
+"""Make the measured tables and pictures of README.md again: python docs/make_tables.py FOLDER [--only NAME ...]
+
+For each table of README.md, between `<!-- table: NAME -->` and `<!-- end: NAME -->`, its commands run in FOLDER and the
+table is written from their results; pictures go beside this file. What is finished there answers at once, so that the
+same command goes on after a kill. All of it takes hours on two cores, most of them for the interventions. Times in the
+text are not made here.
+"""
+
+import argparse
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from plot_cells import plot
+
+from bisae.atomic import atomic_file
+from bisae.cells import find_cells
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+STEPS = "checkpoint=0,16,32,64,128,256,512,768,1024,1280,1536,2048"
+SWEEP = f"train.py -m {STEPS} layer=all"
+LADDERS = {
+    "embedded": "d_model 128, bridging documents",
+    "embedded_control": "the same without bridging documents",
+    "embedded_seed1": "main recipe, another seed",
+    "embedded_d64": "main recipe at d_model 64",
+    "embedded_d192": "d_model 192, half the learning rate",
+}
+SHOWN = ("Mixed", "bilingual", "aligned", "contextual", "monosemanticity")
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = ["| " + " | ".join(row) + " |" for row in (header, *rows)]
+    return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]]).replace("|  |", "| |")
+
+
+def cells(folder: Path) -> str:
+    """FVU and dead latents of the main ladder's cells at three steps."""
+    found = {(cell.step, cell.layer): cell.metrics for cell in find_cells(str(folder / "runs" / "embedded"), folder)}
+    layers = sorted({layer for _, layer in found})
+    steps = [step for step in (0, 512, 2048) if (step, layers[0]) in found]
+    values = [[found[step, layer] for layer in layers] for step in steps]
+    texts = [[f"{one['val/fvu']:.4f} / {one['val/dead']:.4f}" for one in row] for row in values]
+    header = ["LM step", *(f"layer {layer}" for layer in layers)]
+    return table(header, [[str(step), *row] for step, row in zip(steps, texts, strict=True)])
+
+
+def described(cells: pd.DataFrame, name: str, further: Mapping[str, Sequence[str]]) -> str:
+    """A row a cell, named by its column `name`: what is SHOWN with 95 % over features, then `further` columns."""
+    rows = [
+        [
+            str(row[name]),
+            *(with_interval(row, metric) for metric in SHOWN),
+            *(column[number] for column in further.values()),
+        ]
+        for number, (_, row) in enumerate(cells.iterrows())
+    ]
+    return table([name, *SHOWN, *further], rows)
+
+
+def with_interval(row: pd.Series, metric: str) -> str:
+    """A metric with 95 % over features."""
+    return f"{row[metric]:.3f} [{row[f'{metric}_low']:.3f}, {row[f'{metric}_high']:.3f}]"
+
+
+def report(folder: Path, output: str = "report") -> pd.DataFrame:
+    """The cells of a report."""
+    return pd.read_csv(folder / output / "cells.csv")
+
+
+def steps(folder: Path) -> str:
+    """Layer 2 over the LM's training, and the end of the LM without bridging documents."""
+    found = report(folder)
+    shown = found[(found["layer"] == 2) & found["model"].isin(["embedded", "embedded_control"])]
+    names = shown["step"].astype(str) + shown["model"].map({"embedded": "", "embedded_control": ", `embedded_control`"})
+    return described(shown.assign(**{"LM step": names}).sort_values(["model", "step"]), "LM step", {})
+
+
+def layers(folder: Path) -> str:
+    """All layers of the main LM at its end, and how many features are aligned at other thresholds."""
+    found = report(folder)
+    last = found[(found["step"] == 2048) & (found["model"] == "embedded")].sort_values("layer")
+    further = {least: [] for least in (0.3, 0.4)}
+    for place in last["folder"]:
+        features = pd.read_parquet(folder / place / "features.parquet")
+        alive = features[features["class"] != "dead"]
+        for least, shares in further.items():
+            shares.append(f"{(alive['aligned'] & (alive['alignment'] >= least)).mean():.3f}")
+    return described(last, "layer", {f"aligned, r ≥ {least}": shares for least, shares in further.items()})
+
+
+def controls(folder: Path) -> str:
+    """The demo's LMs at layer 2; by chance: shuffled labels, clusters, pairs."""
+    found = report(folder, "demo")
+    names = {
+        ("embedded", 0): "random weights",
+        ("embedded", 2048): "`embedded`, end",
+        ("embedded_control", 2048): "`embedded_control`, end",
+        ("embedded_d64", 2048): "`embedded_d64`, end",
+    }
+    rows = []
+    for (model, step), name in names.items():
+        (row,) = found[found[["model", "step", "layer"]].eq([model, step, 2]).all(axis=1)].to_dict("records")
+        texts = [with_interval(pd.Series(row), "Mixed")]
+        texts += [f"{row[one]:.3f} ({row[f'{one}_null']:.3f})" for one in ("monosemanticity", "bilingual")]
+        texts += [f"{with_interval(pd.Series(row), 'aligned')} ({row['aligned_null']:.3f})"]
+        rows.append([name, *texts])
+    by_chance = [f"{one} (by chance)" for one in ("monosemanticity", "bilingual", "aligned")]
+    return table(["LM", "Mixed", *by_chance], rows)
+
+
+def interventions(folder: Path) -> str:
+    """Perplexity of step 512 under each kind of features: changes, and the mean over draws of random features."""
+    found = pd.read_csv(folder / "interventions" / "interventions.csv", keep_default_na=False, na_values=[""])
+    found = found.assign(control=found["control"].fillna(""))
+    languages = ("en", "ja", "all")
+    plain = found[found["kind"] == "none"].iloc[0]
+    names = {"en": "En", "ja": "Ja", "bi": "Bi", "mixed": "Mixed"}
+    rows = [["nothing", "", "", *(f"{plain[f'perplexity_{one}']:.2f}" for one in languages), ""]]
+    for kind in ("en", "ja", "bi", "aligned", "mixed", "all"):
+        of_kind = found[found["kind"] == kind]
+        changes = of_kind[[f"perplexity_{one}_change" for one in languages]]
+        own, random = changes[of_kind["control"] == ""].iloc[0], changes[of_kind["control"] == "random"].mean()
+        first = of_kind[of_kind["control"] == ""].iloc[0]
+        amount = [str(int(first["features"])), f"{first['change']:.1%}".replace("%", " %")]
+        random_text = "" if random.isna().any() else ", ".join(f"{value:.2f}" for value in random)
+        rows.append([names.get(kind, kind), *amount, *(f"{value:.2f}" for value in own), random_text])
+    header = ["add to step 512", "features", "stream changed by", "PPL En", "PPL Ja", "PPL all"]
+    return table([*header, "the same, random features"], rows)
+
+
+def ladders(folder: Path) -> str:
+    """Perplexity of the shipped LMs, as their manifests say."""
+    rows = []
+    for name, what in LADDERS.items():
+        about = json.loads((ROOT / "bisae" / "embedded" / "lm" / name / "ladder.json").read_text(encoding="utf-8"))
+        steps = list(about["checkpoints"])
+        ends = [about["checkpoints"][step]["perplexity"] for step in ("512", steps[-1])]
+        rows.append([f"`{name}`", what, ", ".join(steps), *(f"{end['en']:.1f} / {end['ja']:.1f}" for end in ends)])
+    return table(["`model=`", "what", "steps", "En / Ja at step 512", "En / Ja at the end"], rows)
+
+
+def browser(folder: Path) -> None:
+    """Pictures of the feature browser, where there is Chromium."""
+    if not shutil.which("chromedriver"):
+        sys.stderr.write("no chromedriver: pictures of the browser stay as they are\n")
+        return
+    from screenshots import screenshots  # needs selenium
+
+    screenshots(folder / "report", folder / "pictures")
+    for name in ("feature", "list"):
+        shutil.copy(folder / "pictures" / f"{name}.png", DOCS / f"browser_{name}.png")
+
+
+def figures(*names: tuple[str, str]) -> Callable[[Path], None]:
+    """Copies figures of a report, each the one file that a pattern in FOLDER names."""
+
+    def copy(folder: Path) -> None:
+        for pattern, name in names:
+            (found,) = folder.glob(pattern)
+            shutil.copy(found, DOCS / name)
+
+    return copy
+
+
+class Entry(NamedTuple):
+    """A table of README.md, the commands whose results it shows, and pictures made from the same results."""
+
+    commands: Sequence[str]
+    table: Callable[[Path], str]
+    pictures: Callable[[Path], None] = lambda folder: None
+
+
+CONTROL = "train.py model=embedded_control layer=2"  # as many tokens as in the sweep
+ANALYSIS = (SWEEP, CONTROL, "analyze.py space=shipped runs=[runs/embedded,runs/embedded_control]")
+ENTRIES = {
+    "cells": Entry([SWEEP], cells, lambda folder: plot(str(folder / "runs" / "embedded"), DOCS / "cells.png")),
+    "steps": Entry(
+        ANALYSIS,
+        steps,
+        figures(
+            ("report/figures/over_step_embedded.png", "over_step.png"),
+            ("report/figures/over_layer.png", "over_layer.png"),
+        ),
+    ),
+    "layers": Entry(ANALYSIS, layers, browser),
+    "controls": Entry(["analyze.py experiment=demo output=demo"], controls),
+    "interventions": Entry(
+        [*ANALYSIS, "intervene.py kind=[en,ja,bi,aligned,mixed,all]"],
+        interventions,
+        figures(("interventions/figures/changes_perplexity*.png", "intervention.png")),
+    ),
+    "ladders": Entry([], ladders),
+}
+
+
+def insert(text: str, name: str, content: str) -> str:
+    """`text` with the table `name` replaced; SystemExit if it has no such markers, or several."""
+    marked = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end: {name} -->)", re.DOTALL)
+    found = marked.subn(lambda at: f"{at[1]}{content}\n{at[2]}", text)
+    if found[1] != 1:
+        raise SystemExit(f"{found[1]} tables {name} between markers; there must be one")
+    return found[0]
+
+
+def make(folder: Path, only: Sequence[str], overrides: Sequence[str], page: Path, pictures: bool) -> None:
+    """Run the commands of the tables `only` in `folder` and write the tables into `page`.
+
+    `overrides` are given to every command, in place of its own of the same keys.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    done, given = set(), {override.partition("=")[0] for override in overrides}
+    for name in only:
+        entry = ENTRIES[name]
+        for command in entry.commands:
+            if command not in done:
+                script, *rest = shlex.split(command)
+                words = [word for word in rest if word.partition("=")[0] not in given]
+                subprocess.run([sys.executable, str(ROOT / script), *words, *overrides], cwd=folder, check=True)
+                done.add(command)
+        text = insert(page.read_text(encoding="utf-8"), name, entry.table(folder))
+        with atomic_file(page) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        if pictures:
+            entry.pictures(folder)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where the commands run and leave their results")
+    parser.add_argument("overrides", nargs="*", help="config values for every command, to try it with less")
+    parser.add_argument("--only", nargs="+", choices=list(ENTRIES), default=list(ENTRIES), metavar="NAME")
+    parser.add_argument("--page", type=Path, default=ROOT / "README.md", help="the page that has the markers")
+    parser.add_argument("--no-pictures", dest="pictures", action="store_false")
+    given = parser.parse_args()
+    make(given.folder, given.only, given.overrides, given.page, given.pictures)

@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bisae.analysis.rules import Monosemanticity
+from bisae.patterns.contexts import Paper, Patterns, Top
+from bisae.patterns.tokens import Tokens
+from bisae.sae import TopK
+from tests.analysis.coverage import LANGUAGES, analysed, covered, drawn
+from tests.analysis.small_cell import rules
+
+LATENTS, VOCABULARY, DOCUMENTS, LENGTH, TEXTS = 48, 60, 6000, 8, 100
+CLUSTERS = np.arange(VOCABULARY) % 30 // 2  # a token of each language's half, and its neighbour, mean the same
+METRICS = (*LANGUAGES, "Mixed", "monosemanticity")
+
+
+def population() -> tuple[Tokens, Float[Tensor, "token d_model"]]:
+    """Documents of one language and one of many topics each; latents prefer a few tokens, of one language or both."""
+    random = np.random.default_rng(0)
+    half = VOCABULARY // 2
+    language = np.arange(DOCUMENTS) % 2
+    topics = random.dirichlet(np.full(half, 0.15), 40)
+    words = np.stack([random.choice(half, LENGTH, p=topics[topic]) for topic in random.integers(40, size=DOCUMENTS)])
+    ids = (words + half * language[:, None]).ravel().astype(np.int32)
+    prefers = random.random((LATENTS, VOCABULARY)) < 0.12
+    meaning = np.arange(VOCABULARY) % half
+    prefers[: LATENTS // 2] &= (np.arange(VOCABULARY) < half) == random.integers(2, size=(LATENTS // 2, 1))
+    prefers[LATENTS // 2 :] |= meaning == random.integers(half, size=(LATENTS // 2, 1))  # a word and its translation
+    strength = (0.03 + 0.97 * prefers.T[ids]) * random.gamma(6, 1 / 6, (len(ids), LATENTS))
+    number = np.repeat(np.arange(DOCUMENTS, dtype=np.int32), LENGTH)
+    position = np.tile(np.arange(LENGTH, dtype=np.int16), DOCUMENTS)
+    return Tokens(ids, language[number].astype(np.uint8), number, position), torch.from_numpy(strength).float()
+
+
+def read_off() -> TopK:
+    """An SAE whose latents are the dimensions of its input."""
+    sae = TopK(LATENTS, LATENTS, 3)
+    with torch.no_grad():
+        for name, parameter in sae.named_parameters():
+            parameter.copy_(torch.eye(LATENTS) if name.startswith("W") else torch.zeros(LATENTS))
+    return sae
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", [Paper(20, 0.5), Top(20)], ids=["paper", "top"])
+def test_intervals_over_documents_hold_the_mean_as_often_as_they_say(rule: Patterns, tmp_path: Path) -> None:
+    (tokens, values), sae, random = population(), read_off(), np.random.default_rng(1)
+    chosen = rules(patterns=rule, threshold=0.9, monosemanticity=Monosemanticity(shuffles=1, quantile=0.9))
+    found = []
+    for text in range(TEXTS):
+        part, activations = drawn(tokens, values, 100, random)
+        found.append(analysed(part, activations, sae, CLUSTERS, chosen, tmp_path / str(text)))
+    held = covered(found, METRICS, "doc_")
+    assert 0.93 <= np.mean([*held.values()]) < 1  # of few features shares are coarse, and their intervals wide
+    for name, texts in held.items():  # of 100 texts alone: two standard errors are 4.4 %
+        assert texts.mean() >= 0.9, name

@@ -48,6 +48,12 @@ class RandomSource:
         generator = torch.Generator().manual_seed(shard)
         return {layer: torch.randn(SHARD, self.d_model, generator=generator).bfloat16() for layer in layers}
 
+    def ended(self) -> str:
+        return ""
+
+    def remarks(self) -> list[str]:
+        return []
+
     def forget(self, shard: int) -> None: ...
 
     def ready(self, layers: Sequence[int]) -> None: ...

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bisae.errors import ConfigError
 from bisae.lm.model import Checkpoint
@@ -54,7 +54,7 @@ class WandbRuns:
 
     def __init__(
         self,
-        mode: Literal["offline", "online", "disabled"],
+        mode: str,
         project: Text,
         entity: str | None,
         folder: Text,

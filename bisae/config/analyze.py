@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt
 
-from bisae.config.settings import Command, Device, Keys, Object, Positive, Size, Store
+from bisae.config.settings import Command, Device, Keys, Object, Positive, Short, Size, Store
 from bisae.runtime.ranges import Count, Index, NotNegative, Text, Texts
 
 
@@ -46,12 +46,14 @@ class AnalyzeSettings(Command):
     report: Object
     logger: Object
     train: list[Any]
+    sae_classes: list[Text]
     runs: Texts
     only: Only
     output: Text | None
     cache: Text
     split: Text
     tokens: Count
+    short_split: Short
     language: Literal["script", "document"]
     threshold: Annotated[float, Ge(0.5), Lt(1)]
     monosemanticity: MonosemanticityKeys

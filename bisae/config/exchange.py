@@ -40,6 +40,7 @@ class ConvertSettings(Command):
     pull: Text | None
     revision: Text | None
     creator: CreatorKeys
+    sae_classes: list[Text]
     split: Text
     tokens: Count
     recovered: Count

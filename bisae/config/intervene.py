@@ -51,6 +51,7 @@ class InterveneSettings(Command):
     corpus: Object | None = None
     translation: Annotated[TranslationKeys | None, BeforeValidator(_or_none)] = None
     logger: Object
+    sae_classes: list[Text]
     runs: Texts
     analyze: list[Text] | None
     donor: DonorKeys

@@ -13,6 +13,7 @@ from bisae.runtime.ranges import Count, Index, Name, Number, Positive, Text
 Checkpoint = Index | Literal["final"]
 Layers = int | list[int] | Literal["all"]
 Device = Literal["auto", "cpu", "cuda"]
+Short = Literal["refuse", "take"]  # what becomes of a split with fewer tokens than asked for
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -67,6 +68,7 @@ class Size(Keys):
     warmup: Count
     tokens: Count
     validation_tokens: Count
+    short_split: Short
     epochs: Count
     batch: Count
     window_pools: Count

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from bisae.config.objects import Built, Node
-from bisae.config.settings import Checkpoint, Command, Keys, Layers, Object, OptimizerKeys, SAEKeys, Size, Store
+from bisae.config.settings import Checkpoint, Command, Keys, Layers, Object, OptimizerKeys, SAEKeys, Short, Size, Store
 from bisae.runtime.ranges import Count, Index, Text
 
 
@@ -11,6 +11,7 @@ class DataKeys(Keys):
     split: Text
     validation_split: Text
     tokens: Count
+    short_split: Short
     validation_tokens: Count
     epochs: Count
     batch: Count

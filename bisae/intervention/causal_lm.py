@@ -34,7 +34,7 @@ def load_causal_lm(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.dev
     own = "AutoModelForCausalLM" in getattr(config, "auto_map", {}) and checkpoint.trust_remote_code
     # What reads pictures too has an auto class of its own, but where its text decoder does not.
     auto = AutoModelForCausalLM if own or type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else AutoModelForMultimodalLM
-    model: PreTrainedModel = load(auto, checkpoint, dtype).to(device)
+    model: PreTrainedModel = load(auto, checkpoint, dtype).to(device)  # type: ignore[arg-type]
     forget_folder(model)
     return model
 

@@ -53,7 +53,7 @@ class ResidualReader:
             else:
                 hooked(blocks[layer - 1], checkpoint.hook).register_forward_hook(self._keep_output(layer))
         self._cut(blocks)
-        self.model.to(device)
+        self.model.to(device)  # type: ignore[arg-type]
         self.device = device
 
     def _cut(self, blocks: nn.ModuleList) -> None:

@@ -1,7 +1,7 @@
 """A TopK SAE whose training step finds its latents by a bf16 product, where that pays."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -21,9 +21,7 @@ class CandidateTopK(TopK):
     `candidates`: how many a token, or "auto" for 2 k if `choose_encoder` then finds the step to be quicker.
     """
 
-    def __init__(
-        self, d_model: int, latents: Count, k: Count, candidates: Count | Literal["auto"], **settings: Any
-    ) -> None:
+    def __init__(self, d_model: int, latents: Count, k: Count, candidates: Count | str, **settings: Any) -> None:
         super().__init__(d_model, latents, k, **settings)
         self.measured = candidates == "auto"
         per_token = START * k if self.measured else candidates

@@ -61,7 +61,7 @@ def answers(lm: CausalLM) -> list[str]:
 
 @pytest.fixture(scope="module")
 def right(step512: Checkpoint) -> list[str]:
-    model, tokenizer = loaded(step512), step512.load_tokenizer()
+    model, tokenizer = loaded(step512), step512.load_tokenizer().written
     return [likeliest(model, tokenizer, prompt) for prompt in PROMPTS]
 
 
@@ -76,7 +76,7 @@ def test_an_lm_writes_the_likeliest_tokens_whatever_its_folder_says(
 
 
 def test_answers_of_an_lm_that_was_greedy_before_are_not_measured_again(step512: Checkpoint, tmp_path: Path) -> None:
-    tokenizer = step512.load_tokenizer()
+    tokenizer = step512.load_tokenizer().written
     said = {"eos_token_id": tokenizer.eos_token_id, "do_sample": True, "temperature": 0.6, "max_length": 30}
     said_by = with_files(step512, tmp_path / "lm", generation_config=said).folder
     assert generation_identity([step512.folder, said_by], tokenizer) == {}
@@ -85,32 +85,32 @@ def test_answers_of_an_lm_that_was_greedy_before_are_not_measured_again(step512:
 def test_a_loaded_lm_of_the_users_own_writes_the_same(step512: Checkpoint, right: list[str], tmp_path: Path) -> None:
     folder = with_files(step512, tmp_path / "lm", generation_config={"repetition_penalty": 5.0}).folder
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    assert answers(CausalLM(model, step512.load_tokenizer(), 4)) == right
+    assert answers(CausalLM(model, step512.load_tokenizer().written, 4)) == right
     model.generate = None  # as a folder with code of its own would set it
-    assert answers(CausalLM(model, step512.load_tokenizer(), 4)) == right
+    assert answers(CausalLM(model, step512.load_tokenizer().written, 4)) == right
 
 
 def test_an_end_of_sequence_ends_an_answer_and_what_pads_the_others_is_no_text(
     step512: Checkpoint, right: list[str]
 ) -> None:
-    tokenizer = step512.load_tokenizer()
+    tokenizer = step512.load_tokenizer().written
     first: Any = tokenizer(right[0], add_special_tokens=False).input_ids[3]
     for pad in (tokenizer.pad_token, None):
-        tokenizer = step512.load_tokenizer()
+        tokenizer = step512.load_tokenizer().written
         tokenizer.pad_token, tokenizer.eos_token = pad, tokenizer.convert_ids_to_tokens(first)
         found = answers(CausalLM(loaded(step512), tokenizer, 3))
         assert found[0] == tokenizer.decode(tokenizer(right[0], add_special_tokens=False).input_ids[:3])
 
 
 def test_without_an_end_of_sequence_an_answer_is_as_long_as_asked(step512: Checkpoint) -> None:
-    tokenizer = step512.load_tokenizer()
+    tokenizer = step512.load_tokenizer().written
     tokenizer.eos_token = tokenizer.pad_token = None
     lm = CausalLM(loaded(step512), tokenizer, 3)
     assert all(len(tokenizer(text, add_special_tokens=False).input_ids) > LENGTH - 6 for text in answers(lm))
 
 
 def test_bytes_and_markup_that_a_tokenizer_calls_special_stay_in_an_answer(step512: Checkpoint) -> None:
-    tokenizer = step512.load_tokenizer()
+    tokenizer = step512.load_tokenizer().written
     text = "彼女は鰯を食べた。"
     bytes_of = [f"<0x{byte:02X}>" for byte in "鰯".encode()]
     ids = [*tokenizer("彼女は", add_special_tokens=False).input_ids, *tokenizer.convert_tokens_to_ids(bytes_of)]
@@ -125,7 +125,7 @@ def test_bytes_and_markup_that_a_tokenizer_calls_special_stay_in_an_answer(step5
 
 
 def test_text_that_spells_a_special_token_is_text(step512: Checkpoint) -> None:
-    tokenizer = step512.load_tokenizer()
+    tokenizer = step512.load_tokenizer().written
     ids = tokenizer("a </s> b", add_special_tokens=False, split_special_tokens=True).input_ids
     assert tokenizer.eos_token_id not in ids and written(tokenizer, ids) == "a </s> b"
 
@@ -134,7 +134,7 @@ def test_the_snippet_of_the_page_on_interventions_runs(step512: Checkpoint, righ
     page = (ROOT / "docs" / "intervention.md").read_text(encoding="utf-8")
     (snippet,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
     sae = TopK(step512.d_model, 32, k=4)
-    known = {"torch": torch, "checkpoint": step512, "sae": sae, "tokenizer": step512.load_tokenizer()}
+    known = {"torch": torch, "checkpoint": step512, "sae": sae, "tokenizer": step512.load_tokenizer().written}
     exec(snippet, known)  # noqa: S102
     assert isinstance(known["answer"], str) and known["answer"] != right[0]
     zero = snippet.replace("0.5", "0.0")

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,10 +30,10 @@ from bisae.lm.residual import ResidualReader
 
 CPU = torch.device("cpu")
 IDS = torch.arange(1, 25).reshape(3, 8)
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2,
 }  # fmt: skip
-VISION = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2,
+VISION: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2,
           "image_size": 28, "patch_size": 14}  # fmt: skip
 
 

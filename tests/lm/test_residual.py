@@ -1,6 +1,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -134,7 +135,7 @@ def test_weights_that_are_missing_are_refused_rather_than_drawn_at_random(step51
 
 
 def test_an_encoder_is_refused_by_what_it_does_in_every_precision(tmp_path: Path) -> None:
-    sizes = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
     encoders = {
         "bert": BertForMaskedLM(BertConfig(**sizes, num_hidden_layers=2)),
         "electra": ElectraForMaskedLM(ElectraConfig(**sizes, num_hidden_layers=2, embedding_size=16)),
@@ -165,7 +166,7 @@ class LooksUp(LlamaModel):
     """Its first layers depend on its last, and on how many there are."""
 
     def forward(self, input_ids: torch.Tensor, **options: object) -> object:
-        scale = self.layers[-1].input_layernorm.weight.mean() * len(self.layers)
+        scale = self.layers[-1].input_layernorm.weight.mean() * len(self.layers)  # type: ignore[union-attr, operator]
         return super().forward(inputs_embeds=self.embed_tokens(input_ids) * scale, **options)
 
 
@@ -188,7 +189,7 @@ def decoder_blocks_left(found: ResidualReader) -> torch.nn.ModuleList:
 
 @pytest.mark.parametrize("layers", [(1,), (1, 3)])
 def test_gemma_4_with_inputs_to_each_layer_is_read(layers: tuple[int, ...], tmp_path: Path) -> None:
-    config = Gemma4TextConfig(
+    config = Gemma4TextConfig(  # type: ignore[call-arg]
         vocab_size=50, hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2,
         num_key_value_heads=2, head_dim=8, global_head_dim=8, vocab_size_per_layer_input=50,
         hidden_size_per_layer_input=4, num_kv_shared_layers=0,

@@ -12,7 +12,7 @@ from yaml import YAMLError
 
 from bisae.cells.find import FoundCell
 from bisae.config.instantiate import instantiate
-from bisae.config.values import check_values
+from bisae.config.objects import check_object
 from bisae.corpus.corpus import Corpus
 from bisae.corpus.pairs import PairSentences
 from bisae.lm.lm_pass import LMPass, PairPass
@@ -55,17 +55,18 @@ class Recipe:
         if "unpack_to" in chosen:
             chosen["unpack_to"] = str(cache / "lm")
         corpus = dict(corpus or _known(config, "corpus", cell))
-        check_values({"model": chosen, "corpus": corpus})  # the model's name is part of a path
+        for group, node in (("model", chosen), ("corpus", corpus)):
+            check_object(group, node)  # the model's name is part of a path
         try:
             reading = {key: cell.identity["activations"][key] for key in READING}
         except KeyError as error:
             raise ConfigError("runs", cell.folder, f"is no cell of this version: its identity lacks {error}") from error
-        return cls(cell, chosen, instantiate(corpus), reading, cache / "tokenizers")
+        return cls(cell, chosen, instantiate(corpus, "corpus"), reading, cache / "tokenizers")
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
         """ConfigError if it has other weights, another tokenizer or hook than those the SAE was trained on."""
-        checkpoint: Checkpoint = instantiate(self.model).checkpoint(self.cell.step)
+        checkpoint: Checkpoint = instantiate(self.model, "model").checkpoint(self.cell.step)
         for what in ("weights", "tokenizer", "hook"):
             if getattr(checkpoint, what) != self.cell.identity["activations"].get(what):
                 remedy = f"has other {what} than the SAE in {self.cell.folder} was trained on"

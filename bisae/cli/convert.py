@@ -11,11 +11,10 @@ other; what goes out is exact, or approximate with the error measured, or refuse
 """
 
 import logging
-import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import hydra
 from omegaconf import OmegaConf
@@ -23,9 +22,10 @@ from omegaconf import OmegaConf
 from bisae.cells.cell import code_version
 from bisae.cells.find import FoundCell, find_cells
 from bisae.cells.recipe import Recipe
+from bisae.cli.command import command, ends_with_a_line
+from bisae.config.exchange import ConvertSettings
 from bisae.config.folder import CONF
 from bisae.config.instantiate import instantiate
-from bisae.config.values import check_values
 from bisae.convert import neuronpedia, saebench
 from bisae.convert.exported import export
 from bisae.convert.fit_to_lm import Sample
@@ -40,35 +40,29 @@ from bisae.sae import SparseAutoencoder, TopK
 from bisae.sae.own import named_classes
 
 NEEDED = {"from": ("source", "model"), "pull": (), "push": ("cell",), "to": ("cell", "output")}  # the first one given
+Value = TypeVar("Value")
 Classes = Sequence[type[SparseAutoencoder]]
 log = logging.getLogger("bisae.convert")
 
 
-def convert(cfg: Any) -> list[Path]:
+@command(ConvertSettings)
+def convert(settings: ConvertSettings, cfg: Any) -> list[Path]:
     """Import or export; returns the folders written, or there before."""
-    for key in sorted(OmegaConf.missing_keys(cfg)):
-        raise ConfigError(key, "???", "give a value")
-    settings: Any = OmegaConf.to_container(cfg, resolve=True)
-    check_values({key: value for key, value in settings.items() if key != "norm"})  # elsewhere a word
     silence()
-    classes = named_classes(settings["sae_classes"])
-    given = [way for way in NEEDED if settings[way] is not None]
+    classes = named_classes(settings.sae_classes)
+    asked = settings.model_dump(by_alias=True)
+    given = [way for way in NEEDED if asked[way] is not None]
     if len(given) != 1 and given != ["push", "to"]:
         remedy = "give from=... to import an SAE, to=... to export cells, or push=... or pull=... for the hub"
-        raise ConfigError("from", settings["from"], remedy)
+        raise ConfigError("from", settings.from_, remedy)
     for key in NEEDED[given[0]]:
-        if settings.get(key) is None:
-            raise ConfigError(key, None, "give a value")
-    if settings["norm"] is not None:
-        settings["norm"] = above_zero(settings, "norm")
-    if type(settings["recovered"]) is not int or settings["recovered"] < 1:
-        raise ConfigError("recovered", settings["recovered"], "must be a whole number of documents")
+        needed(asked[key], key)
     if given == ["from"]:
         places = [import_sae(cfg, settings)]
     elif given == ["pull"]:
-        runs, cache = Path(settings["runs"]), Path(settings["cache"])
+        runs, cache = Path(settings.runs), Path(settings.cache)
         writable({"runs": runs, "cache": cache})
-        places = Repository(settings["pull"]).pull(settings["revision"], settings["cell"], runs, cache, classes)
+        places = Repository(needed(settings.pull, "pull")).pull(settings.revision, settings.cell, runs, cache, classes)
     else:
         places = push(settings, classes) if "push" in given else export_cells(settings, classes)
     for place in places:
@@ -76,20 +70,29 @@ def convert(cfg: Any) -> list[Path]:
     return places
 
 
-def import_sae(cfg: Any, settings: Any) -> Path:
+def needed(value: Value | None, key: str) -> Value:
+    """The value; ConfigError if there is none."""
+    if value is None:
+        raise ConfigError(key, None, "give a value")
+    return value
+
+
+def import_sae(cfg: Any, settings: ConvertSettings) -> Path:
     """One SAE as a cell. What is one already is left as it is."""
-    name, source, runs = settings["from"], Path(settings["source"]), Path(settings["runs"])
-    foreign = chosen_format("from", name).read(source, settings["k"])
-    if settings["k"] is not None and not isinstance(foreign.sae, TopK):
-        raise ConfigError("k", settings["k"], f"an SAE of kind {foreign.sae.architecture} keeps no fixed number")
-    corpus, checkpoint = instantiate(cfg.corpus), instantiate(cfg.model).checkpoint(cfg.checkpoint)
-    findings = Path(settings["cache"]) / "tokenizers"
-    lm = LMPass(checkpoint, corpus, settings["split"], **settings["activations"]["pass"], findings=findings)
-    imported = Imported.of(foreign, lm, settings["layer"], f"{name}-{foreign.sae.architecture}")
+    name, source = needed(settings.from_, "from"), Path(needed(settings.source, "source"))
+    model, runs = needed(settings.model, "model"), Path(settings.runs)
+    foreign = chosen_format("from", name).read(source, settings.k)
+    if settings.k is not None and not isinstance(foreign.sae, TopK):
+        raise ConfigError("k", settings.k, f"an SAE of kind {foreign.sae.architecture} keeps no fixed number")
+    corpus = instantiate(settings.corpus, "corpus")
+    checkpoint = instantiate(model, "model").checkpoint(settings.checkpoint)
+    findings = Path(settings.cache) / "tokenizers"
+    lm = LMPass(checkpoint, corpus, settings.split, **settings.activations.lm_pass.model_dump(), findings=findings)
+    imported = Imported.of(foreign, lm, settings.layer, f"{name}-{foreign.sae.architecture}")
     writable({"runs": runs})
     cell = imported.cell(runs)
     if not cell.finished:
-        quality = imported.check(settings["tokens"], above_zero(settings, "most_fvu"))
+        quality = imported.check(settings.tokens, settings.most_fvu)
         metrics = {f"val/{key}": value for key, value in quality.items()}
         about = {
             "code": code_version(),
@@ -100,68 +103,61 @@ def import_sae(cfg: Any, settings: Any) -> Path:
     return cell.folder
 
 
-def push(settings: Any, classes: Classes) -> list[Path]:
+def push(settings: ConvertSettings, classes: Classes) -> list[Path]:
     """Cells to the hub; returns their folders."""
     export = None
-    if settings["to"] is not None:
-        chosen_format("to", settings["to"])
+    if settings.to is not None:
+        chosen_format("to", settings.to)
 
         def export(cell: FoundCell, output: Path) -> Path:
             return export_cell(cell, settings, output, classes)
 
-    cells = find_cells(settings["cell"], Path(settings["runs"]))
-    Repository(settings["push"]).push(cells, export, settings["private"], settings["licence"], Path(settings["cache"]))
+    cells = find_cells(needed(settings.cell, "cell"), Path(settings.runs))
+    Repository(needed(settings.push, "push")).push(
+        cells, export, settings.private, settings.licence, Path(settings.cache)
+    )
     return [cell.folder for cell in cells]
 
 
-def export_cells(settings: Any, classes: Classes) -> list[Path]:
+def export_cells(settings: ConvertSettings, classes: Classes) -> list[Path]:
     """Each cell as an SAE in a folder of its own, or as what another tool reads of it."""
-    cells, to = find_cells(settings["cell"], Path(settings["runs"])), settings["to"]
-    output = Path(settings["output"])
+    cells, to = find_cells(needed(settings.cell, "cell"), Path(settings.runs)), settings.to
+    output = Path(needed(settings.output, "output"))
     if to == "neuronpedia":
-        who = settings["creator"]
+        who = settings.creator
         now = datetime.now(UTC).isoformat()
-        return [neuronpedia.write(cell, output, who["id"], who["name"], now) for cell in cells]
+        return [neuronpedia.write(cell, output, who.id, who.name, now) for cell in cells]
     if to == "saebench":
         return [score_cell(cell, settings, output, classes) for cell in cells]
     return [export_cell(cell, settings, output, classes) for cell in cells]
 
 
-def export_cell(cell: FoundCell, settings: Any, output: Path, classes: Classes) -> Path:
+def export_cell(cell: FoundCell, settings: ConvertSettings, output: Path, classes: Classes) -> Path:
     """One cell as an SAE of another library."""
 
     def sample() -> Sample:
-        source = recipe_of(cell, settings).lm_pass(settings["split"], settings["activations"]["pass"]["device"])
-        return Sample.of(source, [cell.layer], settings["tokens"])
+        source = recipe_of(cell, settings).lm_pass(settings.split, settings.activations.lm_pass.device)
+        return Sample.of(source, [cell.layer], settings.tokens)
 
-    return export(cell, settings["to"], output, settings["norm"], sample, classes)
+    return export(cell, needed(settings.to, "to"), output, settings.norm, sample, classes)
 
 
-def score_cell(cell: FoundCell, settings: Any, output: Path, classes: Classes) -> Path:
+def score_cell(cell: FoundCell, settings: ConvertSettings, output: Path, classes: Classes) -> Path:
     """One cell's scores, as SAEBench writes them."""
-    split, device = settings["split"], settings["activations"]["pass"]["device"]
+    split, device = settings.split, settings.activations.lm_pass.device
     recipe = recipe_of(cell, settings)
-    sizes = settings["tokens"], settings["recovered"]
+    sizes = settings.tokens, settings.recovered
     return saebench.write(cell, recipe, split, *sizes, device, output, classes)
 
 
-def recipe_of(cell: FoundCell, settings: Any) -> Recipe:
-    return Recipe.of(cell, None, None, Path(settings["cache"]))
-
-
-def above_zero(settings: Any, key: str) -> float:
-    value = settings[key]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ConfigError(key, value, "must be a number above 0")
-    return float(value)
+def recipe_of(cell: FoundCell, settings: ConvertSettings) -> Recipe:
+    return Recipe.of(cell, None, None, Path(settings.cache))
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="convert")
+@ends_with_a_line
 def main(cfg: Any) -> None:
-    try:
-        convert(cfg)
-    except ConfigError as error:
-        raise SystemExit(f"error: {error}") from None
+    convert(cfg)
 
 
 if __name__ == "__main__":

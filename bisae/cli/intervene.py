@@ -5,140 +5,180 @@ measured already is not measured again; with -m, over coefficient or layer for e
 same table.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
 
+from bisae.cli.command import command
 from bisae.cli.sweep import one_process_per_job
 from bisae.config.folder import CONF
-from bisae.config.shape import check_shape
-from bisae.config.values import check_values
+from bisae.config.instantiate import instantiate
+from bisae.config.intervene import InterveneSettings
+from bisae.config.keys import refused_by_key
 from bisae.runtime.errors import ConfigError
-from bisae.runtime.values import check_texts, listed, numbers, writable
+from bisae.runtime.values import flatten_keys, listed, numbers, writable
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-def intervene(cfg: DictConfig) -> "pd.DataFrame":
-    """Measure what is missing; returns the table of all interventions in `output`."""
-    # Here, since they are slow to import: --help and refused values answer at once.
-    import pandas as pd
-
-    from bisae.cells.find import chosen_cells
-    from bisae.config.instantiate import instantiate
-    from bisae.corpus.languages import codes_of
     from bisae.intervention.donor import DonorCells
     from bisae.intervention.measures import ContinuedPrompts, Measure, PerplexityText, TranslatedTasks
-    from bisae.intervention.results import InterventionResult, measured_results
-    from bisae.intervention.specs import EditSettings, planned
-    from bisae.intervention.table import InterventionTable, generations
-    from bisae.intervention.work import InterventionWork
-    from bisae.lm.changed_ids import changed_ids
-    from bisae.lm.generation import generation_identity
-    from bisae.report.interventions.write import write_interventions
-    from bisae.runtime.atomic import atomic_file
-    from bisae.runtime.device import torch_device, torch_dtype
-    from bisae.runtime.library_warnings import silence
-    from bisae.runtime.lock import sole_writer
-    from bisae.runtime.naming import name_of
-    from bisae.runtime.values import flatten_keys
-    from bisae.sae.own import named_classes
-    from bisae.translation.prompts import task_ids
+    from bisae.intervention.results import InterventionResult
+    from bisae.lm.model import Checkpoint
     from bisae.translation.scores import Scorer
 
-    for key in sorted(OmegaConf.missing_keys(cfg)):
-        raise ConfigError(key, "???", "give a value")
-    settings: Any = OmegaConf.to_container(cfg, resolve=True)
-    check_shape("intervene", settings)
-    check_values(settings)
-    for key in ("donor", "control", "perplexity", "continue", "output"):
-        if not settings[key]:
-            raise ConfigError(key, settings[key], "has keys of its own" if key != "output" else "name a folder")
-    check_texts("output", [settings["output"]])
-    silence()
-    cache, output, drawn = Path(settings["cache"]), Path(settings["output"]), (settings["resamples"], settings["seed"])
-    writable({"cache": cache, "output": output})
-    dtype, device = torch_dtype(settings["dtype"]), torch_device(settings["device"])
-    coefficients, mix = listed(settings["coefficient"]), settings["perplexity"]["mix"]
-    operation = EditSettings(settings["mode"], settings["norm"], numbers("coefficient", coefficients))
-    wandb_runs, translation = instantiate(cfg.logger), settings.get("translation")
-    classes = named_classes(settings["sae_classes"])
 
-    cells, _, _ = chosen_cells(check_texts("runs", settings["runs"]), None, None, None)
-    nodes = settings.get("model"), settings.get("corpus"), cache
-    donor = DonorCells.choose(cells, **settings["donor"], layer=settings["layer"], nodes=nodes)
-    recipients = [donor.recipient(step) for step in listed(settings["recipient"])]
+class Measures(NamedTuple):
+    """Everything that is measured under each intervention."""
+
+    text: "PerplexityText"
+    tasks: "TranslatedTasks | None"
+    scorer: "Scorer | None"
+    continued: "ContinuedPrompts"
+
+    @property
+    def all(self) -> "list[Measure]":
+        return [self.text, *([self.tasks] if self.tasks else []), *([self.continued] if self.continued.prompts else [])]
+
+
+@command(InterveneSettings)
+def intervene(settings: InterveneSettings, cfg: Any) -> "pd.DataFrame":
+    """Measure what is missing; returns the table of all interventions in `output`."""
+    # Here, since they are slow to import: --help and refused values answer at once.
+    from bisae.intervention.results import InterventionResult
+    from bisae.intervention.specs import EditSettings, planned
+    from bisae.intervention.work import InterventionWork
+    from bisae.runtime.device import torch_device, torch_dtype
+    from bisae.runtime.library_warnings import silence
+    from bisae.runtime.naming import name_of
+    from bisae.sae.own import named_classes
+
+    silence()
+    cache, output = Path(settings.cache), Path(settings.output)
+    writable({"cache": cache, "output": output})
+    dtype, device = torch_dtype(settings.dtype), torch_device(settings.device)
+    operation = EditSettings(settings.mode, settings.norm, numbers("coefficient", listed(settings.coefficient)))
+    wandb_runs, classes = instantiate(settings.logger, "logger"), named_classes(settings.sae_classes)
+    donor = donor_of(settings)
+    recipients = [donor.recipient(step) for step in listed(settings.recipient)]
     if not recipients:
         raise ConfigError("recipient", [], "name a step at least")
-    corpus, tokenizer, positions = donor.recipe.corpus, donor.tokenizer, donor.checkpoint.positions
-    if mix is not None and not isinstance(mix, dict):
-        raise ConfigError("perplexity.mix", mix, "must be null or a share for each language: {en: 0.5, ja: 0.5}")
-    if mix:
-        shares = numbers("perplexity.mix", [*mix.values()])
-        try:
-            mix = dict(zip(codes_of(mix), shares, strict=True))
-        except ValueError as error:
-            raise ConfigError("perplexity.mix", mix, str(error)) from error
-    ids = changed_ids(donor.checkpoint, corpus, settings["perplexity"]["split"], cache / "tokenizers")
-    text = PerplexityText(corpus, tokenizer, settings["batch"], **{**settings["perplexity"], "mix": mix}, ids=ids)
-    text.check(positions)
-    generation = generation_identity([lm.folder for lm in recipients], tokenizer)
-    tasks = scorer = None
-    if translation:
-        prompt, chosen = instantiate(translation["prompt"]), instantiate(translation["tasks"]).read()
-        asked = [task_ids(task, prompt, tokenizer, positions) for task in chosen]
-        tasks = TranslatedTasks(asked, settings["batch"], generation)
-        scorer = Scorer({name: instantiate(node) for name, node in translation["metrics"].items()}, *drawn, output)
-        scorer.check(chosen)
-    prompts, longest = settings["continue"].values()
-    prompts = prompts and check_texts("continue.prompts", prompts)
-    spelled = tokenizer.spells_special(prompts or [])
-    continued = ContinuedPrompts(prompts, longest, settings["batch"], generation, spelled)
-    continued.check(tokenizer, positions)
-    measures: list[Measure] = [text, *([tasks] if tasks else []), *([continued] if continued.prompts else [])]
+    measures = measures_of(settings, donor, recipients)
 
-    layers = donor.features(settings["analyze"], cache, device, classes)
-    choice = {key: settings[key] for key in ("kind", "control", "features", "seed")}
-    interventions = planned(layers, corpus.languages, operation, **choice)
+    layers = donor.features(settings.analyze, cache, device, classes)
+    choice = settings.kind, settings.control.model_dump(), settings.features, settings.seed
+    interventions = planned(layers, donor.recipe.corpus.languages, operation, *choice)
+    text = name_of(measures.text.made_from)
     rows = [
         (
             lm,
             [
-                (
-                    one,
-                    InterventionResult.planned(
-                        output, one, lm, donor.checkpoint, layers, name_of(text.made_from), settings["dtype"]
-                    ),
-                )
+                (one, InterventionResult.planned(output, one, lm, donor.checkpoint, layers, text, settings.dtype))
                 for one in interventions
             ],
         )
         for lm in recipients
     ]
-    InterventionWork(rows, measures, text, donor.checkpoint, layers, tokenizer, settings["batch"], dtype, device).do()
+    parts = measures.text, donor.checkpoint, layers, donor.tokenizer, settings.batch, dtype, device
+    InterventionWork(rows, measures.all, *parts).do()
+    return write_table(settings, donor, measures, [row for _, of_lm in rows for _, row in of_lm], wandb_runs)
+
+
+def donor_of(settings: InterveneSettings) -> "DonorCells":
+    """The cells whose features are put in."""
+    from bisae.cells.find import chosen_cells
+    from bisae.intervention.donor import DonorCells
+
+    cells, _, _ = chosen_cells(listed(settings.runs), None, None, None)
+    nodes = settings.model, settings.corpus, Path(settings.cache)
+    with refused_by_key(settings, "donor", layer="layer"):
+        return DonorCells.choose(cells, **settings.donor.model_dump(), layer=settings.layer, nodes=nodes)
+
+
+def measures_of(settings: InterveneSettings, donor: "DonorCells", recipients: "Sequence[Checkpoint]") -> Measures:
+    """Perplexity, translations and continued prompts; refused here where the LM cannot read them."""
+    from bisae.intervention.measures import ContinuedPrompts, PerplexityText, TranslatedTasks
+    from bisae.lm.changed_ids import changed_ids
+    from bisae.lm.generation import generation_identity
+    from bisae.translation.prompts import task_ids
+    from bisae.translation.scores import Scorer
+
+    corpus, tokenizer, positions = donor.recipe.corpus, donor.tokenizer, donor.checkpoint.positions
+    generation = generation_identity([lm.folder for lm in recipients], tokenizer)
+    with refused_by_key(settings, "perplexity"):
+        read = {**settings.perplexity.model_dump(), "mix": language_shares(settings.perplexity.mix)}
+        ids = changed_ids(donor.checkpoint, corpus, read["split"], Path(settings.cache) / "tokenizers")
+        text = PerplexityText(corpus, tokenizer, settings.batch, **read, ids=ids)
+        text.check(positions)
+    tasks = scorer = None
+    if settings.translation:
+        with refused_by_key(settings, "translation"):
+            prompt = instantiate(settings.translation.prompt, "translation.prompt")
+            chosen = instantiate(settings.translation.tasks, "translation.tasks").read()
+            of_tasks = [task_ids(task, prompt, tokenizer, positions) for task in chosen]
+            tasks = TranslatedTasks(of_tasks, settings.batch, generation)
+            nodes = settings.translation.metrics.items()
+            metrics = {name: instantiate(node, f"translation.metrics.{name}") for name, node in nodes}
+            scorer = Scorer(metrics, settings.resamples, settings.seed, Path(settings.output))
+            scorer.check(chosen)
+    prompts = listed(settings.continued.prompts)
+    spelled = tokenizer.spells_special(prompts)
+    longest = settings.continued.max_new_tokens
+    continued = ContinuedPrompts(prompts, longest, settings.batch, generation, spelled)
+    with refused_by_key(settings, "continue"):
+        continued.check(tokenizer, positions)
+    return Measures(text, tasks, scorer, continued)
+
+
+def language_shares(mix: Mapping[str, float] | None) -> dict[str, float] | None:
+    """`perplexity.mix` with each language by its one code."""
+    from bisae.corpus.languages import codes_of
+
+    if not mix:
+        return None
+    try:
+        return dict(zip(codes_of(mix), map(float, mix.values()), strict=True))
+    except ValueError as error:
+        raise ConfigError("perplexity.mix", dict(mix), str(error)) from error
+
+
+def write_table(
+    settings: InterveneSettings,
+    donor: "DonorCells",
+    measures: Measures,
+    rows: "Sequence[InterventionResult]",
+    wandb_runs: Any,
+) -> "pd.DataFrame":
+    """Write the table of all interventions in `output`, with figures and generations; returns it."""
+    import pandas as pd
+
+    from bisae.intervention.results import measured_results
+    from bisae.intervention.table import InterventionTable, generations
+    from bisae.report.interventions.write import write_interventions
+    from bisae.runtime.atomic import atomic_file
+    from bisae.runtime.lock import sole_writer
+
+    output, (text, tasks, scorer, continued) = Path(settings.output), measures
     with sole_writer(output):
-        found = measured_results(output, measures, [row for _, of_lm in rows for _, row in of_lm])
-        table, samples = InterventionTable(text, tasks, scorer, *drawn).of(found)
+        results = measured_results(output, measures.all, rows)
+        table, samples = InterventionTable(text, tasks, scorer, settings.resamples, settings.seed).of(results)
         for name, write in (("csv", table.to_csv), ("parquet", table.to_parquet)):
             with atomic_file(output / f"interventions.{name}") as temporary:
                 write(temporary, index=False)
-        written = generations(found, tasks, continued)
-        languages = list(dict.fromkeys([*corpus.languages, *(tasks.languages if tasks else ())]))
+        written = generations(results, tasks, continued)
+        languages = list(dict.fromkeys([*donor.recipe.corpus.languages, *(tasks.languages if tasks else ())]))
         figures = write_interventions(output, table, samples, written, languages)
         tables = {"interventions": table, **({"generations": pd.DataFrame(written)} if written else {})}
-        files = [output / "interventions.parquet"]
-        wandb_runs.log_report(
-            "intervention", str(output), dict(flatten_keys(settings)), tables, [*figures.values()], files
-        )
+        described, files = dict(flatten_keys(settings.model_dump(by_alias=True))), [output / "interventions.parquet"]
+        wandb_runs.log_report("intervention", str(output), described, tables, [*figures.values()], files)
     return table
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="intervene")
 @one_process_per_job
-def main(cfg: DictConfig) -> None:
+def main(cfg: Any) -> None:
     intervene(cfg)
 
 

@@ -12,43 +12,47 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 
+from bisae.cli.command import ends_with_a_line
 from bisae.config.folder import CONF
 from bisae.config.instantiate import instantiate
-from bisae.grid.compose import composed_ladders, train_overrides, typed_for_hydra
+from bisae.config.keys import refused_by_key
+from bisae.config.train import PlanSettings
+from bisae.grid.compose import composed_ladders, planned_settings, train_overrides, typed_for_hydra
 from bisae.grid.ladders import commands
 from bisae.grid.plan_table import show
 from bisae.grid.store_choice import StoreChoice
 from bisae.runtime.atomic import atomic_file
-from bisae.runtime.errors import ConfigError
 from bisae.runtime.library_warnings import silence
 from bisae.runtime.subcommands import config_flags
 
 
 def plan(cfg: Any) -> list[str]:
     """Print the plan; returns its commands."""
-    for key in ("layers_at_once", "contexts"):
-        if cfg[key] is not None and (type(cfg[key]) is not int or cfg[key] < 1):
-            raise ConfigError(key, cfg[key], "must be a whole number, at least 1")
+    settings = planned_settings(PlanSettings, cfg)
+    with refused_by_key(settings):
+        return print_plan(settings)
+
+
+def print_plan(settings: PlanSettings) -> list[str]:
+    """Print the plan of checked settings, and write its commands if asked for; returns them."""
     silence()
-    ladders, device = composed_ladders(), instantiate(cfg.machine)
-    choice = StoreChoice.of(ladders, device, cfg.layers_at_once)
+    ladders, device = composed_ladders(PlanSettings), instantiate(settings.machine, "machine")
+    choice = StoreChoice.of(ladders, device, settings.layers_at_once)
     typed = HydraConfig.get().overrides.task
     overrides = [*config_flags("command-line"), *typed_for_hydra(), *train_overrides(typed), *choice.overrides(typed)]
     lines = commands(ladders, choice.members, overrides)
-    show(choice, cfg.contexts, lines)
-    if cfg.write is not None:
-        with atomic_file(Path(cfg.write)) as temporary:
+    show(choice, settings.contexts, lines)
+    if settings.write is not None:
+        with atomic_file(Path(settings.write)) as temporary:
             script = ["failed=0", *(f'{line} "$@" || failed=1' for line in lines), "exit $failed"]
             temporary.write_text("\n".join([*script, ""]), encoding="utf-8")
     return lines
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="plan")
+@ends_with_a_line
 def main(cfg: Any) -> None:
-    try:
-        plan(cfg)
-    except ConfigError as error:
-        raise SystemExit(f"error: {error}") from None
+    plan(cfg)
 
 
 if __name__ == "__main__":

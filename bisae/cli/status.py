@@ -9,32 +9,34 @@ from typing import Any
 import hydra
 from rich.console import Console
 
+from bisae.cli.command import ends_with_a_line
 from bisae.config.folder import CONF
-from bisae.grid.compose import composed_ladders
+from bisae.config.keys import refused_by_key
+from bisae.config.train import StatusSettings
+from bisae.grid.compose import composed_ladders, planned_settings
 from bisae.grid.progress import GridProgress, progress_of
 from bisae.grid.progress_page import html, text
 from bisae.runtime.atomic import atomic_file
-from bisae.runtime.errors import ConfigError
 from bisae.runtime.library_warnings import silence
 
 
 def status(cfg: Any) -> GridProgress:
     """Print it, and write the page if asked for."""
+    settings = planned_settings(StatusSettings, cfg)
     silence()
-    progress = progress_of(composed_ladders(), Path(cfg.runs))
+    with refused_by_key(settings):
+        progress = progress_of(composed_ladders(StatusSettings), Path(settings.runs))
     Console(highlight=False).print(text(progress), markup=False, emoji=False, soft_wrap=True)
-    if cfg.html is not None:
-        with atomic_file(Path(cfg.html)) as temporary:
-            temporary.write_text(html(progress, str(cfg.runs)), encoding="utf-8")
+    if settings.html is not None:
+        with atomic_file(Path(settings.html)) as temporary:
+            temporary.write_text(html(progress, settings.runs), encoding="utf-8")
     return progress
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="status")
+@ends_with_a_line
 def main(cfg: Any) -> None:
-    try:
-        status(cfg)
-    except ConfigError as error:
-        raise SystemExit(f"error: {error}") from None
+    status(cfg)
 
 
 if __name__ == "__main__":

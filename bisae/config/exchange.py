@@ -7,7 +7,7 @@ from pydantic import Field
 
 from bisae.config.objects import Built, Node
 from bisae.config.settings import Checkpoint, Command, Keys, LMPassKeys, Object, Size
-from bisae.runtime.ranges import Count, Index, Positive, Text, Texts
+from bisae.runtime.ranges import Count, Index, Positive, Text
 
 
 class ActivationsKeys(Keys):
@@ -31,7 +31,7 @@ class ConvertSettings(Command):
     layer: Index | None
     most_fvu: Positive
     to: Text | None
-    cell: Texts | None
+    cell: Text | None
     output: Text | None
     norm: Positive | None
     push: Text | None

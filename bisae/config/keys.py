@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from bisae.config.settings import Command
 from bisae.runtime.errors import ConfigError, Refused
 
 
@@ -28,12 +29,13 @@ def key_of(field: str, settings: Mapping[str, Any], scope: str = "") -> str:
 
 
 @contextmanager
-def refused_by_key(settings: Mapping[str, Any], scope: str = "", **keys: str) -> Iterator[None]:
+def refused_by_key(settings: Command | Mapping[str, Any], scope: str = "", **keys: str) -> Iterator[None]:
     """Inside, a refused field becomes a ConfigError that names its key: that in `keys`, or the one `key_of` finds."""
     try:
         yield
     except ConfigError:
         raise
     except Refused as refused:
-        key = keys.get(refused.field) or key_of(refused.field, settings, scope)
+        typed = settings.model_dump(by_alias=True) if isinstance(settings, Command) else settings
+        key = keys.get(refused.field) or key_of(refused.field, typed, scope)
         raise ConfigError(key, refused.found, refused.remedy) from refused

@@ -58,10 +58,20 @@ def target_of(key: str, node: Mapping[str, Any]) -> Any:
     return found
 
 
-def check_object(key: str, node: object, built: Built = Built()) -> None:
-    """Refuse a node whose class there is not, or is another than it must be, or whose arguments are not its own."""
+def check_beside(key: str, node: object, built: Built) -> None:
+    """Refuse what is no object, and values of the keys that are no arguments of its class; the class is not imported."""
     if not isinstance(node, Mapping):
         raise ConfigError(key, node, "must be an object, with `_target_` and its arguments")
+    if built.beside:
+        own = {name: node[name] for name in fields_of(built.beside) if name in node}
+        for values in _one_by_one(own, built.lists):
+            validated(built.beside, values, f"{key}.")
+
+
+def check_object(key: str, node: object, built: Built = Built()) -> None:
+    """Refuse a node whose class there is not, or is another than it must be, or whose arguments are not its own."""
+    check_beside(key, node, built)
+    assert isinstance(node, Mapping)
     target = target_of(key, node)
     base = resolve_name(built.base) if built.base else None
     if base and not (isinstance(target, type) and issubclass(target, base)):
@@ -76,12 +86,8 @@ def check_object(key: str, node: object, built: Built = Built()) -> None:
             raise unknown(f"{key}.{name}", value, [name for name in known if name not in built.given])
         _check_argument(f"{key}.{name}", parameters.get(name, Any), value, built.lists)
     for name in known:
-        needed = name in beside or name in required
-        if needed and name not in node and name not in built.given and not node.get("_partial_"):
+        if name in required and name not in node and name not in built.given and not node.get("_partial_"):
             raise ConfigError(f"{key}.{name}", "???", "give a value")
-    if built.beside:
-        for values in _one_by_one({name: node[name] for name in beside}, built.lists):
-            validated(built.beside, values, f"{key}.")
 
 
 def validated(kind: type[Model], found: Mapping[str, Any], prefix: str = "") -> Model:

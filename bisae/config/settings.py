@@ -6,7 +6,7 @@ from annotated_types import Lt
 from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field
 
-from bisae.config.objects import Built, Node, check_object, objects_in, validated
+from bisae.config.objects import Built, Node, check_beside, check_object, objects_in, validated
 from bisae.runtime.errors import ConfigError
 from bisae.runtime.ranges import Count, Index, Name, Number, Positive, Text
 
@@ -27,10 +27,15 @@ class Command(Keys):
     """All settings of a command."""
 
     def check_objects(self, late: bool) -> None:
-        """Check the objects' classes and arguments: those that are slow to import with `late`, else the others."""
+        """Check the objects' classes and arguments: those that are slow to import with `late`, else the others.
+
+        Of those that are slow, what is no argument of the class is checked without `late` too.
+        """
         for key, node, built in objects_in(type(self), self, ""):
             if built.late == late:
                 check_object(key, node, built)
+            elif built.late:
+                check_beside(key, node, built)
 
 
 Settings = TypeVar("Settings", bound=Command)
@@ -105,6 +110,16 @@ class StoreKeys(Keys):
 class OptimizerKeys(Keys):
     warmup: Count
     partial: Annotated[Node, Built("torch.optim.Optimizer", given=("params", "lr"), late=True)]
+
+
+def store_node(activations: Node) -> Node:
+    """Of config group `activations`: the store itself."""
+    return {key: value for key, value in activations.items() if key != "pass"}
+
+
+def pass_keys(activations: Node) -> dict[str, Any]:
+    """Of config group `activations`: how the LM reads the text."""
+    return StoreKeys.model_validate({"pass": activations["pass"]}).lm_pass.model_dump()
 
 
 Object = Annotated[Node, Built()]

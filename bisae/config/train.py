@@ -55,5 +55,5 @@ class StatusSettings(PlanSettings):
 
 
 class RatesSettings(Command):
-    runs: Text | list[Text]
+    runs: Text
     output: Text

@@ -100,7 +100,7 @@ def measured_sae(ladder: Ladder) -> float:
     settings, chosen, device = ladder.settings, ladder.saes[0], _device()
     latents, tokens = min(LATENTS, chosen["latents"]), min(TOKENS, settings["data"]["batch"])
     architecture = {key: value for key, value in chosen.items() if key not in ("name", "lr", "dead_after")}
-    sae = instantiate({**architecture, "latents": latents}, d_model=ladder.shape.d_model).to(device)
+    sae = instantiate({**architecture, "latents": latents}, "sae", d_model=ladder.shape.d_model).to(device)
     optimizer = torch.optim.Adam(sae.parameters(), lr=1e-3, fused=True)
     x, _ = sae.normalize(torch.randn(tokens, ladder.shape.d_model, device=device))
 

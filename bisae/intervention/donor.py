@@ -49,7 +49,7 @@ class DonorCells:
         if not mine:
             raise ConfigError("donor.model", model, f"no cell of it; they are of {', '.join(models)}")
         # Any of them knows where the LM's other checkpoints lie.
-        checkpoint = instantiate(Recipe.of(mine[0], *nodes).model).checkpoint(step)
+        checkpoint = instantiate(Recipe.of(mine[0], *nodes).model, "model").checkpoint(step)
         chosen = {}
         for deep in layers_of(layer, checkpoint.layers):
             here = [cell for cell in mine if (cell.step, cell.layer) == (checkpoint.step, deep)]
@@ -76,7 +76,7 @@ class DonorCells:
     def recipient(self, step: object) -> Checkpoint:
         """Another checkpoint of the same LM; ConfigError if there is none."""
         try:
-            recipient: Checkpoint = instantiate(self.recipe.model).checkpoint(step)
+            recipient: Checkpoint = instantiate(self.recipe.model, "model").checkpoint(step)
         except ConfigError as error:
             raise ConfigError("recipient", step, str(error)) if error.key == "checkpoint" else error from None
         check_pair(self.checkpoint, recipient)

@@ -6,8 +6,8 @@ from bisae.runtime.errors import ConfigError
 
 
 def test_a_config_error_comes_out_as_it_is() -> None:
-    with pytest.raises(ConfigError, match="^sae.k=9: must be between"):
-        instantiate({"_target_": "bisae.sae.TopK", "d_model": 4, "latents": 8, "k": 9})
+    with pytest.raises(ConfigError, match="sae.k=9: must be between"):
+        instantiate({"_target_": "bisae.sae.TopK", "d_model": 4, "latents": 8, "k": 9}, "sae")
 
 
 def test_a_wrong_argument_is_named_with_the_class() -> None:

@@ -12,9 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 from bisae.cells.find import FoundCell, find_cells
 from bisae.cells.recipe import Recipe
 from bisae.cli.train import train
+from bisae.config.analyze import AnalyzeSettings
 from bisae.config.instantiate import instantiate
 from bisae.config.moved import FIRST, MOVED, as_first_named, with_current_paths
-from bisae.config.shape import check_shape
+from bisae.config.settings import read_settings
 from bisae.lm.lm_pass import LMPass
 from bisae.sae import load
 from bisae.training.module import SAETraining
@@ -59,9 +60,9 @@ def test_the_old_and_the_new_path_of_a_class_name_the_same_one(old: str, new: st
 def test_a_config_with_old_paths_is_checked_and_built_as_one_with_new_ones(config: Config) -> None:
     composed = config(name="analyze", tiny=False)
     node = {**OmegaConf.to_container(composed.patterns), "_target_": "bisae.patterns.contexts.Paper"}  # type: ignore[dict-item]
-    assert instantiate(OmegaConf.create(node)) == instantiate(composed.patterns)
-    settings: Any = OmegaConf.to_container(composed, resolve=True)
-    check_shape("analyze", {**settings, "patterns": node})
+    assert instantiate(node, "patterns") == instantiate(composed.patterns, "patterns")
+    composed.patterns = node
+    read_settings(AnalyzeSettings, composed)
 
 
 def test_a_cell_of_before_is_found_again_and_not_trained_again(before: Config, without_lm: None) -> None:

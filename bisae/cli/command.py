@@ -1,0 +1,45 @@
+"""From a config to a command: settings that are checked, and refusals that name keys."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from bisae.config.keys import refused_by_key
+from bisae.config.settings import Command, read_settings
+from bisae.runtime.errors import explained
+
+Result = TypeVar("Result")
+Settings = TypeVar("Settings", bound=Command)
+
+
+def command(kind: type[Settings]) -> Callable[[Callable[[Settings, Any], Result]], Callable[[Any], Result]]:
+    """Decorator of a command `(settings, cfg)`, which becomes a function of the config `cfg` alone.
+
+    ConfigError for settings that are not those of `kind`, and for each field that the command refuses, by its key.
+    """
+
+    def with_settings(run: Callable[[Settings, Any], Result]) -> Callable[[Any], Result]:
+        @functools.wraps(run)
+        def checked(cfg: Any) -> Result:
+            settings = read_settings(kind, cfg)
+            with refused_by_key(settings):
+                return run(settings, cfg)
+
+        return checked
+
+    return with_settings
+
+
+def ends_with_a_line(main: Callable[[Any], object]) -> Callable[[Any], None]:
+    """Decorator below `hydra.main`: errors that a user can mend end the process with `error: ...` and status 1."""
+
+    @functools.wraps(main)
+    def job(cfg: Any) -> None:
+        try:
+            main(cfg)
+        except Exception as error:
+            if mendable := explained(error):
+                raise SystemExit(f"error: {mendable}") from None
+            raise
+
+    return job

@@ -59,7 +59,7 @@ def target_of(key: str, node: Mapping[str, Any]) -> Any:
 
 
 def check_beside(key: str, node: object, built: Built) -> None:
-    """Refuse what is no object, and values of the keys that are no arguments of its class; the class is not imported."""
+    """Refuse what is no object, and values of keys that are no arguments of its class, which is not imported."""
     if not isinstance(node, Mapping):
         raise ConfigError(key, node, "must be an object, with `_target_` and its arguments")
     if built.beside:

@@ -41,7 +41,8 @@ class FoundCell:
     @property
     def hook(self) -> str | None:
         """The part of the LM's decoder block that the SAE reads; None: the residual stream."""
-        return self.identity["activations"].get("hook")
+        hook: str | None = self.identity["activations"].get("hook")
+        return hook
 
     @property
     def encodes_as(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
-"""Where the shipped configs lie."""
+"""Where the shipped configs lie: in the package where it is installed, beside it in a checkout."""
 
 from pathlib import Path
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+BISAE = Path(__file__).resolve().parents[1]
+CONF = BISAE / "conf" if (BISAE / "conf").is_dir() else BISAE.parent / "conf"

@@ -8,11 +8,11 @@ waiting process's clock, which no change of the time of day moves, it counts as 
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from errno import ENOSYS
 from pathlib import Path
 
-from filelock import AcquireReturnProxy, FileLock, SoftFileLease, Timeout
+from filelock import FileLock, SoftFileLease, Timeout
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ LEASE = 300.0  # seconds
 SECONDS_BETWEEN_MESSAGES = 60.0
 
 
-def acquired(folder: Path, timeout: float) -> AcquireReturnProxy:
+def acquired(folder: Path, timeout: float) -> AbstractContextManager[object]:
     """The lock of `folder`, which is there, to be released by `with`; Timeout after `timeout` seconds."""
     try:
         return FileLock(folder / LOCK, fallback_to_soft=False).acquire(timeout)

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ANNOUNCED, STARTED_BY = "BISAE_ANNOUNCED", "BISAE_STARTED_BY"
 RANKS = ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # set by who starts them
@@ -95,7 +95,7 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _store():  # type: ignore[no-untyped-def]
+def _store() -> Any:
     from torch.distributed import PrefixStore, TCPStore
 
     # torchrun's own store, which its agent keeps open; a restart of the workers is another round.

@@ -18,17 +18,16 @@ import torch
 from jaxtyping import BFloat16, Int64, UInt8
 from torch import Tensor
 
-from bisae.analysis.features import Text, describe
-from bisae.analysis.rules import Alignment, Contextual, Monosemanticity, Rules
+from bisae.analysis.feature_table import Text, describe
+from bisae.analysis.rules import AlignmentRule, ContextualRule, MonosemanticityRule, Rules
 from bisae.analysis.summary import summarize
-from bisae.metrics.clusters import GlobalClusters
-from bisae.patterns.codes import CodesFolder, Found, encode
-from bisae.patterns.contexts import Paper
-from bisae.patterns.firings import Firings
-from bisae.patterns.reading import WINDOW, Reading
-from bisae.patterns.tokens import Tokens
+from bisae.features.analysed_activations import WINDOW, AnalysedActivations
+from bisae.features.codes import CodesFolder, Firings, Found, encode
+from bisae.features.contexts import Paper
+from bisae.features.measures.clusters import GlobalClusters
+from bisae.features.spaces.shipped import ShippedSpace
+from bisae.features.tokens import Tokens
 from bisae.sae import TopK
-from bisae.spaces.shipped import ShippedSpace
 
 VOCABULARY, LENGTH = 99_584, 64
 
@@ -81,7 +80,7 @@ def measure(tokens: int, d_model: int, latents: int, k: int, random_codes: bool)
         (np.arange(tokens) % LENGTH).astype(np.int16),
     )
     sae = TopK(d_model, latents, k)
-    reading = Reading(NoSource(), text, [1], RandomActivations(tokens, d_model))  # type: ignore[arg-type]
+    reading = AnalysedActivations(NoSource(), text, [1], RandomActivations(tokens, d_model))  # type: ignore[arg-type]
     found: dict[str, float] = {}
     # On one thread the process' own time: other processes do not count.
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
@@ -114,10 +113,10 @@ def measure(tokens: int, d_model: int, latents: int, k: int, random_codes: bool)
             language="document",
             threshold=0.9,
             space=ShippedSpace(),
-            monosemanticity=Monosemanticity(100, 0.99),
+            monosemanticity=MonosemanticityRule(100, 0.99),
             bilingual="monosemantic",
-            alignment=Alignment(None, 1, 0.2, 0.05),
-            contextual=Contextual(0.5, 0.1),
+            alignment=AlignmentRule(None, 1, 0.2, 0.05),
+            contextual=ContextualRule(0.5, 0.1),
             recovered=None,
             resamples=200,
             seed=0,

@@ -22,14 +22,14 @@ from bisae.activations.cache import ActivationCache
 from bisae.activations.feed import Feed
 from bisae.activations.order import ReadingOrder
 from bisae.activations.reader import CachedActivations
-from bisae.activations.source import TokenShard
+from bisae.activations.store import TokenShard
 
 SHARD = 2**16
 SIZES = {"default": (Shape(128, 1024, 512), 16), "A": (SHAPES["A"], K), "B": (SHAPES["B"], K)}  # first: train.py's
 
 
 class RandomSource:
-    """Shards of random activations; a `bisae.activations.source.Source`."""
+    """Shards of random activations; a `bisae.activations.store.Source`."""
 
     depth = 1
 

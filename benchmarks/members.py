@@ -17,10 +17,10 @@ from measuring import in_turn, options, ratio, show, write
 from torch.nn.parallel import DistributedDataParallel
 
 from bisae.activations.feed import Feed
-from bisae.cell import Cell
-from bisae.member import Member
-from bisae.noise import hush
+from bisae.cells.cell import Cell
+from bisae.runtime.library_warnings import silence
 from bisae.sae import TopK
+from bisae.training.job import Member
 from bisae.training.module import SAETraining
 
 MEMBERS = 4
@@ -28,7 +28,7 @@ MEMBERS = 4
 
 def job(count: int, name: str, feed: Feed, batch: int, world: int = 1) -> Callable[[], None]:
     """A function that takes the next step, of `batch` tokens over all ranks, of a job with `count` members."""
-    hush()
+    silence()
     shape, k = SIZES[name]
     cell = Cell(Path(), "none", 0, 1, "topk", {})
     members = [Member(1, 1e-4, {"dead_after": 100_000}, cell) for _ in range(count)]

@@ -20,7 +20,7 @@ from members import job
 from torch import distributed, multiprocessing
 
 from bisae.activations.feed import Feed
-from bisae.ranks import Part
+from bisae.runtime.ranks import Part
 
 WORLD = 2
 

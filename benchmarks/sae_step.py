@@ -27,9 +27,9 @@ from steps import STEPS
 from torch import Tensor
 from work import SHAPES, K, Shape, work
 
+from bisae.sae.architectures.triton_topk import triton_objective
+from bisae.sae.encoder import Weights
 from bisae.sae.objective import Objective, topk_objective
-from bisae.sae.triton_topk import triton_objective
-from bisae.sae.weights import Weights
 
 OWN = [step.__name__ for step in OWN_STEPS]  # in the environment of bisae
 CONTENDER = Path(__file__).parent / "peers" / "contender.py"

@@ -20,8 +20,8 @@ from typing import NamedTuple
 import pandas as pd
 from plot_cells import plot
 
-from bisae.atomic import atomic_file
-from bisae.cells import find_cells
+from bisae.cells.find import find_cells
+from bisae.runtime.atomic import atomic_file
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent

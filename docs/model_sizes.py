@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import LlamaForCausalLM
 
-from bisae.plan.shape import HEADS_AND_FFN, LLM_JP_3, VOCABULARY, llama_config
+from bisae.grid.lm_shape import HEADS_AND_FFN, LLM_JP_3, VOCABULARY, llama_config
 
 CONF = Path(__file__).parents[1] / "conf"
 STUDY = OmegaConf.load(CONF / "experiment" / "paper.yaml").size

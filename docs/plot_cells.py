@@ -8,7 +8,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from bisae.cells import find_cells
+from bisae.cells.find import find_cells
 
 STYLES = [("o", "-"), ("s", "--"), ("^", "-."), ("D", ":")]
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7"]  # Okabe and Ito: told apart by every kind of colour vision

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +115,14 @@ def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """A command as a user types it, in `folder`."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """`hub(address)`: the hub is there, and the process is not offline."""
+    from huggingface_hub import constants  # reads the environment
+    from huggingface_hub.utils import close_session
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    yield lambda address: monkeypatch.setattr(constants, "ENDPOINT", address)
+    close_session()

@@ -1,4 +1,4 @@
-"""Runs train.py, analyze.py, intervene.py or bisae.pretrain in this process and kills it (SIGKILL) at a chosen call.
+"""Runs train.py, analyze.py, intervene.py or `bisae pretrain` in this process and kills it (SIGKILL) at a chosen call.
 
     python -m tests.killed train|analyze|intervene|pretrain <place> <call> [override ...]
 
@@ -40,7 +40,7 @@ def arm(command: str, place: str, call: int) -> None:
     if place in ("before-rename", "after-rename"):
         os.replace = killing(os.replace, call, after=place == "after-rename")
     elif place == "at-cell":
-        from bisae.cell import Cell
+        from bisae.cells.cell import Cell
 
         Cell.write = killing(Cell.write, call)  # type: ignore[method-assign]
     elif place in ("step", "told", "resumed-step"):
@@ -65,5 +65,5 @@ if __name__ == "__main__":
         sys.argv = [f"{command}.py", *overrides]
         runpy.run_path(str(Path(__file__).parents[1] / sys.argv[0]), run_name="__main__")
     else:
-        sys.argv = ["bisae.pretrain", *overrides]
-        runpy.run_module("bisae.pretrain", run_name="__main__")
+        sys.argv = ["bisae.cli.pretrain", *overrides]
+        runpy.run_module("bisae.cli.pretrain", run_name="__main__")

@@ -13,23 +13,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from analyze import analyze
-from bisae.activations import streams
+from bisae.activations import job_activations
 from bisae.activations.manifest import Manifest
-from bisae.analysis import work
-from bisae.analysis.recipe import Recipe
-from bisae.cells import find_cells
+from bisae.cells import find
+from bisae.cells.find import find_cells
+from bisae.cells.recipe import Recipe
+from bisae.cli.analyze import analyze
+from bisae.cli.intervene import intervene
+from bisae.cli.train import train
 from bisae.corpus.jsonl import JsonlCorpus
 from bisae.corpus.pairs import read_pairs
-from bisae.errors import ConfigError, explained
-from bisae.plan.rates import read_rates
+from bisae.grid.job_record import JobRecord, read_record
+from bisae.grid.rates import read_rates
+from bisae.runtime.errors import ConfigError, explained
 from bisae.sae import TopK, load, save
-from bisae.status.record import JobRecord, read_record
 from bisae.training.saves import check_save
-from bisae.translation.jsonl_tasks import JsonlTasks
-from intervene import intervene
+from bisae.translation.tasks import JsonlTasks
 from tests.activations.fake_source import FakeSource
-from train import train
 
 # The fixture is a folder that examples may share.
 shared = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -172,9 +172,9 @@ def test_a_config_with_any_nodes_replaced_is_taken_or_refused_by_key(
         raise Started
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(streams, "open_streams", start)
-    monkeypatch.setattr(work, "chosen_cells", start)
-    monkeypatch.setattr("analyze.run_first", start)
+    monkeypatch.setattr(job_activations, "open_activations", start)
+    monkeypatch.setattr(find, "chosen_cells", start)
+    monkeypatch.setattr("bisae.cli.analyze.run_first", start)
     if command.__name__ not in COMPOSED:
         whole: Any = OmegaConf.to_container(config(name=command.__name__), resolve=True)
         COMPOSED[command.__name__] = {key: node for key, node in whole.items() if key != "size"}

@@ -16,10 +16,10 @@ from omegaconf import DictConfig
 from safetensors import SafetensorError
 
 from bisae.activations.manifest import CacheError
-from bisae.cell import Cell
-from bisae.errors import ConfigError, Damaged, explained
+from bisae.cells.cell import Cell
+from bisae.cli.train import train
+from bisae.runtime.errors import ConfigError, Damaged, explained
 from bisae.training.module import SAETraining
-from train import train
 
 Config = Callable[..., DictConfig]
 

@@ -9,17 +9,17 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from analyze import analyze
-from bisae.analysis.recipe import Recipe
-from bisae.cells import find_cells
-from bisae.convert.__main__ import convert
+from bisae.cells.find import find_cells
+from bisae.cells.recipe import Recipe
+from bisae.cli.analyze import analyze
+from bisae.cli.convert import convert
+from bisae.cli.intervene import intervene
+from bisae.cli.train import train
 from bisae.convert.fit_to_lm import Sample
-from bisae.errors import AnalysisFailed, ConfigError
+from bisae.runtime.errors import AnalysisFailed, ConfigError
 from bisae.sae import load
-from intervene import intervene
 from tests.conftest import ROOT
 from tests.sae.test_own import Half
-from train import train
 
 Config = Callable[..., DictConfig]
 NAMED = "sae_classes=[tests.sae.test_own.Half]"

@@ -13,11 +13,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from analyze import analyze
-from bisae.convert.__main__ import convert
-from intervene import intervene
+from bisae.cli.analyze import analyze
+from bisae.cli.convert import convert
+from bisae.cli.intervene import intervene
+from bisae.cli.train import train
 from tests.conftest import ROOT, TINY, TINY_ANALYSIS, TINY_INTERVENTION, few_pairs
-from train import train
 
 DOCS = ROOT / "docs"
 FEWER = ["control.random=1", "translation=none"]
@@ -25,7 +25,7 @@ RUN: dict[str, tuple[str, Callable[[DictConfig], Any], list[str]]] = {
     "train.py": ("train", train, [key for key in TINY if not key.startswith("checkpoint")]),
     "analyze.py": ("analyze", analyze, TINY_ANALYSIS),
     "intervene.py": ("intervene", intervene, [*(key for key in TINY_INTERVENTION if "translation" not in key), *FEWER]),
-    "-m bisae.convert": ("convert", convert, ["activations.pass.device=cpu"]),
+    "-m bisae convert": ("convert", convert, ["activations.pass.device=cpu"]),
 }
 
 
@@ -40,7 +40,7 @@ def commands(text: str) -> Iterator[tuple[str, list[str]]]:
     for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if words[:1] == ["python"]:
-            entry, rest = (" ".join(words[1:3]), words[3:]) if words[1] == "-m" else (words[1], words[2:])
+            entry, rest = (" ".join(words[1:4]), words[4:]) if words[1] == "-m" else (words[1], words[2:])
             yield entry, rest
 
 

@@ -19,7 +19,7 @@ def _bisae(
     directions: Tensor, optimizer: type[torch.optim.Adam], k: int = K, kind: Any = None, **candidates: int
 ) -> Step:
     from bisae.sae import TopK
-    from bisae.sae.blocked import BlockedAdam
+    from bisae.training.blocked_adam import BlockedAdam
 
     latents, d_model = directions.shape
     sae = (kind or TopK)(d_model, latents, k, **candidates).to(directions.device)
@@ -48,31 +48,31 @@ def autograd(directions: Tensor, k: int = K) -> Step:
 
 def blocked(directions: Tensor) -> Step:
     """Ours, gradient, update and norm by block."""
-    from bisae.sae.blocked import BlockedAdam
+    from bisae.training.blocked_adam import BlockedAdam
 
     return _bisae(directions, BlockedAdam)
 
 
 def candidates_64(directions: Tensor) -> Step:
     """Ours by block, with 64 bf16 candidates a token."""
-    from bisae.sae.blocked import BlockedAdam
-    from bisae.sae.candidate_topk import CandidateTopK
+    from bisae.sae.architectures.candidate_topk import CandidateTopK
+    from bisae.training.blocked_adam import BlockedAdam
 
     return _bisae(directions, BlockedAdam, kind=CandidateTopK, candidates=64)
 
 
 def candidates_96(directions: Tensor) -> Step:
     """Ours by block, with 96."""
-    from bisae.sae.blocked import BlockedAdam
-    from bisae.sae.candidate_topk import CandidateTopK
+    from bisae.sae.architectures.candidate_topk import CandidateTopK
+    from bisae.training.blocked_adam import BlockedAdam
 
     return _bisae(directions, BlockedAdam, kind=CandidateTopK, candidates=96)
 
 
 def triton(directions: Tensor) -> Step:
     """Ours by block, with Triton kernels: for a GPU."""
-    from bisae.sae.blocked import BlockedAdam
-    from bisae.sae.triton_topk import TritonTopK
+    from bisae.sae.architectures.triton_topk import TritonTopK
+    from bisae.training.blocked_adam import BlockedAdam
 
     return _bisae(directions, BlockedAdam, kind=TritonTopK)
 

@@ -54,10 +54,10 @@ def clipped(x: Tensor, about: Settings) -> Trained:
 
 
 def _ours(x: Tensor, about: Settings, dense: bool = False, encoder: float = 1.0, norm: float | None = None) -> Trained:
-    from bisae.instances import build
+    from bisae.config.instantiate import instantiate
     from bisae.training.dead import FiringClock
 
-    sae = build({"latents": about.latents, **about.node}, d_model=x.shape[1])
+    sae = instantiate({"latents": about.latents, **about.node}, d_model=x.shape[1])
     sae.W_enc.data *= encoder
     adam = torch.optim.Adam(sae.parameters(), lr=about.rate, fused=True)
     clock = FiringClock(("all",), about.latents, 100_000)

@@ -1,6 +1,6 @@
 """LM activations on disk: computed once, shared by runs, read in a mixed order that can be resumed anywhere.
 
-source -> writer -> cache folder -> reader -> feed, in the order of `order`.
+Source -> writer -> cache folder -> reader -> feed, in the order of `order`.
 
     <root>/<16 hex digits of the source's fingerprint>/
         manifest.json              what the folder holds: written last, deleted first

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bisae.activations.disk import make_room, note_use
+from bisae.activations.disk_budget import make_room, note_use
 from bisae.activations.manifest import CacheError, Manifest, source_name
 from bisae.activations.reader import CachedActivations
-from bisae.activations.source import Progress, Source, too_few
+from bisae.activations.store import Progress, Source, too_few
 from bisae.activations.writer import missing_shards, remove_unlisted, shard_sizes, write_missing
-from bisae.errors import ConfigError
-from bisae.lock import sole_writer
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.lock import sole_writer
 
 
 @dataclass(frozen=True)

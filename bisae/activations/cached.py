@@ -6,17 +6,16 @@ from pathlib import Path
 
 from bisae.activations.cache import ActivationCache
 from bisae.activations.reader import CachedActivations
-from bisae.activations.rows import Asked
-from bisae.activations.source import Progress, Source
-from bisae.errors import ConfigError
-from bisae.ranks import Part
+from bisae.activations.store import Progress, Request, Source
+from bisae.runtime.errors import ConfigError
 from bisae.runtime.ranges import Positive, Text
-from bisae.values import writable
+from bisae.runtime.ranks import Part
+from bisae.runtime.values import writable
 
 
 @dataclass(frozen=True)
 class Cached:
-    """An `ActivationCache` as a `bisae.activations.rows.Store`.
+    """An `ActivationCache` as a `bisae.activations.store.Store`.
 
     `layers`: those that other jobs are known to need, "all" or a list, computed in the same LM pass; layers the LM
     does not have are left out, since they are meant for a larger one.
@@ -33,7 +32,7 @@ class Cached:
         if self.layers != "all" and not listed:
             raise ConfigError("activations.layers", self.layers, "give a list of layers, or all")
 
-    def check(self, asked: Asked, progress: Progress) -> list[int]:
+    def check(self, asked: Request, progress: Progress) -> list[int]:
         writable({"activations.folder": Path(self.folder)})
         cache, needed, there = self._cache(asked.part), 0, []
         used = self._with_others(asked.layers, asked.training.depth)

@@ -1,32 +1,33 @@
-"""Batches of activations in reading order, gathered from a pool kept in RAM."""
+"""Batches of activations: for training in reading order, held-out ones in order."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import BFloat16, Int64, UInt8
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from bisae.activations.order import ReadingOrder
-from bisae.activations.rows import Activations, Rows
-from bisae.errors import ConfigError
-from bisae.ranks import ALONE, Part
+from bisae.activations.store import Activations, Rows
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.ranks import ALONE, Part
 
 
 @dataclass(frozen=True)
-class Batch:
+class ActivationBatch:
     """Rows of the cache: their activations by layer, their language, and their numbers."""
 
     activations: dict[int, BFloat16[Tensor, "token d_model"]]
     language: UInt8[Tensor, " token"]
     rows: Int64[Tensor, " token"]
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
+    def to(self, device: torch.device, non_blocking: bool = False) -> "ActivationBatch":
         """The batch on another device; also how Lightning moves it."""
         activations = {layer: t.to(device, non_blocking=non_blocking) for layer, t in self.activations.items()}
         language, rows = (t.to(device, non_blocking=non_blocking) for t in (self.language, self.rows))
-        return Batch(activations, language, rows)
+        return ActivationBatch(activations, language, rows)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Feed:
         # Rows of the pool, ascending. Kept from pool to pool: fresh memory triples the time of a load.
         self._buffers: dict[int, BFloat16[Tensor, "row d_model"]] = {}
 
-    def batch(self, epoch: int, step: int) -> Batch:
+    def batch(self, epoch: int, step: int) -> ActivationBatch:
         """The batch of (epoch, step); the tensors are the caller's own."""
         rows = self._order.rank_rows(epoch, step, *self._part)
         number, batch = divmod(step, self._order.pool_batches)
@@ -71,7 +72,7 @@ class Feed:
         place = self._pool.place[batch]
         # index_select: indexing by [place] is ten times slower.
         activations = {layer: self._buffers[layer].index_select(0, place) for layer in self.layers}
-        return Batch(activations, torch.from_numpy(window.languages(rows)), torch.from_numpy(rows))
+        return ActivationBatch(activations, torch.from_numpy(window.languages(rows)), torch.from_numpy(rows))
 
     def shards_of(self, rows: Int64[np.ndarray, " token"]) -> list[int]:
         """The shards that rows of the last batch lie in."""
@@ -105,3 +106,42 @@ class Feed:
                 self._buffers[layer] = torch.empty(rows.size, self._activations.d_model, dtype=torch.bfloat16)
             window.gather_ascending(layer, ascending, out=self._buffers[layer][: rows.size])
         return _Pool((epoch, pool), torch.from_numpy(place.reshape(rows.shape)))
+
+
+class HeldOutBatches(IterableDataset[ActivationBatch]):
+    """The first `tokens` rows, `size` a batch; under DDP every rank has its share of the batches.
+
+    Read in windows of at least `window` rows, as a `Feed`.
+    """
+
+    def __init__(
+        self,
+        activations: Activations,
+        layers: Sequence[int],
+        tokens: int,
+        size: int,
+        window: int,
+        part: Part = ALONE,
+    ) -> None:
+        self.activations, self.layers, self.part = activations, layers, part
+        batches = [range(start, min(start + size, tokens)) for start in range(0, tokens, size)]
+        share = -(-window // size)
+        self.windows = [batches[first : first + share] for first in range(0, len(batches), share)]
+
+    def __iter__(self) -> Iterator[ActivationBatch]:
+        borders = [(window[0].start, window[-1].stop) for window in self.windows]
+        number = 0
+        for window, here, following in zip(self.windows, borders, [*borders[1:], None], strict=True):
+            mine = [np.array(rows) for batch, rows in enumerate(window, start=number) if self.part.owns(batch)]
+            number += len(window)
+
+            def wanted(mine: list[Int64[np.ndarray, " token"]] = mine) -> Int64[np.ndarray, " token"]:
+                return np.concatenate([np.empty(0, np.int64), *mine])
+
+            at_hand = self.activations.window(*here, wanted, following)
+            for rows in mine:
+                activations = {}
+                for layer in self.layers:
+                    activations[layer] = torch.empty(len(rows), self.activations.d_model, dtype=torch.bfloat16)
+                    at_hand.gather_ascending(layer, rows, activations[layer])
+                yield ActivationBatch(activations, torch.from_numpy(at_hand.languages(rows)), torch.from_numpy(rows))

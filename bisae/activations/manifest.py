@@ -8,9 +8,9 @@ from pathlib import Path
 
 import xxhash
 
-from bisae.activations.source import Source
-from bisae.atomic import write_json
-from bisae.errors import Damaged
+from bisae.activations.store import Source
+from bisae.runtime.atomic import write_json
+from bisae.runtime.errors import Damaged
 
 FORMAT = 1
 DTYPE = "bfloat16"

@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Int64
 
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)

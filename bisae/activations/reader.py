@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from bisae.activations.manifest import BYTES_PER_VALUE, CacheError, FileEntry, Manifest, layer_path, token_path
-from bisae.activations.rows import ShardRows
+from bisae.activations.store import ShardRows
 
 
 class CachedActivations(ShardRows):

@@ -17,30 +17,32 @@ import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 
-from bisae.activations.disk import make_room
+from bisae.activations.disk_budget import make_room
 from bisae.activations.manifest import BYTES_PER_VALUE, layer_path, source_name
 from bisae.activations.reader import mapped
-from bisae.activations.rows import Asked, ShardRows
-from bisae.activations.source import Progress, Source, computed
-from bisae.activations.walk import PlacedShard, Walk, check_split
+from bisae.activations.shard_cursor import PlacedShard, ShardCursor, check_split
+from bisae.activations.store import Progress, Request, ShardRows, Source, computed
 from bisae.activations.writer import raw_bytes
-from bisae.atomic import atomic_file
-from bisae.lock import sole_writer
-from bisae.ranks import ALONE, Part
+from bisae.runtime.atomic import atomic_file
+from bisae.runtime.lock import sole_writer
 from bisae.runtime.ranges import Positive, Text
-from bisae.values import writable
+from bisae.runtime.ranks import ALONE, Part
+from bisae.runtime.values import writable
 
 SECONDS_BETWEEN_LOOKS = 0.1
 
 
 @dataclass(frozen=True)
 class Rolling:
-    """A bounded part of the activations on disk; a `bisae.activations.rows.Store`. The LM runs again in every epoch."""
+    """A bounded part of the activations on disk; a `bisae.activations.store.Store`.
+
+    The LM runs again in every epoch.
+    """
 
     folder: Text
     disk_gib: Positive
 
-    def check(self, asked: Asked, progress: Progress) -> list[int]:
+    def check(self, asked: Request, progress: Progress) -> list[int]:
         folder, window = Path(self.folder), asked.order.window(0)[1]
         writable({"activations.folder": folder})
         rows, left, there = 0, 0, []
@@ -99,7 +101,7 @@ class RollingActivations:
         """`lock`: of `folder`, held until `close`."""
         self.name, self.tokens, self.d_model = source_name(source), tokens, source.d_model
         self._source, self._folder, self._layers, self._part = source, folder, sorted(layers), part
-        self._walk = Walk(source, tokens)
+        self._walk = ShardCursor(source, tokens)
         self._thread = ThreadPoolExecutor(1, "activation-writer")
         self._ahead: tuple[tuple[int, int], list[PlacedShard], Future[None]] | None = None
         self._stop = threading.Event()

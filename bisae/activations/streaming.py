@@ -13,20 +13,19 @@ import torch
 from jaxtyping import BFloat16, Int64, UInt8
 from torch import Tensor
 
-from bisae.activations.disk import GIB
+from bisae.activations.disk_budget import GIB
 from bisae.activations.manifest import BYTES_PER_VALUE, source_name
-from bisae.activations.rows import Asked
-from bisae.activations.source import Progress, Source, computed
-from bisae.activations.walk import PlacedShard, Walk, check_split
-from bisae.errors import ConfigError
-from bisae.ranks import ALONE, Part
+from bisae.activations.shard_cursor import PlacedShard, ShardCursor, check_split
+from bisae.activations.store import Progress, Request, Source, computed
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.ranks import ALONE, Part
 
 
 @dataclass(frozen=True)
 class Streaming:
-    """No disk; a `bisae.activations.rows.Store`. The LM runs again in every epoch."""
+    """No disk; a `bisae.activations.store.Store`. The LM runs again in every epoch."""
 
-    def check(self, asked: Asked, progress: Progress) -> list[int]:
+    def check(self, asked: Request, progress: Progress) -> list[int]:
         window = asked.order.window(0)[1]
         found = [check_split(*text, progress, asked.take_short) for text in asked.texts]
         shard = max(largest for _, largest in found)
@@ -89,7 +88,7 @@ class StreamingActivations:
     def __init__(self, source: Source, layers: Sequence[int], tokens: int, part: Part = ALONE) -> None:
         self.name, self.tokens, self.d_model = source_name(source), tokens, source.d_model
         self._source, self._layers, self._part = source, sorted(layers), part
-        self._walk = Walk(source, tokens)
+        self._walk = ShardCursor(source, tokens)
         self._buffers: dict[int, BFloat16[Tensor, "row d_model"]] = {}
         self._kept: KeptRows | None = None
         self._group: Any = None

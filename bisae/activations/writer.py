@@ -11,8 +11,8 @@ from jaxtyping import BFloat16
 from torch import Tensor
 
 from bisae.activations.manifest import BYTES_PER_VALUE, FileEntry, Manifest, ShardEntry, layer_path, token_path
-from bisae.activations.source import Progress, Source, TokenShard, computed
-from bisae.atomic import atomic_file
+from bisae.activations.store import Progress, Source, TokenShard, computed
+from bisae.runtime.atomic import atomic_file
 
 TOKEN_FILE_BYTES_PER_TOKEN = 4 + 1 + 4 + 2
 TOKEN_FILE_HEADER_BYTES = 1024  # an upper bound

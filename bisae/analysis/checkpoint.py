@@ -11,24 +11,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from bisae.activations.rows import Store
-from bisae.analysis.features import Side, Text, describe
+from bisae.activations.store import Store
+from bisae.analysis.feature_table import Side, Text, describe
 from bisae.analysis.folder import Analysis
-from bisae.analysis.recipe import Recipe
-from bisae.analysis.rules import Rules, name_of
+from bisae.analysis.rules import Rules
 from bisae.analysis.summary import summarize
-from bisae.cells import FoundCell
-from bisae.errors import ConfigError
-from bisae.lm.model import checksum
-from bisae.lock import sole_writer
-from bisae.metrics.alignment import is_word, sentence_peaks
-from bisae.metrics.lineage import nearest
-from bisae.patterns.codes import CodesFolder, encode
-from bisae.patterns.reading import Reading
-from bisae.patterns.text import pieces, token_texts
-from bisae.patterns.tokens import Tokens
+from bisae.cells.find import FoundCell
+from bisae.cells.recipe import Recipe
+from bisae.features.analysed_activations import AnalysedActivations
+from bisae.features.codes import CodesFolder, encode
+from bisae.features.measures.alignment import is_word, sentence_peaks
+from bisae.features.measures.lineage import nearest
+from bisae.features.tokens import Tokens, pieces, token_texts
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.lock import sole_writer
+from bisae.runtime.naming import checksum, name_of
+from bisae.runtime.progress import tokens_bar
 from bisae.sae import SparseAutoencoder, load
-from bisae.terminal import tokens_bar
 
 log = logging.getLogger(__name__)
 
@@ -177,17 +176,19 @@ class CheckpointCells:
         return tokens <= self.text.tokens - self.recipe.reading["context"]
 
     @cached_property
-    def _reading(self) -> Reading:
-        return Reading.open(self.text.store, self._lm_pass, self._tokens, self.layers, "LM activations, analysis")
+    def _reading(self) -> AnalysedActivations:
+        return AnalysedActivations.open(
+            self.text.store, self._lm_pass, self._tokens, self.layers, "LM activations, analysis"
+        )
 
     @cached_property
-    def _pairs(self) -> Reading | None:
+    def _pairs(self) -> AnalysedActivations | None:
         sentences = self.rules.alignment.sentences
         if sentences is None:
             return None
         source = self.recipe.pair_pass(sentences, self.text.device)
         tokens = Tokens.read(source, None, "alignment.pairs")
-        return Reading.open(self.text.store, source, tokens, self.layers, "LM activations, sentence pairs")
+        return AnalysedActivations.open(self.text.store, source, tokens, self.layers, "LM activations, sentence pairs")
 
     @cached_property
     def _loss_recovered(self) -> Any:

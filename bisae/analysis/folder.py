@@ -11,14 +11,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bisae.analysis.features import Described
-from bisae.analysis.rules import name_of
+from bisae.analysis.feature_table import Described
 from bisae.analysis.summary import Metrics
-from bisae.atomic import atomic_file, atomic_folder, write_json
-from bisae.cells import FoundCell
-from bisae.patterns.tokens import Tokens
-
-FEATURES = "features.parquet"
+from bisae.cells.cell import FEATURES
+from bisae.cells.find import FoundCell
+from bisae.features.tokens import Tokens
+from bisae.runtime.atomic import atomic_file, atomic_folder, write_json
+from bisae.runtime.naming import name_of
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Analysis:
     ) -> None:
         """Everything at once. `texts` are the vocabulary's, `pieces(ids)` the readable parts of a sequence.
 
-        `lm` describes the LM, `near` the neighbours of each feature (`bisae.metrics.lineage.nearest`).
+        `lm` describes the LM, `near` the neighbours of each feature (`bisae.features.measures.lineage.nearest`).
         """
         about = {
             **{key: getattr(self.cell, key) for key in ("model", "step", "layer", "sae", "hash")},

@@ -9,17 +9,17 @@ import pandas as pd
 
 from bisae.analysis.checkpoint import CheckpointCells
 from bisae.analysis.folder import Analysis
-from bisae.analysis.rules import name_of
-from bisae.atomic import atomic_file
-from bisae.cells import FoundCell
-from bisae.metrics.lineage import appears, coactivation_matches, coactivation_null, decoder_cosine
-from bisae.patterns.firings import Firings
+from bisae.cells.find import FoundCell
+from bisae.features.codes import Firings
+from bisae.features.measures.lineage import appears, coactivation_matches, coactivation_null, decoder_cosine
+from bisae.runtime.atomic import atomic_file
+from bisae.runtime.naming import name_of
+from bisae.runtime.progress import tokens_bar
 from bisae.sae import load
-from bisae.terminal import tokens_bar
 
 
 @dataclass(frozen=True)
-class Place:
+class AnalysedCell:
     """An analysed cell and the checkpoint it can be read with."""
 
     analysis: Analysis
@@ -35,9 +35,9 @@ class Place:
             return codes.block(0, codes.latents, tokens)
 
 
-def ladders(places: Sequence[Place]) -> list[list[Place]]:
+def ladders(places: Sequence[AnalysedCell]) -> list[list[AnalysedCell]]:
     """Places that differ only in the LM's step, by step; only where there are several."""
-    found: dict[str, list[Place]] = {}
+    found: dict[str, list[AnalysedCell]] = {}
     for place in sorted(places, key=lambda place: place.cell.step):
         cell = place.cell
         read = {key: value for key, value in cell.identity["activations"].items() if key != "weights"}
@@ -67,7 +67,7 @@ class Lineage:
     tokens: int
     least: float
 
-    def follow(self, ladder: Sequence[Place]) -> Followed:
+    def follow(self, ladder: Sequence[AnalysedCell]) -> Followed:
         """Match every checkpoint's features with the next one's and the last one's, and the last one's with each."""
         final = ladder[-1]
         lineage: dict[str, pd.DataFrame] = {}
@@ -93,7 +93,7 @@ class Lineage:
             about |= {"chance_median": float(np.median(chance)), "chance_99": float(np.quantile(chance, 0.99))}
         return Followed(lineage, _with_axes(emergence[alive], final), about)
 
-    def match(self, here: Place, there: Place, chance: bool = False) -> pd.DataFrame:
+    def match(self, here: AnalysedCell, there: AnalysedCell, chance: bool = False) -> pd.DataFrame:
         """For each feature of `here` its best match in `there`; kept in the analysis of `here`."""
         codes = there.checkpoint.codes(there.cell).folder.name  # says which SAE and which text
         made_from = {"codes": codes, "tokens": self.tokens, "chance": chance}
@@ -104,7 +104,7 @@ class Lineage:
                 table.to_parquet(temporary)
         return pd.read_parquet(path)
 
-    def _match(self, here: Place, there: Place) -> pd.DataFrame:
+    def _match(self, here: AnalysedCell, there: AnalysedCell) -> pd.DataFrame:
         tokens = self._tokens(here)
         best, overlap = coactivation_matches(here.firings(tokens), there.firings(tokens), tokens)
         classes = here.checkpoint.text.classes
@@ -113,21 +113,21 @@ class Lineage:
         overlap = overlap.astype(np.float32)
         return pd.DataFrame({"feature": best.astype(np.int32), "coactivation": overlap, "cosine": cosine})
 
-    def _chance(self, here: Place, there: Place) -> pd.DataFrame:
+    def _chance(self, here: AnalysedCell, there: AnalysedCell) -> pd.DataFrame:
         tokens = self._tokens(here)
         return pd.DataFrame({"coactivation": coactivation_null(here.firings(tokens), there.firings(tokens), tokens)})
 
-    def _tokens(self, place: Place) -> int:
+    def _tokens(self, place: AnalysedCell) -> int:
         return min(self.tokens, place.analysis.read()["tokens"])
 
 
-def _axes(place: Place) -> dict[str, Any]:
+def _axes(place: AnalysedCell) -> dict[str, Any]:
     cell = place.cell
     about = {"model": cell.model, "layer": cell.layer, "sae": cell.sae, "seed": cell.identity["sae"]["seed"]}
     return {**about, "step": cell.step, "hash": cell.hash}
 
 
-def _with_axes(table: pd.DataFrame, place: Place) -> pd.DataFrame:
+def _with_axes(table: pd.DataFrame, place: AnalysedCell) -> pd.DataFrame:
     """The table with columns before it that say of which cell it is."""
     axes = pd.DataFrame(_axes(place), index=table.index)
     words = axes.select_dtypes(exclude="number").columns

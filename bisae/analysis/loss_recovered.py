@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from bisae.analysis.recipe import Recipe
-from bisae.corpus.tokens import Sequence, heads
-from bisae.errors import ConfigError
-from bisae.intervention.causal_lm import load_causal_lm
-from bisae.intervention.perplexity import estimates
-from bisae.intervention.recovered import recovered
+from bisae.cells.recipe import Recipe
+from bisae.corpus.tokens import TokenizedDocument, heads
+from bisae.edits.recovered import recovered
+from bisae.lm.causal_lm import load_causal_lm
+from bisae.metrics.intervals import estimates
+from bisae.runtime.errors import ConfigError
 from bisae.sae import SparseAutoencoder
 
 
@@ -28,7 +28,7 @@ class LossRecovered:
     device: torch.device
 
     def of(self, sae: SparseAutoencoder, layer: int, resamples: int, seed: int) -> dict[str, float]:
-        """The scores of `bisae.intervention.recovered`, `<name>_<language>` of each language, and of each
+        """The scores of `bisae.edits.recovered`, `<name>_<language>` of each language, and of each
         `_doc_low`, `_doc_high`: 95 % over documents."""
         bos, reading = self.tokenizer.bos_token_id, self.recipe.reading
         languages = tuple(self.recipe.corpus.languages)
@@ -60,7 +60,7 @@ class LossRecovered:
         return load_causal_lm(self.recipe.checkpoint, getattr(torch, self.recipe.reading["lm_dtype"]), self.device)
 
     @cached_property
-    def _documents(self) -> list[Sequence]:
+    def _documents(self) -> list[TokenizedDocument]:
         corpus, reading, found = self.recipe.corpus, self.recipe.reading, []
         for number, language in enumerate(corpus.languages):
             texts = heads(corpus, self.split, number, self.tokenizer, reading["context"], reading["shortest"])

@@ -1,8 +1,6 @@
 """The rules by which features are described: everything an analysis depends on beside the cell and its text."""
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,19 +10,19 @@ import numpy as np
 from jaxtyping import UInt8
 
 from bisae.corpus.embedded import EMBEDDED
-from bisae.corpus.sentences import PairSentences
-from bisae.errors import ConfigError
-from bisae.languages import plain_of
-from bisae.metrics.language import SCRIPTS, check_script_languages, script_of_rows, script_of_tokens
-from bisae.patterns.contexts import Patterns
-from bisae.patterns.tokens import Tokens
-from bisae.spaces.space import Space
+from bisae.corpus.languages import plain_of
+from bisae.corpus.pairs import PairSentences
+from bisae.features.contexts import Patterns
+from bisae.features.measures.language import SCRIPTS, check_script_languages, script_of_rows, script_of_tokens
+from bisae.features.spaces.space import Space
+from bisae.features.tokens import Tokens
+from bisae.runtime.errors import ConfigError
 
 VERSION = 2  # of the rules; a change of what they compute raises it, and features are computed anew
 
 
 @dataclass(frozen=True)
-class Monosemanticity:
+class MonosemanticityRule:
     """`shuffles` of the clusters for a feature's null; above its `quantile` a Mixed feature is bilingual."""
 
     shuffles: int
@@ -32,7 +30,7 @@ class Monosemanticity:
 
 
 @dataclass(frozen=True)
-class Alignment:
+class AlignmentRule:
     """`pairs`: a pair file, or "shipped". A feature is aligned if its correlation is at least `least`, at false
     discovery rate `level` among all features, from `permutations` of the pairs."""
 
@@ -53,9 +51,9 @@ class Alignment:
 
 
 @dataclass(frozen=True)
-class Contextual:
+class ContextualRule:
     """A definition of our own: the token itself explains less of the firing than `token`, a neighbour more than
-    `context` (`bisae.metrics.contextual`); without the latter noise would be contextual."""
+    `context` (`bisae.features.measures.contextual`); without the latter noise would be contextual."""
 
     token: float
     context: float
@@ -69,10 +67,10 @@ class Rules:
     language: str
     threshold: float
     space: Space
-    monosemanticity: Monosemanticity
+    monosemanticity: MonosemanticityRule
     bilingual: str
-    alignment: Alignment
-    contextual: Contextual
+    alignment: AlignmentRule
+    contextual: ContextualRule
     recovered: int | None
     resamples: int
     seed: int
@@ -128,9 +126,3 @@ class Rules:
             "resamples": self.resamples,
             "seed": self.seed,
         }
-
-
-def name_of(settings: Mapping[str, Any]) -> str:
-    """The first 12 hex digits of the SHA-256 of settings as JSON."""
-    text = json.dumps(settings, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

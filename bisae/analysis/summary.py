@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
-from bisae.analysis.features import Described, LeftOut
+from bisae.analysis.feature_table import Described, FeatureParts
 from bisae.analysis.rules import Rules
+from bisae.features.measures.language import DEAD, MIXED, class_names, classes
 from bisae.metrics.intervals import BLOCKS, Interval, jackknife_interval, share_interval, t_interval
-from bisae.metrics.language import DEAD, MIXED, class_names, classes
 
 Metrics = dict[str, float | None]
 
@@ -59,7 +59,7 @@ def summarize(described: Described, languages: Sequence[str], rules: Rules) -> M
     return found | _by_chance(described, names, rules)
 
 
-def _of_parts(left_out: LeftOut, names: list[str], rules: Rules) -> dict[str, Float64[np.ndarray, " part"]]:
+def _of_parts(left_out: FeatureParts, names: list[str], rules: Rules) -> dict[str, Float64[np.ndarray, " part"]]:
     """Shares and monosemanticity without some of the documents; NaN where no feature has them."""
     classed = np.stack([classes(counted, rules.threshold, names) for counted in left_out.counted])
     alive = np.count_nonzero(classed != DEAD, axis=1)

@@ -1,7 +1,6 @@
 """What `analyze.py` has to do: which cells, by LM checkpoint, and which of them failed."""
 
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +10,14 @@ from safetensors import SafetensorError
 
 from bisae.activations.manifest import CacheError
 from bisae.analysis.checkpoint import AnalysedText, CheckpointCells
-from bisae.analysis.lineage import Place
-from bisae.analysis.recipe import Recipe
-from bisae.analysis.rules import Rules, name_of
-from bisae.cells import FoundCell, find_cells
-from bisae.errors import ConfigError
+from bisae.analysis.lineage import AnalysedCell
+from bisae.analysis.rules import Rules
+from bisae.cells.find import FoundCell
+from bisae.cells.recipe import Recipe
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.naming import name_of
+from bisae.runtime.progress import tokens_bar
 from bisae.sae.store import saved_class
-from bisae.terminal import tokens_bar
 
 log = logging.getLogger("bisae.analysis")
 
@@ -25,56 +25,8 @@ log = logging.getLogger("bisae.analysis")
 MENDABLE = (ConfigError, CacheError, OSError, ValueError, KeyError, TypeError, SafetensorError)
 
 
-def warn_of_same_weights(cells: Sequence[FoundCell]) -> None:
-    """Public ladders have had checkpoints that hold the weights of another step: their curves would stand still."""
-    steps: dict[tuple[str, str], set[int]] = {}
-    for cell in cells:
-        read = cell.identity.get("activations")
-        if isinstance(read, Mapping) and "weights" in read:
-            steps.setdefault((cell.model, str(read["weights"])), set()).add(cell.step)
-    for (model, _), alike in steps.items():
-        if len(alike) > 1:
-            log.warning("%s: steps %s have the same weights; is each the step it is said to be?", model, sorted(alike))
-
-
-def chosen_cells(
-    runs: Sequence[str], model: object, step: object, layer: object
-) -> tuple[list[FoundCell], list[FoundCell], list[str]]:
-    """The cells that config key `runs` names, those of them that `only` chooses, and what is damaged or not there.
-
-    ConfigError if there is none.
-    """
-    cells: dict[Path, FoundCell] = {}
-    wrong: list[ConfigError] = []
-    for where in runs:
-        damaged: list[ConfigError] = []
-        try:
-            for cell in find_cells(where, Path("runs"), damaged):
-                cells[cell.folder.resolve()] = cell
-        except ConfigError as error:
-            damaged.append(error)
-        wrong += damaged
-    if not cells:
-        raise wrong[0]
-    twice = Counter((cell.model, cell.step, cell.layer, cell.hash) for cell in cells.values())
-    for place, cell in list(cells.items()):
-        if twice[cell.model, cell.step, cell.layer, cell.hash] > 1:
-            wrong.append(ConfigError("runs", cell.folder, "the same cell is in another folder too: name one of them"))
-            del cells[place]
-    chosen = list(cells.values())
-    for key, wanted in (("model", model), ("step", step), ("layer", layer)):
-        if wanted is not None:
-            values = wanted if isinstance(wanted, list) else [wanted]
-            there = sorted({getattr(cell, key) for cell in cells.values()})
-            if missing := [value for value in values if value not in there]:
-                raise ConfigError(f"only.{key}", missing[0], f"no cell of it; there are {there}")
-            chosen = [cell for cell in chosen if getattr(cell, key) in values]
-    warn_of_same_weights(chosen)
-    return list(cells.values()), chosen, [str(error) for error in wrong]
-
-
 @dataclass(eq=False)
-class Work:
+class AnalysisWork:
     """`groups`: the cells of each LM checkpoint; `chosen`: those to be analysed now; `failures`: what went wrong,
     by the cell's folder."""
 
@@ -92,7 +44,7 @@ class Work:
         model: Mapping[str, Any] | None,
         corpus: Mapping[str, Any] | None,
         cache: Path,
-    ) -> "Work":
+    ) -> "AnalysisWork":
         """Group the cells; those whose LM, text or SAE's class cannot be had are failures. No LM is loaded."""
         together: dict[str, list[tuple[Recipe, FoundCell]]] = {}
         work = cls([], {cell.folder for cell in chosen})
@@ -131,7 +83,7 @@ class Work:
             except MENDABLE as error:
                 self.failures[cell.folder] = _message(error)
 
-    def places(self) -> list[Place]:
+    def places(self) -> list[AnalysedCell]:
         """Every cell that is analysed by now, also those another process has done; damaged analyses are failures."""
         found = []
         for group, cells in self.groups:
@@ -140,7 +92,7 @@ class Work:
                     analysis = group.analysis(cell)
                     if analysis.finished:
                         analysis.check()
-                        found.append(Place(analysis, group))
+                        found.append(AnalysedCell(analysis, group))
                 except MENDABLE as error:
                     self.failures[cell.folder] = _message(error)
         return found

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt
 
-from bisae.config.settings import Command, Device, Keys, Object, Positive, Short, Size, Store
-from bisae.runtime.ranges import Count, Index, NotNegative, Text, Texts
+from bisae.config.settings import Command, Device, Keys, Object, Short, Size, Store
+from bisae.runtime.ranges import Count, Index, NotNegative, Positive, Text, Texts
 
 
 class Only(Keys):

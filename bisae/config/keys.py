@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from bisae.errors import ConfigError, Refused
+from bisae.runtime.errors import ConfigError, Refused
 
 
 def keys_in(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from bisae.config.describe import described
-from bisae.errors import ConfigError
+from bisae.config.moved import current
+from bisae.runtime.errors import ConfigError
 
 Node = dict[str, Any]
 Model = TypeVar("Model", bound=BaseModel)
@@ -47,7 +48,7 @@ def unknown(key: str, found: object, known: Mapping[str, Any] | list[str]) -> Co
 
 def target_of(key: str, node: Mapping[str, Any]) -> Any:
     """The class, or function, that a node names."""
-    target = node.get("_target_")
+    target = current(node.get("_target_"))
     try:
         found = resolve_name(str(target))
     except (ImportError, AttributeError, ValueError):

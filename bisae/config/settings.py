@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field
 
 from bisae.config.objects import Built, Node, check_object, objects_in, validated
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 from bisae.runtime.ranges import Count, Index, Name, Number, Positive, Text
 
 Checkpoint = Index | Literal["final"]

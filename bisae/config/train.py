@@ -39,7 +39,7 @@ class TrainSettings(Command):
     save_every: Count
     keep_save: bool
     log_every: Count
-    grid: dict[str, Any] | None = None  # of an experiment; bisae.plan reads it
+    grid: dict[str, Any] | None = None  # of an experiment; bisae plan reads it
 
 
 class PlanSettings(TrainSettings):

@@ -1,1 +1,1 @@
-"""SAEs of other libraries as cells, and cells as SAEs of other libraries: python -m bisae.convert."""
+"""SAEs of other libraries as cells, and cells as SAEs of other libraries: python -m bisae convert."""

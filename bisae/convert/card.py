@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from bisae.cells import FoundCell, find_cells
+from bisae.cells.find import FoundCell, find_cells
 
 METRICS = ("fvu", "fvu_raw", "l0", "cosine", "dead")
 LOADERS = {
@@ -90,7 +90,7 @@ def card(repository: str, shared: Sequence[Shared], licence: str | None) -> str:
             "## Load",
             "",
             "```bash",
-            f"python -m bisae.convert pull={repository}    # cells in runs/, for analyze.py and intervene.py",
+            f"python -m bisae convert pull={repository}    # cells in runs/, for analyze.py and intervene.py",
             "```",
             "",
             "```python",

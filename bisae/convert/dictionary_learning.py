@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from bisae.atomic import write_json
-from bisae.cells import FoundCell
+from bisae.cells.find import FoundCell
 from bisae.convert.hook import submodule
 from bisae.convert.source import (
     ANY,
@@ -29,8 +28,9 @@ from bisae.convert.source import (
     whole_k,
     with_threshold,
 )
+from bisae.runtime.atomic import write_json
 from bisae.sae import JumpReLU, SparseAutoencoder, TopK
-from bisae.sae.raw import RawJumpReLU, RawReLU, RawTopK
+from bisae.sae.architectures.raw import RawJumpReLU, RawReLU, RawTopK
 
 MODULES = {"W_enc": "encoder.weight", "b_enc": "encoder.bias", "W_dec": "decoder.weight.T", "b_pre": "b_dec"}
 TENSORS = {"W_enc": "W_enc.T", "b_enc": "b_enc", "W_dec": "W_dec", "b_pre": "b_dec"}

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bisae.atomic import atomic_folder, write_json
-from bisae.cells import FoundCell
+from bisae.cells.find import FoundCell
 from bisae.convert.fit_to_lm import Sample
 from bisae.convert.folded import folded
 from bisae.convert.formats import chosen_format, must_fold
-from bisae.errors import ConfigError
+from bisae.runtime.atomic import atomic_folder, write_json
+from bisae.runtime.errors import ConfigError
 from bisae.sae import SparseAutoencoder, load
 
 log = logging.getLogger("bisae.convert")

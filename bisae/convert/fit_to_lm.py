@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from bisae.errors import ConfigError
 from bisae.lm.lm_pass import LMPass
 from bisae.metrics.reconstruction import ReconstructionMetrics
-from bisae.patterns.codes import DENSE
+from bisae.runtime.errors import ConfigError
 from bisae.sae import SparseAutoencoder
+from bisae.sae.encoder import DENSE
 
 
 @dataclass(frozen=True, eq=False)

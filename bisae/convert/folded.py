@@ -6,7 +6,7 @@ import torch
 
 from bisae.convert.source import JUMP_RELU
 from bisae.sae import BatchTopK, JumpReLU, SparseAutoencoder
-from bisae.sae.raw import RAW
+from bisae.sae.architectures.raw import RAW
 
 
 @torch.no_grad()

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from bisae.cells import FoundCell
+from bisae.cells.find import FoundCell
 from bisae.convert import dictionary_learning, llm_jp_sae, saelens, sparsify
 from bisae.convert.source import Foreign
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 from bisae.sae import SparseAutoencoder
-from bisae.sae.raw import RAW
+from bisae.sae.architectures.raw import RAW
 
 
 @runtime_checkable

@@ -3,8 +3,8 @@
 import re
 from typing import NamedTuple
 
-from bisae.cells import FoundCell
-from bisae.errors import ConfigError
+from bisae.cells.find import FoundCell
+from bisae.runtime.errors import ConfigError
 
 STREAMS = (  # names of residual streams, and the layer block N's is
     (re.compile(r"blocks\.(\d+)\.hook_resid_pre"), 0),  # TransformerLens

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import xxhash
 
-from bisae.analysis.recipe import READING
-from bisae.cell import Cell
+from bisae.cells.cell import Cell
+from bisae.cells.recipe import READING
+from bisae.config.choices import layers_of
 from bisae.convert.fit_to_lm import Sample
 from bisae.convert.hook import read_of
 from bisae.convert.source import Foreign
-from bisae.errors import ConfigError
 from bisae.lm.lm_pass import LMPass
-from bisae.member import layers_of
+from bisae.runtime.errors import ConfigError
 from bisae.sae import SparseAutoencoder, Weights
 
 log = logging.getLogger("bisae.convert")

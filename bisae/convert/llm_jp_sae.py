@@ -8,8 +8,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from bisae.atomic import write_json
-from bisae.cells import FoundCell
+from bisae.cells.find import FoundCell
 from bisae.convert.source import (
     DTYPES,
     Foreign,
@@ -24,6 +23,7 @@ from bisae.convert.source import (
     tensors,
     whole_k,
 )
+from bisae.runtime.atomic import write_json
 from bisae.sae import SparseAutoencoder, TopK
 
 SHARED = {"W_enc": "encoder.weight", "b_enc": "encoder.bias", "b_pre": "b_dec"}

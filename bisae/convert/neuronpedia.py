@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from bisae.analysis.folder import FEATURES
-from bisae.atomic import atomic_folder
-from bisae.cells import FoundCell
+from bisae.cells.cell import FEATURES
+from bisae.cells.find import FoundCell
 from bisae.convert.hook import transformer_lens
-from bisae.errors import ConfigError
+from bisae.runtime.atomic import atomic_folder
+from bisae.runtime.errors import ConfigError
 
 BATCH = 128  # features a file, as SAEDashboard
 EMPTY = (

@@ -11,13 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bisae.analysis.folder import FEATURES
-from bisae.atomic import atomic_folder
-from bisae.cell import Cell
-from bisae.cells import FoundCell, find_cells
+from bisae.cells.cell import FEATURES, Cell
+from bisae.cells.find import FoundCell, find_cells
 from bisae.convert.card import Shared, card
-from bisae.errors import ConfigError
-from bisae.hub import reachable
+from bisae.runtime.atomic import atomic_folder
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.hub import reachable
 from bisae.sae import SparseAutoencoder, load
 
 SAE = ("sae.json", "sae.safetensors")

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from bisae.analysis.recipe import Recipe
-from bisae.atomic import write_json
-from bisae.cells import FoundCell
+from bisae.cells.find import FoundCell
+from bisae.cells.recipe import Recipe
 from bisae.convert.exported import loaded
 from bisae.convert.fit_to_lm import Sample
-from bisae.metrics.core import GROUPS, Measured, density_scores, weight_scores
+from bisae.convert.saebench_scores import GROUPS, TokenScores, density_scores, weight_scores
+from bisae.runtime.atomic import write_json
 from bisae.sae import SparseAutoencoder
 
 LOSS = {
@@ -49,7 +49,7 @@ def write(
     recovered = loss.of(sae, cell.layer, resamples=2, seed=0)  # its intervals are not used
     sample = Sample.of(source, [cell.layer], tokens)
     stream = sample.streams[cell.layer]
-    measured = Measured.of(sae, stream, sample.sequence)
+    measured = TokenScores.of(sae, stream, sample.sequence)
     weights, density = weight_scores(sae), measured.densities()
     scores = {**measured.scores(), **recovered}
     metrics = {group: {key: scores[key] for key in keys} for group, keys in {**LOSS, **GROUPS}.items()}
@@ -71,7 +71,7 @@ def write(
         }
     by_language = {
         code: {
-            **Measured.of(sae, stream[chosen], sample.sequence[chosen]).scores(),
+            **TokenScores.of(sae, stream[chosen], sample.sequence[chosen]).scores(),
             **{key: recovered[f"{key}_{code}"] for keys in LOSS.values() for key in keys},
         }
         for code, chosen in ((code, sample.language == number) for number, code in enumerate(sample.languages))

@@ -11,8 +11,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bisae.atomic import write_json
-from bisae.cells import FoundCell
+from bisae.cells.find import FoundCell
 from bisae.convert.hook import transformer_lens
 from bisae.convert.saelens_keys import checked, nested
 from bisae.convert.source import (
@@ -31,8 +30,9 @@ from bisae.convert.source import (
     whole_k,
     with_threshold,
 )
+from bisae.runtime.atomic import write_json
 from bisae.sae import BatchTopK, JumpReLU, Matryoshka, ReLUL1, SparseAutoencoder, TopK, Weights
-from bisae.sae.raw import RawInputs, RawJumpReLU, RawReLU, RawTopK
+from bisae.sae.architectures.raw import RawInputs, RawJumpReLU, RawReLU, RawTopK
 
 NAMES = {"W_enc": "W_enc.T", "b_enc": "b_enc", "W_dec": "W_dec", "b_pre": "b_dec"}
 # Other scales of inputs are not in the file, or centre inputs.

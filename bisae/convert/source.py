@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 from bisae.sae import JumpReLU, SparseAutoencoder, Weights
 
 # What is of training only, so in no file.

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from bisae.atomic import write_json
-from bisae.cells import FoundCell
+from bisae.cells.find import FoundCell
 from bisae.convert.hook import path as module_path
 from bisae.convert.source import (
     ANY,
@@ -20,8 +19,9 @@ from bisae.convert.source import (
     tensors,
     whole_k,
 )
+from bisae.runtime.atomic import write_json
 from bisae.sae import SparseAutoencoder
-from bisae.sae.raw import RawTopK
+from bisae.sae.architectures.raw import RawTopK
 
 NAMES = {"W_enc": "encoder.weight", "b_enc": "encoder.bias", "W_dec": "W_dec", "b_pre": "b_dec"}
 KEYS: Keys = {  # of all versions, EleutherAI/sae's too

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bisae.corpus.corpus import Document
 from bisae.corpus.pairs import documents, read_pairs
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 from bisae.runtime.ranges import Index, Name
 
 EMBEDDED = Path(__file__).parents[1] / "embedded" / "corpus"

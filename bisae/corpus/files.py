@@ -12,7 +12,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 
 READABLE = (
     "what can be read: JSON Lines in UTF-8 (one object a line), plain or packed (.gz, .zst, .xz, .bz2); Parquet; "

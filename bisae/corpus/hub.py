@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bisae.corpus.streamed import StreamedCorpus
-from bisae.errors import ConfigError
-from bisae.hub import reachable
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.hub import reachable
 
 OTHERWISE = (
     "without the hub set HF_ENDPOINT to a mirror, or give local files: corpus=jsonl 'corpus.files={en:en.jsonl,...}'"

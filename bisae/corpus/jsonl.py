@@ -14,8 +14,8 @@ import xxhash
 
 from bisae.corpus.files import READABLE, cells, find, is_arrow, lines
 from bisae.corpus.streamed import BAD, StreamedCorpus, text_of
-from bisae.errors import ConfigError
-from bisae.values import check_texts
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.values import check_texts
 
 log = logging.getLogger(__name__)
 

@@ -5,12 +5,16 @@ column (`id  en  ja`). Six consecutive rows make a document, since neighbouring 
 """
 
 import csv
+import hashlib
 import lzma
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from bisae.languages import codes_of
+from bisae.corpus.corpus import Document
+from bisae.corpus.languages import codes_of
 
 ROWS_PER_DOCUMENT = 6
 
@@ -23,8 +27,10 @@ class Pair(NamedTuple):
 
 
 def read_pairs(path: Path) -> tuple[tuple[str, ...], list[Pair]]:
-    """The languages (`bisae.languages`) and the pairs of a pair file; ValueError names the file, and the line of a
-    malformed row."""
+    """The languages (`bisae.corpus.languages`) and the pairs of a pair file.
+
+    ValueError names the file, and the line of a malformed row.
+    """
     opened = lzma.open if path.suffix == ".xz" else open
     try:
         with opened(path, "rt", encoding="utf-8", newline="") as handle:
@@ -58,3 +64,33 @@ def documents(pairs: list[Pair]) -> Iterator[list[Pair]]:
     """Groups of six consecutive rows, the last one possibly shorter."""
     for start in range(0, len(pairs), ROWS_PER_DOCUMENT):
         yield pairs[start : start + ROWS_PER_DOCUMENT]
+
+
+@dataclass(frozen=True)
+class PairSentences:
+    """The sentences of a pair file (`bisae.corpus.pairs`), a corpus of one split: document n of every language is
+    from pair n. ValueError names the file and line of a malformed row."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @cached_property
+    def _content(self) -> tuple[tuple[str, ...], list[Pair]]:
+        return read_pairs(self.path)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return self._content[0]
+
+    @property
+    def pairs(self) -> int:
+        return len(self._content[1])
+
+    def checksum(self, split: str) -> str:
+        return f"sentences-{hashlib.sha256(self.path.read_bytes()).hexdigest()}"
+
+    def documents(self, split: str, language: int) -> Iterator[Document]:
+        return (Document(number, pair.texts[language]) for number, pair in enumerate(self._content[1]))

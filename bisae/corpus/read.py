@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 import xxhash
 
-from bisae.corpus.tokens import Sequence
+from bisae.corpus.tokens import TokenizedDocument
 
 
 class ReadSoFar:
@@ -17,7 +17,7 @@ class ReadSoFar:
         self.tokens = [0] * len(languages)
         self._hashes = [array("Q") for _ in languages]
 
-    def add(self, sequences: Iterable[Sequence]) -> None:
+    def add(self, sequences: Iterable[TokenizedDocument]) -> None:
         for sequence in sequences:
             self.tokens[sequence.language] += len(sequence.ids)
             self._hashes[sequence.language].append(xxhash.xxh3_64_intdigest(sequence.ids.tobytes()))

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import xxhash
 
 from bisae.corpus.corpus import Document
-from bisae.errors import ConfigError
-from bisae.languages import codes_of
+from bisae.corpus.languages import codes_of
+from bisae.runtime.errors import ConfigError
 from bisae.runtime.ranges import Count, Index, Name, Text
 
 BAD = "bisae: bad row"  # key of a record that holds no text: says which row of which file
@@ -21,7 +21,7 @@ NAMED = 3  # rows left out that are named
 
 
 @dataclass
-class LeftOut:
+class SkippedRows:
     """Rows that were left out: how many, and where some of them are."""
 
     language: str
@@ -55,7 +55,7 @@ class StreamedCorpus(ABC):
     buffer: Count
     splits: Mapping[str, Any]
     skip_bad: bool = dataclass_field(default=False, kw_only=True)  # cells of older versions do not have it
-    left_out: dict[tuple[str, str], LeftOut] = dataclass_field(default_factory=dict, init=False, compare=False)
+    left_out: dict[tuple[str, str], SkippedRows] = dataclass_field(default_factory=dict, init=False, compare=False)
 
     def __post_init__(self) -> None:
         places = getattr(self, self.by_language)
@@ -95,7 +95,7 @@ class StreamedCorpus(ABC):
         low, high = self._share(split)
         name = tuple(getattr(self, self.by_language))[language]  # as the user has it
         records = self.records(name).shuffle(seed=self.seed, buffer_size=self.buffer)
-        left_out = self.left_out[split, name] = LeftOut(name)
+        left_out = self.left_out[split, name] = SkippedRows(name)
 
         def texts() -> Iterator[Document]:
             for number, record in enumerate(records):

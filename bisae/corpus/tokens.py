@@ -18,7 +18,7 @@ CHARACTERS, MARGIN = 16, 32
 
 
 @dataclass(frozen=True)
-class Sequence:
+class TokenizedDocument:
     """The head of one document: `ids` without BOS, at most the context's length."""
 
     language: int
@@ -28,7 +28,7 @@ class Sequence:
 
 def heads(
     corpus: Corpus, split: str, language: int, tokenizer: Tokenizer, context: int, shortest: int
-) -> Iterator[Sequence]:
+) -> Iterator[TokenizedDocument]:
     """The first `context` tokens of each document; documents of fewer than `shortest` tokens are left out."""
     documents = corpus.documents(split, language)
     while chunk := list(islice(documents, CHUNK)):
@@ -37,10 +37,12 @@ def heads(
             if len(ids) < context + MARGIN and len(document.text) > CHARACTERS * context:
                 (ids,) = tokenizer([document.text], add_special_tokens=False).input_ids
             if len(ids) >= shortest:
-                yield Sequence(language, document.number, np.asarray(ids[:context], np.int32))
+                yield TokenizedDocument(language, document.number, np.asarray(ids[:context], np.int32))
 
 
-def balanced(corpus: Corpus, split: str, tokenizer: Tokenizer, context: int, shortest: int) -> Iterator[Sequence]:
+def balanced(
+    corpus: Corpus, split: str, tokenizer: Tokenizer, context: int, shortest: int
+) -> Iterator[TokenizedDocument]:
     """Sequences of all languages, next always the one with the fewest tokens so far.
 
     Any beginning of the stream is 1:1 by tokens to within one sequence; it ends when one language runs out.

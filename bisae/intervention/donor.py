@@ -8,16 +8,15 @@ from typing import Any
 
 import torch
 
-from bisae.analysis.folder import FEATURES
-from bisae.analysis.recipe import Recipe
-from bisae.cells import FoundCell
-from bisae.errors import ConfigError
-from bisae.instances import build
-from bisae.intervention.causal_lm import check_pair
+from bisae.cells.cell import FEATURES
+from bisae.cells.find import FoundCell
+from bisae.cells.recipe import Recipe
+from bisae.config.choices import layers_of
+from bisae.config.instantiate import instantiate
 from bisae.intervention.layer_features import LayerFeatures
-from bisae.launch import run_first
 from bisae.lm.model import Checkpoint
-from bisae.member import layers_of
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.subcommands import run_first
 from bisae.sae import SparseAutoencoder
 from bisae.sae.store import class_name
 
@@ -50,7 +49,7 @@ class DonorCells:
         if not mine:
             raise ConfigError("donor.model", model, f"no cell of it; they are of {', '.join(models)}")
         # Any of them knows where the LM's other checkpoints lie.
-        checkpoint = build(Recipe.of(mine[0], *nodes).model).checkpoint(step)
+        checkpoint = instantiate(Recipe.of(mine[0], *nodes).model).checkpoint(step)
         chosen = {}
         for deep in layers_of(layer, checkpoint.layers):
             here = [cell for cell in mine if (cell.step, cell.layer) == (checkpoint.step, deep)]
@@ -77,7 +76,7 @@ class DonorCells:
     def recipient(self, step: object) -> Checkpoint:
         """Another checkpoint of the same LM; ConfigError if there is none."""
         try:
-            recipient: Checkpoint = build(self.recipe.model).checkpoint(step)
+            recipient: Checkpoint = instantiate(self.recipe.model).checkpoint(step)
         except ConfigError as error:
             raise ConfigError("recipient", step, str(error)) if error.key == "checkpoint" else error from None
         check_pair(self.checkpoint, recipient)
@@ -98,3 +97,12 @@ class DonorCells:
                 if not (cell.folder / FEATURES).is_file():
                     run_first("analyze.py", [[*analyze, f"runs={cell.folder}", "output=null"]], shared)
         return {layer: LayerFeatures.read(cell, device, classes) for layer, cell in self.cells.items()}
+
+
+def check_pair(donor: Checkpoint, recipient: Checkpoint) -> None:
+    """ConfigError unless both read the same tokens into streams of the same width."""
+    for what in ("tokenizer", "d_model", "hook"):
+        found, wanted = getattr(donor, what), getattr(recipient, what)
+        if found != wanted:
+            remedy = f"has the {what} {found}, and {recipient.model} at step {recipient.step} {wanted}"
+            raise ConfigError("donor", f"{donor.model} at step {donor.step}", remedy)

@@ -11,11 +11,10 @@ import pyarrow.parquet as pq
 import torch
 from jaxtyping import Bool
 
-from bisae.analysis.folder import FEATURES
-from bisae.analysis.rules import name_of
-from bisae.cells import FoundCell
-from bisae.errors import ConfigError
-from bisae.lm.model import checksum
+from bisae.cells.cell import FEATURES
+from bisae.cells.find import FoundCell
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.naming import checksum, name_of
 from bisae.sae import SparseAutoencoder, load
 
 

@@ -8,15 +8,14 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import pandas as pd
 
-from bisae.analysis.rules import name_of
 from bisae.corpus.corpus import Corpus
-from bisae.corpus.tokens import CHARACTERS, heads
-from bisae.corpus.tokens import Sequence as Document
-from bisae.errors import ConfigError
-from bisae.intervention.cross_entropy import DocumentLosses, document_losses
-from bisae.translation.language_model import CausalLM
-from bisae.translation.token_ids import TaskIds
-from bisae.translation.translations import Translations, translate
+from bisae.corpus.tokens import CHARACTERS, TokenizedDocument, heads
+from bisae.lm.generation import CausalLM
+from bisae.lm.losses import DocumentLosses, document_losses
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.naming import name_of
+from bisae.translation.prompts import TaskIds
+from bisae.translation.scores import Translations, translate
 
 LONGEST = 2**31  # characters of a document, where none are to be left out
 
@@ -99,9 +98,9 @@ class PerplexityText:
         return self
 
     @cached_property
-    def sequences(self) -> list[Document]:
+    def sequences(self) -> list[TokenizedDocument]:
         """The documents as tokens, without BOS."""
-        found: list[Document] = []
+        found: list[TokenizedDocument] = []
         for language in range(len(self.corpus.languages)):
             longest = self.longest or LONGEST // CHARACTERS
             found += islice(heads(self.corpus, self.split, language, self.tokenizer, longest, 1), self.documents)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64, Int
 
-from bisae.metrics.language import DEAD
+from bisae.features.measures.language import DEAD
 
 BLOCK = 50  # features to draw one of
 

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool
 
 from bisae.corpus import tokens
-from bisae.intervention.batches import batches
-from bisae.intervention.causal_lm import Donor
+from bisae.edits.operation import part_of, pieces
+from bisae.edits.patched_lm import DonorReader
 from bisae.intervention.layer_features import LayerFeatures
-from bisae.intervention.operation import part_of, pieces
+from bisae.lm.batches import batches
 from bisae.sae import Codes
 
 TOKENS = 20_000  # enough for a mean
@@ -21,9 +21,9 @@ TOKENS = 20_000  # enough for a mean
 class Strength:
     """By the donor's codes on the heads of some documents, BOS left out."""
 
-    donor: Donor
+    donor: DonorReader
     layers: Mapping[int, LayerFeatures]
-    documents: list[tokens.Sequence]
+    documents: list[tokens.TokenizedDocument]
     bos: int | None
     context: int
     batch: int

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
-from bisae.analysis.rules import name_of
-from bisae.intervention.measures import PerplexityText, TranslatedTasks
-from bisae.intervention.perplexity import perplexities
-from bisae.intervention.rows import Row
-from bisae.intervention.settings import PLAIN
+from bisae.intervention.measures import ContinuedPrompts, PerplexityText, TranslatedTasks
+from bisae.intervention.results import InterventionResult
+from bisae.intervention.specs import PLAIN
 from bisae.metrics.intervals import Samples, document_weights, percentiles
+from bisae.metrics.perplexity import perplexities
+from bisae.runtime.naming import name_of
 from bisae.translation.scores import Score, Scorer
-from bisae.translation.task import Task
+from bisae.translation.tasks import Task
 
 AXES = {  # in the order of the columns
     "model": str,
@@ -61,7 +61,7 @@ class InterventionTable:
     resamples: int
     seed: int
 
-    def of(self, rows: Sequence[Row]) -> tuple[pd.DataFrame, Samples]:
+    def of(self, rows: Sequence[InterventionResult]) -> tuple[pd.DataFrame, Samples]:
         """A row each, sorted: `none` before the interventions on the same LM. And the changes in each resample."""
         metrics = [
             perplexities | scores for perplexities, scores in zip(self._texts(rows), self._scores(rows), strict=True)
@@ -86,7 +86,7 @@ class InterventionTable:
             samples[row.folder.name] = {name: change.resampled for name, change in changes.items()}
         return _sorted(pd.DataFrame(table)), samples
 
-    def _texts(self, rows: Sequence[Row]) -> Iterator[dict[str, Sampled]]:
+    def _texts(self, rows: Sequence[InterventionResult]) -> Iterator[dict[str, Sampled]]:
         for row in rows:
             losses = self.text.losses(row.read(self.text))
             weights = document_weights(len(losses.nats), self.resamples, self.seed)
@@ -95,7 +95,7 @@ class InterventionTable:
             )
             yield {f"perplexity_{name}": Sampled(float(value[name][0]), drawn[name]) for name in value}
 
-    def _scores(self, rows: Sequence[Row]) -> list[dict[str, Sampled]]:
+    def _scores(self, rows: Sequence[InterventionResult]) -> list[dict[str, Sampled]]:
         if self.tasks is None or self.scorer is None:
             return [{} for _ in rows]
         tasks, found = [ids.task for ids in self.tasks.tasks], [dict[str, Score]()] * len(rows)
@@ -145,3 +145,26 @@ def _sorted(table: pd.DataFrame) -> pd.DataFrame:
     keys = ["model", "recipient", "_plain", "donor", "layers", "sae", "mode", "norm", "coefficient", "limit"]
     order = table.sort_values([*keys, "kind", "control", "seed"], kind="stable", na_position="first")
     return order.drop(columns="_plain").reset_index(drop=True).copy()
+
+
+def generations(
+    rows: Sequence[InterventionResult], tasks: TranslatedTasks | None, continued: ContinuedPrompts | None
+) -> list[dict[str, Any]]:
+    """An entry an answer: the row's axes, then task, number of the example, source, reference, answer, and its `loss`.
+
+    The loss is the reference's. Continuations have the task "continuation", no reference and no loss. There is none of
+    a row under which nothing was written.
+    """
+    found = []
+    for row in rows:
+        axes = {**row.axes, "hash": row.folder.name}
+        for made in tasks.translations(row.read(tasks)) if tasks and row.has(tasks) else ():
+            answers = zip(made.task.examples, made.answers, made.nats / made.tokens, strict=True)
+            for number, (example, answer, loss) in enumerate(answers):
+                texts = {"example": number, "source": example.source, "reference": example.reference, "answer": answer}
+                found.append({**axes, "task": made.task.name, **texts, "loss": float(loss)})
+        if continued and continued.prompts and row.has(continued):
+            for number, (prompt, answer) in enumerate(row.read(continued).itertuples(index=False)):
+                texts = {"example": number, "source": prompt, "reference": "", "answer": answer}
+                found.append({**axes, "task": "continuation", **texts, "loss": None})
+    return found

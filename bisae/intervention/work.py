@@ -7,41 +7,25 @@ from typing import Any
 
 import torch
 
-from bisae.errors import ConfigError
-from bisae.intervention.causal_lm import Donor, load_causal_lm
+from bisae.edits.patched_lm import DonorReader, Patch, patched
 from bisae.intervention.layer_features import LayerFeatures
 from bisae.intervention.measures import Measure, PerplexityText
-from bisae.intervention.patched_lm import Patch, patched
-from bisae.intervention.rows import Row
-from bisae.intervention.settings import SHUFFLED, Setting
+from bisae.intervention.results import InterventionResult
+from bisae.intervention.specs import SHUFFLED, InterventionSpec
 from bisae.intervention.strength import Strength
+from bisae.lm.causal_lm import load_causal_lm
+from bisae.lm.generation import CausalLM
 from bisae.lm.model import Checkpoint
-from bisae.lm.reading import DTYPES
-from bisae.lock import sole_writer
-from bisae.terminal import tokens_bar
-from bisae.translation.language_model import CausalLM
-
-
-def torch_dtype(name: str) -> torch.dtype:
-    """ConfigError for one that LMs are not read in."""
-    if name not in DTYPES:
-        raise ConfigError("dtype", name, f"choose one of {', '.join(DTYPES)}")
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
-
-
-def torch_device(name: str) -> torch.device:
-    """A GPU for `auto` where there is one; ConfigError for one that is not there."""
-    if name not in ("auto", "cpu", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
-        raise ConfigError("device", name, "choose auto, cpu, or cuda where there is a GPU")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.lock import sole_writer
+from bisae.runtime.progress import tokens_bar
 
 
 @dataclass(frozen=True, eq=False)
-class Work:
+class InterventionWork:
     """`rows` by recipient, with the setting of each; `measures` are taken of every row."""
 
-    rows: Sequence[tuple[Checkpoint, Sequence[tuple[Setting, Row]]]]
+    rows: Sequence[tuple[Checkpoint, Sequence[tuple[InterventionSpec, InterventionResult]]]]
     measures: Sequence[Measure]
     text: PerplexityText
     donor: Checkpoint
@@ -77,19 +61,19 @@ class Work:
                     done += 1
                     progress(done, total)
 
-    def _asked(self, setting: Setting, row: Row) -> Sequence[Measure]:
+    def _asked(self, setting: InterventionSpec, row: InterventionResult) -> Sequence[Measure]:
         return self.measures if setting.generates else row.measures(self.measures)
 
     @cached_property
-    def _reader(self) -> Donor:
-        return Donor(self.donor, list(self.layers), self.dtype, self.device)
+    def _reader(self) -> DonorReader:
+        return DonorReader(self.donor, list(self.layers), self.dtype, self.device)
 
     @cached_property
     def _strength(self) -> Strength:
         text, bos = self.text, self.tokenizer.bos_token_id
         return Strength(self._reader, self.layers, text.sequences, bos, text.context, self.batch)
 
-    def _measure(self, lm: CausalLM, setting: Setting, row: Row) -> None:
+    def _measure(self, lm: CausalLM, setting: InterventionSpec, row: InterventionResult) -> None:
         edits = setting.edits(self.layers, lambda layer, chosen: self._strength.of(layer, chosen))
         donor = self._reader if edits and not setting.alone else None
         # Not the padding: before a prompt the mask leaves it out, and what follows an answer's end lends its codes to

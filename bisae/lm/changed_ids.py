@@ -9,10 +9,10 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from bisae.atomic import write_json
 from bisae.corpus.corpus import Corpus
 from bisae.lm.model import Checkpoint
 from bisae.lm.tokenizer import of_transformers
+from bisae.runtime.atomic import write_json
 
 DOCUMENTS = 200  # of each language: the beginning of the split
 CHARACTERS = 4000  # of each document

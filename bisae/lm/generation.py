@@ -1,10 +1,19 @@
-"""How an LM writes: greedily, whatever the files beside its weights say of repetition, length, beams or sampling."""
+"""An LM that writes: greedy generation and the loss of given texts."""
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from transformers import GenerationConfig
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch.nn.utils.rnn import pad_sequence
+from transformers import GenerationConfig, PreTrainedModel
+
+from bisae.lm import losses
+from bisae.lm.batches import batches
 
 # Of a generation_config.json: what greedy search up to `max_new_tokens` has no use for.
 WITHOUT_EFFECT = {
@@ -80,3 +89,62 @@ def _is_greedy(folder: Path, ends: int | None) -> bool:
         return False
     eos = found.eos_token_id if isinstance(found.eos_token_id, list) else [found.eos_token_id]
     return {*found.to_diff_dict()} <= WITHOUT_EFFECT and eos == [ends]
+
+
+@runtime_checkable
+class TranslatingLM(Protocol):
+    """Texts are token ids, BOS included."""
+
+    def generate(self, prompts: Sequence[Sequence[int]], stop: str | None, max_new_tokens: int) -> list[str]:
+        """What the LM writes after each prompt, greedily, up to its end-of-sequence token, at most `max_new_tokens`, or
+        to `stop`, if there is one; there may be more behind `stop`."""
+        ...
+
+    def token_losses(self, texts: Sequence[Sequence[int]]) -> list[Float64[np.ndarray, " token"]]:
+        """Nats of every token but the first of each text."""
+        ...
+
+
+@dataclass(frozen=True)
+class CausalLM:
+    """A transformers LM, plain or within `bisae.edits.patched_lm.patched`; `batch` texts are read at a time.
+
+    The LM's own generation config is taken from it: `bisae.lm.generation` says how it writes.
+    """
+
+    model: Any
+    tokenizer: Any
+    batch: int
+
+    def __post_init__(self) -> None:
+        forget_folder(self.model)
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[Sequence[int]], stop: str | None, max_new_tokens: int) -> list[str]:
+        answers, config = [""] * len(prompts), greedy(self.tokenizer, max_new_tokens, stop)
+        for numbers, _, _ in batches(prompts, self.batch, self.model.device):
+            rows = [torch.tensor(prompts[number], device=self.model.device) for number in numbers]
+            # On the left, so that all go on at the same place.
+            ids, mask = (
+                pad_sequence(parts, batch_first=True, padding_side="left")
+                for parts in (rows, [torch.ones_like(row) for row in rows])
+            )
+            made = self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                generation_config=config,
+                # A state-space LM begins anew at every token: its states would not tell a donor how far it has read.
+                use_cache=can_cache(self.model),
+                tokenizer=self.tokenizer,
+            )
+            for number, row in zip(numbers, made[:, ids.shape[1] :].tolist(), strict=True):
+                answers[number] = written(self.tokenizer, row)
+        return answers
+
+    def token_losses(self, texts: Sequence[Sequence[int]]) -> list[Float64[np.ndarray, " token"]]:
+        return losses.token_losses(self.model, texts, self.batch)
+
+
+def can_cache(model: PreTrainedModel) -> bool:
+    """Whether an LM goes on from keys and values of the tokens before; a state-space LM has states of another kind."""
+    return "past_key_values" in inspect.signature(model.forward).parameters

@@ -1,4 +1,4 @@
-"""The LM pass: the source of one (checkpoint, corpus split) that the activation cache fills itself from."""
+"""The LM pass: the source of one (checkpoint, corpus split) that stores of activations are filled from."""
 
 from collections.abc import Iterator
 from collections.abc import Sequence as Many
@@ -13,19 +13,19 @@ from jaxtyping import BFloat16
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from bisae.activations.source import TokenShard
+from bisae.activations.store import TokenShard
 from bisae.corpus.read import ReadSoFar
-from bisae.corpus.tokens import Sequence, balanced
-from bisae.errors import ConfigError
-from bisae.lm.reading import Reading
+from bisae.corpus.tokens import TokenizedDocument, balanced, heads
+from bisae.lm.pass_settings import PassSettings
+from bisae.runtime.errors import ConfigError
 
 
 @dataclass
-class LMPass(Reading):
-    """Residual streams of `checkpoint` on `split` of `corpus`; a `bisae.activations.source.Source`."""
+class LMPass(PassSettings):
+    """Residual streams of `checkpoint` on `split` of `corpus`; a `bisae.activations.store.Source`."""
 
     gpu: int = 0  # which one, where there are several
-    _shards: dict[int, list[Sequence]] = field(default_factory=dict, init=False)
+    _shards: dict[int, list[TokenizedDocument]] = field(default_factory=dict, init=False)
     _next: int = field(default=0, init=False)  # the shard that `_stream` gives next
     _read: ReadSoFar = field(init=False)
     _reader: Any = field(default=None, init=False)
@@ -45,7 +45,7 @@ class LMPass(Reading):
         return self.checkpoint.load_tokenizer()
 
     @cached_property
-    def _stream(self) -> Iterator[Sequence]:
+    def _stream(self) -> Iterator[TokenizedDocument]:
         return balanced(self.corpus, self.split, self.tokenizer, self.context, self.shortest)
 
     @property
@@ -55,7 +55,7 @@ class LMPass(Reading):
     def forget(self, shard: int) -> None:
         self._shards.pop(shard, None)
 
-    def _sequences(self, shard: int) -> list[Sequence]:
+    def _sequences(self, shard: int) -> list[TokenizedDocument]:
         if shard not in self._shards and shard < self._next:  # forgotten: the corpus is read from its beginning
             self.__dict__.pop("_stream", None)
             self._next, self._read = 0, ReadSoFar(self.corpus.languages)
@@ -123,3 +123,17 @@ class LMPass(Reading):
                 rows[layer][done : done + len(found)] = found
             done += int(kept.sum())
         return rows
+
+
+@dataclass
+class PairPass(LMPass):
+    """One language after the other; `corpus` is a `bisae.corpus.pairs.PairSentences`."""
+
+    @cached_property
+    def _stream(self) -> Iterator[TokenizedDocument]:
+        numbers = range(len(self.corpus.languages))
+        return (
+            sequence
+            for number in numbers
+            for sequence in heads(self.corpus, self.split, number, self.tokenizer, self.context, self.shortest)
+        )

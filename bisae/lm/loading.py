@@ -13,9 +13,9 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from bisae.errors import ConfigError, explained
 from bisae.lm.model import Checkpoint
 from bisae.lm.probe import ROUNDING, leaked, text_config
+from bisae.runtime.errors import ConfigError, explained
 
 # Buffers that old exports hold among the weights of a block: causal masks, rotary tables, positions.
 BUFFER = re.compile(

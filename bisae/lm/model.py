@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
-from bisae.atomic import atomic_folder
-from bisae.errors import ConfigError
-from bisae.hub import fetch
+from bisae.lm.fetch import fetch
 from bisae.lm.step_names import STEP, check_listed, check_step, named
 from bisae.lm.tokenizer import TextTokenizer, load_tokenizer
 from bisae.lm.weight_files import parameter_count, weight_files
+from bisae.runtime.atomic import atomic_folder
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.naming import checksum
 from bisae.runtime.ranges import Count, Index, Name, Text
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"
@@ -255,14 +254,3 @@ def _shape(config: Any, folder: Path) -> tuple[int, int, int | None]:
     if not isinstance(layers, int) or not isinstance(d_model, int):
         raise ConfigError("model.path", folder, f"not a decoder-only LM: {config.model_type} names no layers or width")
     return layers, d_model, getattr(text, "max_position_embeddings", None)
-
-
-def checksum(files: list[Path]) -> str:
-    """xxh3 of the files' names and bytes, read in pieces."""
-    digest = xxhash.xxh3_128()
-    for file in files:
-        digest.update(file.name.encode())
-        with file.open("rb") as handle:
-            while piece := handle.read(1 << 24):
-                digest.update(piece)
-    return digest.hexdigest()

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from bisae.errors import explained
+from bisae.runtime.errors import explained
 
 # Of a change. Causal LMs give 0 in all families tried but some mixtures of experts, whose products in float32 differ by
 # 1e-6; encoders at random weights, of which no token listens much to another, give 4e-3 and more.

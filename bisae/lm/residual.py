@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from bisae.errors import ConfigError
 from bisae.lm.loading import load
 from bisae.lm.model import Checkpoint
 from bisae.lm.probe import decoder_blocks, probe_ids, stream_of, text_config
+from bisae.runtime.errors import ConfigError
 
 
 def hooked(block: nn.Module, hook: str | None) -> nn.Module:

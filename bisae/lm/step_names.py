@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 
 STEP = re.compile(r"%0?\d*d")  # printf's, since braces mean something else on Hydra's command line
 BILLIONS = "%b"

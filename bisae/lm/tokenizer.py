@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 
 KEY = "model.tokenizer"
 ROLES = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))

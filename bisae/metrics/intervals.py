@@ -1,10 +1,10 @@
 """95 % intervals. Each function says over what it generalises: features, documents or seeds."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int64, Integer, UInt8
+from jaxtyping import Float, Float64, Int64, Integer, Num, UInt8
 from scipy import stats
 
 LEVEL = 0.95
@@ -14,6 +14,15 @@ BLOCKS = 19  # of documents
 # every block is left out by 9 parts, and every two by 4: of a mean over blocks the parts give the variance exactly.
 LEFT_OUT = (np.array([1, 4, 5, 6, 7, 9, 11, 16, 17]) + np.arange(BLOCKS)[:, None]) % BLOCKS
 Samples = Mapping[str, Mapping[str, np.ndarray]]  # by what was measured and metric: a value in each resample
+Statistics = dict[str, Float64[np.ndarray, " resample"]]
+
+
+class Estimate(NamedTuple):
+    """A value with its 95 % interval over documents."""
+
+    value: float
+    low: float
+    high: float
 
 
 class Interval(NamedTuple):
@@ -78,3 +87,11 @@ def percentiles(samples: Float[np.ndarray, " resample"]) -> Interval:
     """Of a statistic, over what was resampled; resamples where it is NaN are left out."""
     defined = samples[~np.isnan(samples)]
     return Interval(*map(float, np.quantile(defined, TAILS))) if len(defined) else UNKNOWN
+
+
+def estimates(
+    statistics: Callable[[Num[np.ndarray, "resample document"]], Statistics], documents: int, resamples: int, seed: int
+) -> dict[str, Estimate]:
+    """The statistics of all documents, with intervals from Poisson resamples of documents."""
+    drawn, actual = (statistics(one) for one in (document_weights(documents, resamples, seed), np.ones((1, documents))))
+    return {name: Estimate(float(actual[name][0]), *percentiles(drawn[name])) for name in actual}

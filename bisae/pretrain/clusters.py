@@ -13,9 +13,9 @@ from pathlib import Path
 from safetensors.numpy import save_file
 from transformers import AutoTokenizer
 
-from bisae.atomic import atomic_file, write_json
-from bisae.metrics.clusters import global_clusters
-from bisae.spaces.use import UseSpace
+from bisae.features.measures.clusters import global_clusters
+from bisae.features.spaces.use import UseSpace
+from bisae.runtime.atomic import atomic_file, write_json
 
 DISTANCE = 0.4
 

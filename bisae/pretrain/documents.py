@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 
 Ids = npt.NDArray[np.int32]
 

@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from bisae.atomic import atomic_folder, write_json
-from bisae.lm.perplexity import token_loss
+from bisae.lm.losses import token_loss
+from bisae.runtime.atomic import atomic_folder, write_json
 from bisae.training.steps import StepSampler
 
 
 @dataclass(frozen=True)
-class Size:
+class LMSize:
     """Width and depth of a tiny Llama with tied embeddings."""
 
     d_model: int
@@ -31,7 +31,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class PretrainSchedule:
     """AdamW, linear warm-up, cosine down to a tenth; `batch` rows of `context` tokens a step; `clip`: global norm."""
 
     steps: int
@@ -48,7 +48,7 @@ class Schedule:
         return self.steps * self.batch
 
 
-def tiny_llama(size: Size, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+def tiny_llama(size: LMSize, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
     """A randomly initialised LM, the same for the same seed."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -111,7 +111,7 @@ class ChunkedLoss(torch.autograd.Function):
 class LadderModule(LightningModule):
     """Next-token training of one LM."""
 
-    def __init__(self, lm: LlamaForCausalLM, schedule: Schedule) -> None:
+    def __init__(self, lm: LlamaForCausalLM, schedule: PretrainSchedule) -> None:
         super().__init__()
         self.lm, self.schedule = lm, schedule
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from transformers import AutoModelForCausalLM
 
-from bisae.atomic import write_json
 from bisae.corpus.pairs import read_pairs
 from bisae.lm.int8 import pack_file, unpack_file
-from bisae.lm.perplexity import token_loss
+from bisae.lm.losses import token_loss
 from bisae.lm.tokenizer import load_tokenizer
 from bisae.pretrain.text import validation_documents
+from bisae.runtime.atomic import write_json
 
 
 def pack_ladder(ladder: Path, target: Path) -> None:

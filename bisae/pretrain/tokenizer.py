@@ -11,7 +11,7 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from bisae.atomic import atomic_folder
+from bisae.runtime.atomic import atomic_folder
 
 SPECIALS = ("<unk>", "<s>", "</s>", "<pad>")
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))

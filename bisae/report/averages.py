@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from bisae.errors import ConfigError
 from bisae.metrics.intervals import t_interval
+from bisae.runtime.errors import ConfigError
 
 OVER = {  # kind of interval: what it is over
     "features": "features (those of different cells taken as independent)",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 from bisae.runtime.ranges import Positive
 
 RANDOM = "random weights"

@@ -18,9 +18,9 @@ import pandas as pd
 import xxhash
 from jaxtyping import Float, Int
 
-from bisae.atomic import atomic_file, atomic_folder
 from bisae.report import browser_chunks
 from bisae.report.browser_chunks import Chunk, cell_chunks, pack
+from bisae.runtime.atomic import atomic_file, atomic_folder
 
 ANALYSIS = ("features.parquet", "contexts.parquet", "sequences.parquet", "tokens.parquet")
 LINKS = {

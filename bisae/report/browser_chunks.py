@@ -57,7 +57,7 @@ def cell_chunks(folder: Path) -> Iterator[Chunk]:
     features = pd.read_parquet(folder / "features.parquet").sort_values("feature")
     if features["feature"].tolist() != list(range(len(features))):
         raise ValueError(f"{folder}: features.parquet holds other features than 0..{len(features) - 1}")
-    contexts, texts = Contexts.read(folder), pq.read_table(folder / "sequences.parquet")
+    contexts, texts = BrowserContexts.read(folder), pq.read_table(folder / "sequences.parquet")
     if len(contexts.feature) and contexts.feature[-1] >= len(features):
         raise ValueError(f"{folder}: contexts of feature {contexts.feature[-1]}, which features.parquet lacks")
     texts = texts.take(_rows_of(contexts.numbers, texts["sequence"].to_numpy(), folder)).combine_chunks()
@@ -93,7 +93,7 @@ def cell_chunks(folder: Path) -> Iterator[Chunk]:
 
 
 @dataclass(frozen=True, eq=False)
-class Contexts:
+class BrowserContexts:
     """All contexts of a cell, by feature and rank; `sequence` counts `numbers`, the sequences by first use."""
 
     feature: npt.NDArray[np.int32]
@@ -105,7 +105,7 @@ class Contexts:
     values: npt.NDArray[np.uint8]
 
     @classmethod
-    def read(cls, folder: Path) -> "Contexts":
+    def read(cls, folder: Path) -> "BrowserContexts":
         table = pq.read_table(folder / "contexts.parquet")
         table = table.sort_by([("feature", "ascending"), ("rank", "ascending")]).combine_chunks()
         sequence, numbers = pd.factorize(table["sequence"].to_numpy())
@@ -142,7 +142,7 @@ def _rows_of(numbers: npt.NDArray[Any], known: npt.NDArray[Any], folder: Path) -
     return rows
 
 
-def _labels(contexts: Contexts, texts: pa.Table, features: int) -> list[str]:
+def _labels(contexts: BrowserContexts, texts: pa.Table, features: int) -> list[str]:
     """The commonest peak tokens of each feature, the stronger first on ties."""
     pieces = texts["pieces"].combine_chunks()
     starts = np.concatenate([[0], np.cumsum(pieces.value_lengths().to_numpy())])

@@ -7,12 +7,12 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bisae.atomic import atomic_file
 from bisae.report.bins import Bins
 from bisae.report.figures_features import alignment, distributions, emergence, living, thresholds
 from bisae.report.figures_panels import Picture, draw_densities, draw_lines
 from bisae.report.figures_trends import own, trends
 from bisae.report.style import look, save
+from bisae.runtime.atomic import atomic_file
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from bisae.features.measures.language import DEAD, MIXED, class_names, shares_by_threshold
 from bisae.metrics.intervals import share_interval
-from bisae.metrics.language import DEAD, MIXED, class_names, shares_by_threshold
 from bisae.report.bins import RANDOM
 from bisae.report.figures_panels import Picture
 from bisae.report.figures_trends import DASHED, depths, with_control

@@ -11,8 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bisae.analysis.lineage import Followed, Place
-from bisae.atomic import atomic_file, write_json
+from bisae.analysis.lineage import AnalysedCell, Followed
 from bisae.report.averages import check_kinds
 from bisae.report.bins import Bins
 from bisae.report.browser import BrowserCell, Neighbours, write_browser
@@ -20,8 +19,9 @@ from bisae.report.examples import Examples
 from bisae.report.figures import draw_figures
 from bisae.report.tables import write_tables
 from bisae.report.written import forget
+from bisae.runtime.atomic import atomic_file, write_json
 from bisae.runtime.ranges import Count, Text
-from bisae.terminal import leaves
+from bisae.runtime.values import flatten_keys
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Report:
         check_kinds("report.band", [self.band])
 
     def write(
-        self, folder: Path, cells: pd.DataFrame, places: Sequence[Place], followed: Sequence[Followed]
+        self, folder: Path, cells: pd.DataFrame, places: Sequence[AnalysedCell], followed: Sequence[Followed]
     ) -> list[Path]:
         """Tables, figures and the browser of the `cells` that `places` hold, into `folder`; what it had is replaced.
 
@@ -67,7 +67,7 @@ class Report:
             "figures": {
                 str(path.relative_to(folder)): path.stem.replace("_", " ") for path in figures if path.suffix == ".png"
             },
-            "settings": {key: value for key, value in leaves(places[0].analysis.settings) if value is not None},
+            "settings": {key: value for key, value in flatten_keys(places[0].analysis.settings) if value is not None},
         }
         write_browser(folder, (_browsed(place, lineage.get(place.cell.hash)) for place in places), shown)
         forget(folder, [*tables, *figures])
@@ -84,7 +84,7 @@ def _keep(path: Path, tables: Iterable[pd.DataFrame]) -> None:
             writer.write_table(rows)
 
 
-def _browsed(place: Place, history: pd.DataFrame | None) -> BrowserCell:
+def _browsed(place: AnalysedCell, history: pd.DataFrame | None) -> BrowserCell:
     cell, folder = place.cell, place.analysis.folder
     seed = cell.identity["sae"]["seed"]
     axes = {"model": cell.model, "step": cell.step, "layer": cell.layer, "sae": cell.sae, "seed": seed}

@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 
-from bisae.atomic import atomic_file
+from bisae.runtime.atomic import atomic_file
 
 COLUMN, PAGE = 3.3, 6.75  # inches
 JAPANESE = "IPAexGothic"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from bisae.atomic import atomic_file
 from bisae.report.averages import OVER, averages, metrics_of
 from bisae.report.bins import LAYERS, PHASES, RANDOM, SIZES, Bins
 from bisae.report.examples import Examples, example_features
 from bisae.report.markup import Piece, Table, latex, markdown
+from bisae.runtime.atomic import atomic_file
 
 log = logging.getLogger(__name__)
 

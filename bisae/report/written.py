@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from bisae.atomic import write_json
+from bisae.runtime.atomic import write_json
 
 
 def forget(folder: Path, written: Iterable[Path]) -> None:

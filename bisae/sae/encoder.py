@@ -1,15 +1,62 @@
-"""The encoder: the one dense product of a training step."""
+"""The encoder: the one dense product of a training step, and which latents a token keeps of it."""
 
+import math
+import threading
 from collections.abc import Callable
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from bisae.sae.codes import Codes
-from bisae.sae.scratch import scratch
-from bisae.sae.weights import Weights
+
+DENSE = 2**25  # pre-activations made at once: 128 MiB
+
+
+class Weights(NamedTuple):
+    """Parameters, or their gradients, of one SAE.
+
+    Both matrices are stored latent-major, so that everything sparse touches whole contiguous rows:
+    row i of `W_enc` is the direction latent i reads, row i of `W_dec` the direction it writes.
+    """
+
+    W_enc: Float[Tensor, "latent d_model"]
+    b_enc: Float[Tensor, " latent"]
+    W_dec: Float[Tensor, "latent d_model"]
+    b_pre: Float[Tensor, " d_model"]
+
+
+@torch.no_grad()
+def normalize_rows(directions: Float[Tensor, "latent d_model"]) -> None:
+    """Divide every row by its L2 norm + machine epsilon, in place."""
+    norm = torch.linalg.vector_norm(directions, dim=1, keepdim=True)
+    directions.div_(norm + torch.finfo(norm.dtype).eps)
+
+
+class _Kept(threading.local):
+    def __init__(self) -> None:
+        self.memory: dict[torch.dtype, Tensor] = {}
+
+
+_kept = _Kept()
+
+
+def scratch(rows: int, columns: int, like: Tensor) -> Tensor:
+    """An uninitialised matrix in the dtype and on the device of `like`, valid until this thread's next call.
+
+    Its memory stays taken, as much as the largest call asked for. PyTorch keeps a GPU's memory itself.
+    """
+    if like.device.type != "cpu":
+        return like.new_empty(rows, columns)
+    memory = _kept.memory
+    if like.dtype not in memory or len(memory[like.dtype]) < rows * columns:
+        memory.pop(like.dtype, None)
+        with torch.inference_mode(False):  # else validation would leave memory that training cannot write to
+            memory[like.dtype] = torch.empty(rows * columns, dtype=like.dtype)
+    return memory[like.dtype][: rows * columns].view(rows, columns)
 
 
 def pre_activations(
@@ -32,3 +79,49 @@ def encode(centred: Float[Tensor, "token d_model"], weights: Weights, select: Ca
     """What `select` keeps of the pre-activations, which are gone afterwards."""
     out = scratch(len(centred), len(weights.W_enc), like=centred)
     return select(pre_activations(centred, weights.W_enc, weights.b_enc, out))
+
+
+# A row is read once for the maxima of its groups; fewer latents a group than this, and reading it twice is as quick.
+SMALLEST_GROUP = 4
+NUMPY = (torch.float32, torch.float64, torch.int16)  # what numpy knows of what is selected
+
+
+def top_k(pre_activations: Float[Tensor, "token latent"], k: int) -> Codes:
+    """TopK(ReLU(pre-activations)), Gao et al. 2024, section 2.3, with the ReLU of the llm-jp-sae code.
+
+    ReLU keeps the order, so it may as well come second, on k entries instead of all. Where fewer than k are
+    positive the rest become entries of value 0. Which of several equal k-th entries is kept is not defined.
+    """
+    indices = largest(pre_activations.detach(), k)
+    return Codes.fixed(pre_activations.gather(1, indices).relu(), indices, pre_activations.shape[1])
+
+
+def largest(values: Shaped[Tensor, "token latent"], k: int) -> Int64[Tensor, "token k"]:
+    """Where each row has its k largest values, in no order; NaN counts as largest.
+
+    On a CPU in two stages: no value outside the k groups of latents with the largest maxima is among the k largest.
+    """
+    tokens, latents = values.shape
+    # Both stages cost the same at about sqrt(k latents) groups, but only the second also has to gather.
+    groups = 1 << round(math.log2(2 * math.sqrt(k * latents)))
+    members = latents // groups
+    if values.device.type != "cpu" or members < SMALLEST_GROUP:
+        return _largest(values, k)
+    strided = values[:, : members * groups].view(tokens, members, groups)  # latent i is in group i modulo `groups`
+    chosen = _largest(strided.amax(1), k)
+    candidates = (chosen[:, None] + groups * torch.arange(members)[:, None]).flatten(1)
+    if latents % groups:  # the last ones are too few to be in every group
+        candidates = torch.cat([candidates, torch.arange(members * groups, latents).expand(tokens, -1)], 1)
+    return candidates.gather(1, _largest(values.gather(1, candidates), k))
+
+
+def _largest(values: Shaped[Tensor, "token latent"], k: int) -> Int64[Tensor, "token k"]:
+    if values.device.type == "cpu" and values.dtype in NUMPY and 0 < k < values.shape[1]:
+        # numpy selects with AVX-512 where there is: three times as fast as PyTorch on rows of a thousand.
+        return torch.from_numpy(np.argpartition(values.numpy(), -k, axis=1)[:, -k:])
+    return values.topk(k, dim=1, sorted=False)[1]
+
+
+def positive(pre_activations: Float[Tensor, "token latent"]) -> Codes:
+    """ReLU(pre-activations)."""
+    return Codes.positive(pre_activations)

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bisae.errors import ConfigError
-from bisae.sae.aux_k import alone
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.values import listed
+from bisae.sae.objective import alone
 from bisae.sae.sparse_autoencoder import SparseAutoencoder
 from bisae.sae.store import class_name, class_of, is_shipped, summary
-from bisae.values import listed
 
 ROWS = 16
 

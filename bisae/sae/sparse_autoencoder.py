@@ -9,15 +9,30 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 from bisae.runtime.ranges import Count, Index, NotNegative
-from bisae.sae.aux_k import COEFFICIENT, Average, alone, aux_k_loss
 from bisae.sae.codes import Codes
-from bisae.sae.encoder import encode, pre_activations
-from bisae.sae.geometric_median import geometric_median
-from bisae.sae.objective import Objective, Take, differentiable_loss
-from bisae.sae.products import weighted_sums
-from bisae.sae.weights import Weights, normalize_rows
+from bisae.sae.encoder import Weights, encode, normalize_rows, pre_activations
+from bisae.sae.kernels.products import weighted_sums
+from bisae.sae.objective import COEFFICIENT, Average, Objective, Take, alone, aux_k_loss, differentiable_loss
+
+
+@torch.no_grad()
+def geometric_median(
+    points: Float[Tensor, "token d_model"], iterations: int = 100, tolerance: float = 1e-5, offset: float = 1e-8
+) -> Float[Tensor, " d_model"]:
+    """The point with the least sum of distances to `points`, by Weiszfeld's iteration from the mean.
+
+    Stops when a step is shorter than `tolerance`. `offset` is added to each distance, so that the iteration may
+    land on a point. The three constants are those of the llm-jp-sae code.
+    """
+    median = points.mean(0)
+    for _ in range(iterations):
+        weight = 1 / (torch.linalg.vector_norm(points - median, dim=1) + offset)
+        previous, median = median, weight @ points / weight.sum()
+        if torch.linalg.vector_norm(median - previous) < tolerance:
+            break
+    return median
 
 
 class Reconstruction(NamedTuple):

@@ -14,16 +14,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bisae.atomic import atomic_file, write_json
-from bisae.sae.batch_topk import BatchTopK
-from bisae.sae.candidate_topk import CandidateTopK
-from bisae.sae.jump_relu import JumpReLU
-from bisae.sae.matryoshka import Matryoshka
-from bisae.sae.raw import RawJumpReLU, RawReLU, RawTopK
-from bisae.sae.relu_l1 import ReLUL1
+from bisae.runtime.atomic import atomic_file, write_json
+from bisae.sae.architectures.batch_topk import BatchTopK
+from bisae.sae.architectures.candidate_topk import CandidateTopK
+from bisae.sae.architectures.jump_relu import JumpReLU
+from bisae.sae.architectures.matryoshka import Matryoshka
+from bisae.sae.architectures.raw import RawJumpReLU, RawReLU, RawTopK
+from bisae.sae.architectures.relu_l1 import ReLUL1
+from bisae.sae.architectures.topk import TopK
+from bisae.sae.architectures.triton_topk import TritonTopK
 from bisae.sae.sparse_autoencoder import SparseAutoencoder
-from bisae.sae.topk import TopK
-from bisae.sae.triton_topk import TritonTopK
 
 FORMAT = 1
 KINDS = (TopK, ReLUL1, BatchTopK, JumpReLU, Matryoshka, RawTopK, RawReLU, RawJumpReLU)

@@ -10,30 +10,29 @@ from lightning import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bisae.activations.feed import Batch, Feed
-from bisae.activations.held_out import HeldOutBatches
-from bisae.activations.streams import Streams
-from bisae.errors import RankLost, TrainingFailed
-from bisae.job import Job, code_version
+from bisae.activations.feed import ActivationBatch, Feed, HeldOutBatches
+from bisae.activations.job_activations import JobActivations
+from bisae.cells.cell import code_version
 from bisae.lm.model import Checkpoint
-from bisae.member import Member
+from bisae.runtime.errors import RankLost, TrainingFailed
 from bisae.sae import SparseAutoencoder
+from bisae.training.job import Job, Member
 from bisae.training.module import SAETraining
 from bisae.training.saves import check_save
 from bisae.training.steps import StepSampler
-from bisae.training.trainer import Schedule, lost_ranks
-from bisae.wandb_runs import WandbRuns, axes
+from bisae.training.trainer import TrainingSchedule, lost_ranks
+from bisae.training.wandb_runs import WandbRuns, axes
 
 log = logging.getLogger("bisae.training.fit")
 
 
-class TrainingBatches(Dataset[Batch]):
+class TrainingBatches(Dataset[ActivationBatch]):
     """Batches, or this rank's part of them, by (epoch, step)."""
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
 
-    def __getitems__(self, steps: list[tuple[int, int]]) -> Batch:
+    def __getitems__(self, steps: list[tuple[int, int]]) -> ActivationBatch:
         (epoch, step), *_ = steps
         return self.feed.batch(epoch, step)
 
@@ -48,8 +47,8 @@ def fit(
     saes: Sequence[SparseAutoencoder],
     checkpoint: Checkpoint,
     languages: tuple[str, ...],
-    streams: Streams,
-    schedule: Schedule,
+    streams: JobActivations,
+    schedule: TrainingSchedule,
     trainer: Trainer,
     optimizer: Callable[..., torch.optim.Optimizer],
     wandb_runs: WandbRuns,

@@ -10,17 +10,16 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, distributed, nn
 
-from bisae.activations.feed import Batch
-from bisae.errors import TrainingFailed
-from bisae.member import Member
+from bisae.activations.feed import ActivationBatch
 from bisae.metrics.reconstruction import ReconstructionMetrics
+from bisae.runtime.errors import TrainingFailed
+from bisae.runtime.threads import follow_idle_cores
 from bisae.sae import SparseAutoencoder
-from bisae.sae.blocked import BlockedAdam
-from bisae.sae.candidate_topk import CandidateTopK
-from bisae.sae.candidates import Candidates
+from bisae.sae.architectures.candidate_topk import Candidates, CandidateTopK
 from bisae.sae.objective import Take
-from bisae.threads import follow_idle_cores
+from bisae.training.blocked_adam import BlockedAdam
 from bisae.training.dead import FiringClock
+from bisae.training.job import Member
 
 Log = Callable[[Member, Mapping[str, float], int], None]
 
@@ -39,7 +38,7 @@ class SAETraining(LightningModule):
         languages: tuple[str, ...],
         optimizer: Callable[..., torch.optim.Optimizer],
         warmup: int,
-        first_batch: Callable[[], Batch],
+        first_batch: Callable[[], ActivationBatch],
         shards_of: Callable[[Tensor], list[int]],
         tokens_per_step: int,
         log_every: int,
@@ -89,7 +88,7 @@ class SAETraining(LightningModule):
                 if isinstance(sae, CandidateTopK):
                     sae.choose_encoder(x, self._average)
 
-    def _healthy(self, batch: Batch) -> Iterator[tuple[int, SparseAutoencoder, Tensor, Tensor]]:
+    def _healthy(self, batch: ActivationBatch) -> Iterator[tuple[int, SparseAutoencoder, Tensor, Tensor]]:
         """(index, SAE, x, norm) of each member still training; unit norms are made once a layer."""
         inputs: dict[int, tuple[Tensor, Tensor]] = {}
         for index, (member, sae) in enumerate(zip(self.members, self.saes, strict=True)):
@@ -101,7 +100,7 @@ class SAETraining(LightningModule):
                     inputs[member.layer] = sae.normalize(batch.activations[member.layer])
                 yield index, sae, *inputs[member.layer]
 
-    def training_step(self, batch: Batch, step: int) -> Tensor:
+    def training_step(self, batch: ActivationBatch, step: int) -> Tensor:
         losses, fired = {}, {}
         for index, sae, x, norm in self._healthy(batch):
             dead = self.clocks[index].dead if sae.aux_k else None
@@ -160,7 +159,7 @@ class SAETraining(LightningModule):
         failed = [p for index in self.failed for p in self.saes[index].parameters() if p.requires_grad]
         return sum((parameter * 0).nansum() for parameter in failed)  # 0 also where they are NaN
 
-    def _fail(self, index: int, batch: Batch) -> None:
+    def _fail(self, index: int, batch: ActivationBatch) -> None:
         member = self.members[index]
         broken = ~torch.isfinite(batch.activations[member.layer]).all(1)
         found: list[Any] = [
@@ -203,7 +202,7 @@ class SAETraining(LightningModule):
                 fvu.append(values["fvu"])
         self.log_dict({"fvu": sum(fvu) / len(fvu), "tokens/s": rate}, prog_bar=True)
 
-    def validation_step(self, batch: Batch, step: int) -> None:
+    def validation_step(self, batch: ActivationBatch, step: int) -> None:
         for index, sae, x, norm in self._healthy(batch):
             codes = sae.encode_unit(x)
             self.checks[index].update(x, norm, sae.decode(codes), codes, batch.language)

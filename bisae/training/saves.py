@@ -8,8 +8,8 @@ from zipfile import ZipFile
 
 from lightning import Callback, LightningModule, Trainer
 
-from bisae.atomic import atomic_file
-from bisae.errors import STOPPED, Damaged
+from bisae.runtime.atomic import atomic_file
+from bisae.runtime.errors import STOPPED, Damaged
 
 log = logging.getLogger("bisae.training.saves")
 

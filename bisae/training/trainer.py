@@ -14,10 +14,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
-from bisae.errors import ConfigError
-from bisae.job import Job
-from bisae.ranks import forget_ranks, rank, torchrun_size
-from bisae.sae.blocked import BlockedAdam
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.ranks import forget_ranks, rank, torchrun_size
+from bisae.training.blocked_adam import BlockedAdam
+from bisae.training.job import Job
 from bisae.training.module import Reports
 from bisae.training.saves import Saves
 
@@ -31,7 +31,7 @@ TRAINER: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Schedule:
+class TrainingSchedule:
     """How long and how often: `epochs`; `warmup`, `save_every` and `log_every` in steps.
 
     `keep_save`: whether the last save, with its optimizer state, outlives the job.
@@ -44,7 +44,7 @@ class Schedule:
     keep_save: bool
 
 
-def make_trainer(trainer: "partial[Trainer]", job: Job, schedule: Schedule, batch: int) -> Trainer:
+def make_trainer(trainer: "partial[Trainer]", job: Job, schedule: TrainingSchedule, batch: int) -> Trainer:
     """Complete config group `trainer`; ConfigError where it could change results unseen, or Lightning refuses it.
 
     `batch`: tokens a step of all devices together, which they share equally.

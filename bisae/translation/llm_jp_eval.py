@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 from bisae.runtime.ranges import Count, Index, Text
-from bisae.translation.task import Example, Task, first, task_languages
+from bisae.translation.tasks import Task, TranslationExample, first, task_languages
 
 SHOT_SPLIT = "train"
 
@@ -56,7 +56,7 @@ class LlmJpEvalTasks:
         )
 
 
-def _read(path: Path) -> tuple[dict[str, Any], list[Example]]:
+def _read(path: Path) -> tuple[dict[str, Any], list[TranslationExample]]:
     key = "translation.tasks.folder"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -71,4 +71,4 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Example]]:
         texts = [sample.get("input"), sample.get("output")] if isinstance(sample, dict) else []
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
             raise ConfigError(key, path, f"sample {number} has not a text for both `input` and `output`")
-    return content, [Example(sample["input"], sample["output"]) for sample in samples]
+    return content, [TranslationExample(sample["input"], sample["output"]) for sample in samples]

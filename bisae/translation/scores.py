@@ -1,5 +1,6 @@
 """How good translations are: corpus scores with 95 % intervals over examples, and paired changes."""
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,15 +8,76 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float64, Int64
 
-from bisae.errors import ConfigError
+from bisae.lm.generation import TranslatingLM
 from bisae.metrics.intervals import Interval, document_weights, percentiles
 from bisae.metrics.translation import MeanOfSegments, MetricRefused, MetricUnavailable
-from bisae.translation.prompt import normalised
-from bisae.translation.segment_scores import Columns, segment_scores
-from bisae.translation.task import Task
-from bisae.translation.translations import Translations
+from bisae.runtime.atomic import atomic_file
+from bisae.runtime.errors import ConfigError
+from bisae.translation.prompts import TaskIds, normalised
+from bisae.translation.tasks import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Translations:
+    """`answers` to a task's examples; `nats`: cross-entropy of each reference after its prompt, of `tokens` tokens.
+
+    `nats_other`: of the same reference after another example's prompt, NaN where there is none. What the right source
+    saves tells an LM that translates from one that only knows the language it writes. `answers` are "" where nothing
+    was to be written.
+    """
+
+    task: Task
+    answers: tuple[str, ...]
+    nats: Float64[np.ndarray, " example"]
+    tokens: Int64[np.ndarray, " example"]
+    nats_other: Float64[np.ndarray, " example"]
+
+
+def translate(ids: TaskIds, lm: TranslatingLM, answers: bool = True) -> Translations:
+    written = [""] * len(ids.prompts)
+    if answers:
+        written = lm.generate(ids.prompts, ids.prompt.stop, ids.task.max_new_tokens)
+    losses, others = (
+        [loss[start - 1 :] for loss, start in zip(lm.token_losses(texts), starts, strict=True)]
+        for texts, starts in ((ids.texts, ids.starts), (ids.others, ids.other_starts))
+    )
+    return Translations(
+        ids.task,
+        tuple(map(ids.prompt.answer, written)),
+        np.array([loss.sum() for loss in losses]),
+        np.array([len(loss) for loss in losses]),
+        np.array([loss.sum() for loss in others]) if others else np.full(len(losses), np.nan),
+    )
+
+
+Columns = Mapping[str, Sequence[str]]
+
+
+def segment_scores(metric: Any, many: Sequence[Columns], folder: Path) -> list[Float64[np.ndarray, " example"]]:
+    """The score of each example of each of `many`; what is asked for the first time is kept in `folder`.
+
+    `metric` has a `signature`, which names the file, and is a metric whose score is the mean over examples.
+    """
+    name = hashlib.sha256(metric.signature.encode()).hexdigest()[:12]
+    path = folder / f"{type(metric).__name__.lower()}-{name}.parquet"
+    kept = {} if not path.is_file() else dict(zip(*pd.read_parquet(path).to_numpy().T, strict=True))
+    rows = [list(zip(*(columns[name] for name in metric.features), strict=True)) for columns in many]
+    missing = {_key(row): row for part in rows for row in part if _key(row) not in kept}
+    if missing:
+        texts = zip(*missing.values(), strict=True)
+        made = metric.compute(**{name: list(text) for name, text in zip(metric.features, texts, strict=True)})
+        kept |= dict(zip(missing, made["segments"], strict=True))
+        with atomic_file(path) as temporary:
+            pd.DataFrame({"key": list(kept), "score": list(kept.values())}).to_parquet(temporary)
+    return [np.array([kept[_key(row)] for row in part], np.float64) for part in rows]
+
+
+def _key(texts: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
 
 LOSS, GAIN = "loss", "source_gain"
 log = logging.getLogger("bisae.translation")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bisae.activations.feed import Feed
 from bisae.activations.order import ReadingOrder
-from bisae.ranks import ALONE, Part
+from bisae.runtime.ranks import ALONE, Part
 from tests.activations.fake_source import SIZES, FakeSource
 
 T = TypeVar("T")

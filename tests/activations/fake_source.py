@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bisae.activations.source import TokenShard
+from bisae.activations.store import TokenShard
 
 SIZES = (40, 33, 50, 1, 47, 29)  # 200 tokens
 D_MODEL = 8

@@ -9,7 +9,7 @@ import torch
 from bisae.activations.feed import Feed
 from bisae.activations.order import ReadingOrder
 from bisae.activations.rolling import RollingActivations, WindowRows
-from bisae.ranks import ALONE, Part
+from bisae.runtime.ranks import ALONE, Part
 from tests.activations.fake_source import FakeSource
 
 ORDER = ReadingOrder(seed=3, tokens=190, batch=12, block=7, pool_batches=2, window_pools=2)  # 15 steps, 4 windows

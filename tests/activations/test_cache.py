@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import bisae.lock
+import bisae.runtime.lock
 from bisae.activations import cache as cache_module
-from bisae.activations import disk, writer
+from bisae.activations import disk_budget, writer
 from bisae.activations.cache import ActivationCache
 from bisae.activations.manifest import Manifest
 from bisae.activations.reader import CachedActivations
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 from tests.activations.fake_source import FakeSource, snapshot
 
 ROOT = Path(__file__).parents[2]
@@ -132,7 +132,7 @@ def test_a_complete_cache_is_read_without_lock_and_without_writing(
         raise PermissionError("read-only file system")
 
     monkeypatch.setattr(writer, "atomic_file", refuse)
-    monkeypatch.setattr(bisae.lock, "FileLock", refuse)
+    monkeypatch.setattr(bisae.runtime.lock, "FileLock", refuse)
     for name in ("touch", "mkdir", "unlink", "write_bytes", "write_text"):
         monkeypatch.setattr(Path, name, refuse)
     assert torch.equal(cache.prepare(source, [2], tokens=60).read(2, 0, 73), source.all_values(2)[:73])
@@ -149,7 +149,7 @@ def test_a_cache_evicted_while_it_is_being_opened_is_computed_again(
 
     def open_late(folder: Path, manifest: Manifest, layers: list[int], tokens: int, verify: bool) -> CachedActivations:
         if evictions:
-            disk._delete(evictions.pop())
+            disk_budget._delete(evictions.pop())
         return CachedActivations(folder, manifest, layers, tokens, verify)
 
     monkeypatch.setattr(cache_module, "CachedActivations", open_late)

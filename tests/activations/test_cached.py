@@ -7,9 +7,9 @@ from bisae.activations.cached import Cached
 from bisae.activations.manifest import CacheError, layer_path
 from bisae.activations.order import ReadingOrder
 from bisae.activations.reader import CachedActivations
-from bisae.activations.rows import Asked
-from bisae.errors import ConfigError
-from bisae.ranks import ALONE, Part
+from bisae.activations.store import Request
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.ranks import ALONE, Part
 from tests.activations.fake_source import FakeSource, silent
 
 
@@ -77,7 +77,7 @@ def test_what_cannot_be_had_is_refused_by_key_before_any_lm_work(
     training, validation = FakeSource(), FakeSource(checkpoint=20)
     order = ReadingOrder(seed=0, tokens=tokens, batch=10, block=8, pool_batches=4, window_pools=1)
     with pytest.raises(ConfigError) as refused:
-        store(tmp_path, layers).check(Asked(training, validation, [2], order, held_out, ALONE), silent)
+        store(tmp_path, layers).check(Request(training, validation, [2], order, held_out, ALONE), silent)
     assert refused.value.key == key
     assert training.passes == validation.passes == []
 
@@ -85,7 +85,7 @@ def test_what_cannot_be_had_is_refused_by_key_before_any_lm_work(
 def test_what_can_be_had_is_not_refused_and_costs_no_lm_work(tmp_path: Path) -> None:
     training, validation = FakeSource(), FakeSource(checkpoint=20)
     order = ReadingOrder(seed=0, tokens=200, batch=10, block=8, pool_batches=4, window_pools=1)
-    store(tmp_path, [1, 24]).check(Asked(training, validation, [2], order, 200, ALONE), silent)
+    store(tmp_path, [1, 24]).check(Request(training, validation, [2], order, 200, ALONE), silent)
     assert training.passes == validation.passes == []
 
 
@@ -105,8 +105,8 @@ def test_a_disk_that_holds_the_training_text_but_not_the_validation_text_is_refu
     for disk, fits in ((2 * one, True), (1.5 * one, False)):
         cached = store(tmp_path / str(disk), [], disk / 2**30)
         if fits:
-            cached.check(Asked(training, validation, [2], order, 200, ALONE), silent)
+            cached.check(Request(training, validation, [2], order, 200, ALONE), silent)
         else:
             with pytest.raises(ConfigError, match="activations.disk_gib"):
-                cached.check(Asked(training, validation, [2], order, 200, ALONE), silent)
+                cached.check(Request(training, validation, [2], order, 200, ALONE), silent)
     assert training.passes == validation.passes == []

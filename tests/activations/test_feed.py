@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bisae.activations.cache import ActivationCache
-from bisae.activations.feed import Batch, Feed
+from bisae.activations.feed import ActivationBatch, Feed
 from bisae.activations.order import ReadingOrder
 from bisae.activations.reader import CachedActivations
-from bisae.errors import ConfigError
-from bisae.ranks import Part
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.ranks import Part
 from tests.activations.fake_source import FakeSource
 
 ORDER = ReadingOrder(seed=3, tokens=190, batch=12, block=7, pool_batches=4, window_pools=2)  # 15 steps, 4 pools
@@ -21,7 +21,7 @@ def cached(tmp_path_factory: pytest.TempPathFactory) -> CachedActivations:
     return cache.prepare(FakeSource(), [2, 4], tokens=190)
 
 
-def is_direct_gather(batch: Batch, cached: CachedActivations, rows: np.ndarray) -> bool:
+def is_direct_gather(batch: ActivationBatch, cached: CachedActivations, rows: np.ndarray) -> bool:
     same_rows = np.array_equal(batch.rows.numpy(), rows)
     same_language = np.array_equal(batch.language.numpy(), cached.language[rows])
     same_values = all(torch.equal(values, cached.gather(layer, rows)) for layer, values in batch.activations.items())

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bisae.activations.cache import ActivationCache
-from bisae.activations.held_out import HeldOutBatches
+from bisae.activations.feed import HeldOutBatches
 from bisae.activations.reader import CachedActivations
 from bisae.activations.rolling import RollingActivations
-from bisae.activations.rows import Activations
+from bisae.activations.store import Activations
 from bisae.activations.streaming import StreamingActivations
-from bisae.ranks import Part
+from bisae.runtime.ranks import Part
 from tests.activations.fake_ranks import in_ranks
 from tests.activations.fake_source import FakeSource
 

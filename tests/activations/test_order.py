@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bisae.activations.order import ReadingOrder
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 
 
 @st.composite

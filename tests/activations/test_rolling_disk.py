@@ -9,14 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bisae.activations import rolling
-from bisae.activations.feed import Feed
-from bisae.activations.held_out import HeldOutBatches
+from bisae.activations.feed import Feed, HeldOutBatches
 from bisae.activations.manifest import layer_path
 from bisae.activations.order import ReadingOrder
 from bisae.activations.rolling import Rolling, RollingActivations
-from bisae.activations.rows import Asked
-from bisae.errors import ConfigError
-from bisae.ranks import ALONE, Part
+from bisae.activations.store import Request
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.ranks import ALONE, Part
 from tests.activations.fake_ranks import check_batch, covering, orders
 from tests.activations.fake_source import D_MODEL, SIZES, FakeSource, silent
 from tests.activations.rolling_job import ORDER, STEPS, is_window, killed, on_disk, reading, window
@@ -46,7 +45,7 @@ def test_a_job_never_has_more_on_disk_than_it_made_sure_there_is_room_for(
         patch.setattr(rolling, "make_room", lambda root, keep, needed, *_: room.append(needed))
         store = Rolling(folder, disk_gib=1)
         training, held_out = WatchingSource(), WatchingSource(checkpoint=20)
-        store.check(Asked(training, held_out, [2, 4], order, held_out_tokens, ALONE), silent)
+        store.check(Request(training, held_out, [2, 4], order, held_out_tokens, ALONE), silent)
         most: list[int] = []
         for source in (training, held_out):
             source.look = lambda: most.append(size_of(Path(folder)))  # type: ignore[method-assign]
@@ -155,7 +154,7 @@ def test_what_cannot_be_had_is_refused_by_key_before_any_lm_work(
     order = ReadingOrder(seed=0, tokens=tokens, batch=12, block=8, pool_batches=4, window_pools=5)
     with pytest.raises(ConfigError) as refused:
         Rolling(str(tmp_path / "new"), disk_gib).check(
-            Asked(training, validation, [2, 4], order, held_out, ALONE), silent
+            Request(training, validation, [2, 4], order, held_out, ALONE), silent
         )
     assert refused.value.key == key
     assert training.passes == validation.passes == []
@@ -163,21 +162,21 @@ def test_what_cannot_be_had_is_refused_by_key_before_any_lm_work(
 
 def test_a_folder_that_cannot_be_made_is_refused_by_key() -> None:
     with pytest.raises(ConfigError, match=r"activations.folder=/proc/x"):
-        Rolling("/proc/x", 1).check(Asked(FakeSource(), FakeSource(), [2], ORDER, 100, ALONE), silent)
+        Rolling("/proc/x", 1).check(Request(FakeSource(), FakeSource(), [2], ORDER, 100, ALONE), silent)
 
 
 def test_a_disk_that_was_large_enough_is_so_for_going_on_after_a_kill(tmp_path: Path) -> None:
     enough = gib(sum(SIZES) + 50 + sum(SIZES) + 50)
     store, sources = Rolling(str(tmp_path), enough), (FakeSource(), FakeSource(checkpoint=20))
-    store.check(Asked(*sources, [2, 4], ORDER, 190, ALONE), silent)
+    store.check(Request(*sources, [2, 4], ORDER, 190, ALONE), silent)
     activations = store.open(sources[0], [2, 4], 190, "job", ALONE, None)
     Feed(activations, [2, 4], ORDER, 1).batch(0, 5)
     activations.close(finished=False)
     assert size_of(tmp_path) > 0
-    store.check(Asked(*sources, [2, 4], ORDER, 190, ALONE), silent)
+    store.check(Request(*sources, [2, 4], ORDER, 190, ALONE), silent)
     (tmp_path / "other").write_bytes(bytes(int(enough * 2**30) // 2))  # but not what others have there
     with pytest.raises(ConfigError, match="activations.disk_gib"):
-        store.check(Asked(*sources, [2, 4], ORDER, 190, ALONE), silent)
+        store.check(Request(*sources, [2, 4], ORDER, 190, ALONE), silent)
 
 
 def test_jobs_do_not_share_files(tmp_path: Path) -> None:

@@ -5,11 +5,10 @@ import torch
 
 from bisae.activations.cached import Cached
 from bisae.activations.rolling import Rolling
-from bisae.activations.rows import Store
-from bisae.activations.source import computed
+from bisae.activations.store import Store, computed
 from bisae.activations.streaming import Streaming
-from bisae.errors import ConfigError
-from bisae.ranks import ALONE
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.ranks import ALONE
 from tests.activations.fake_source import D_MODEL, SIZES, FakeSource
 
 

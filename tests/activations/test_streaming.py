@@ -12,10 +12,10 @@ from bisae.activations import streaming
 from bisae.activations.feed import Feed
 from bisae.activations.order import ReadingOrder
 from bisae.activations.rolling import RollingActivations
-from bisae.activations.rows import Asked
+from bisae.activations.store import Request
 from bisae.activations.streaming import Streaming, StreamingActivations
-from bisae.errors import ConfigError
-from bisae.ranks import ALONE, Part
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.ranks import ALONE, Part
 from tests.activations.fake_ranks import check_batch, covering, in_ranks, orders
 from tests.activations.fake_source import D_MODEL, FakeSource, silent
 
@@ -163,7 +163,7 @@ def test_what_cannot_be_had_is_refused_by_key_before_any_lm_work(
     training, validation = FakeSource(), FakeSource(checkpoint=20)
     order = ReadingOrder(seed=0, tokens=tokens, batch=12, block=8, pool_batches=4, window_pools=5)
     with pytest.raises(ConfigError) as refused:
-        Streaming().check(Asked(training, validation, [2, 4], order, held_out, ALONE), silent)
+        Streaming().check(Request(training, validation, [2, 4], order, held_out, ALONE), silent)
     assert refused.value.key == key
     assert training.passes == validation.passes == []
 
@@ -178,7 +178,7 @@ def test_memory_is_enough_for_a_ranks_part_of_both_windows_and_two_shards(
         memory = {"SC_PAGE_SIZE": 2 * D_MODEL * 2, "SC_PHYS_PAGES": pages}  # of a row of two layers
         monkeypatch.setattr("os.sysconf", memory.__getitem__)
         try:
-            Streaming().check(Asked(FakeSource(), FakeSource(), [2, 4], order, 100, Part(0, world)), silent)
+            Streaming().check(Request(FakeSource(), FakeSource(), [2, 4], order, 100, Part(0, world)), silent)
         except ConfigError:
             assert not fits
         else:
@@ -188,7 +188,7 @@ def test_memory_is_enough_for_a_ranks_part_of_both_windows_and_two_shards(
 def test_a_corpus_that_ends_within_a_later_window_is_refused_by_key_at_once_and_when_it_ends() -> None:
     order = ReadingOrder(seed=0, tokens=300, batch=10, block=8, pool_batches=5, window_pools=1)
     with pytest.raises(ConfigError, match="data.tokens=300: the corpus split holds only 200 tokens"):
-        Streaming().check(Asked(FakeSource(), FakeSource(), [2], order, 100, ALONE), silent)
+        Streaming().check(Request(FakeSource(), FakeSource(), [2], order, 100, ALONE), silent)
     feed = Feed(StreamingActivations(FakeSource(), [2], 300), [2], order, 1)
     for step in range(20):
         check_batch(feed, order, 0, step)

@@ -8,16 +8,16 @@ import torch
 from jaxtyping import Bool, Float, Int32, Int64
 from torch import Tensor
 
-from bisae.analysis.features import Text, describe
+from bisae.analysis.feature_table import Text, describe
 from bisae.analysis.rules import Rules
 from bisae.analysis.summary import Metrics, summarize
-from bisae.metrics.clusters import GlobalClusters
-from bisae.patterns.codes import CodesFolder, encode
-from bisae.patterns.reading import Reading
-from bisae.patterns.tokens import Tokens
+from bisae.features.analysed_activations import AnalysedActivations
+from bisae.features.codes import CodesFolder, encode
+from bisae.features.measures.clusters import GlobalClusters
+from bisae.features.tokens import Tokens
 from bisae.sae import SparseAutoencoder
 from tests.activations.fake_source import FakeSource
-from tests.patterns.small_text import InMemory
+from tests.features.small_text import InMemory
 
 LANGUAGES = ("fr", "de")
 
@@ -44,7 +44,7 @@ def analysed(
     folder: Path,
 ) -> Metrics:
     """What `analyze.py` says of the cell on this text."""
-    reading = Reading(FakeSource(d_model=values.shape[1]), text, [1], InMemory({1: values.bfloat16()}))
+    reading = AnalysedActivations(FakeSource(d_model=values.shape[1]), text, [1], InMemory({1: values.bfloat16()}))
     codes = CodesFolder(folder, sae.latents)
     for rows, at in reading.rows(np.arange(len(text)), [1]):
         codes.write(int(rows[0]), encode(sae, int(rows[0]), at[1]))

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from bisae.analysis.features import Described, Side, Text, describe
-from bisae.analysis.rules import Alignment, Contextual, Monosemanticity, Rules
-from bisae.metrics.clusters import GlobalClusters
-from bisae.patterns.codes import CodesFolder, encode
-from bisae.patterns.contexts import Top
-from bisae.patterns.reading import Reading
+from bisae.analysis.feature_table import Described, Side, Text, describe
+from bisae.analysis.rules import AlignmentRule, ContextualRule, MonosemanticityRule, Rules
+from bisae.features.analysed_activations import AnalysedActivations
+from bisae.features.codes import CodesFolder, encode
+from bisae.features.contexts import Top
+from bisae.features.measures.clusters import GlobalClusters
+from bisae.features.spaces.shipped import ShippedSpace
 from bisae.sae import TopK
-from bisae.spaces.shipped import ShippedSpace
-from tests.patterns.small_text import random_sae, reading_of, tokens_of
+from tests.features.small_text import random_sae, reading_of, tokens_of
 
 CLUSTERS = np.array([0, 0, 1, 2, 2, 3, 4])
 LANGUAGES = ("fr", "de")
@@ -27,10 +27,10 @@ def rules(**changed: Any) -> Rules:
         "language": "document",
         "threshold": 0.7,
         "space": ShippedSpace(),
-        "monosemanticity": Monosemanticity(shuffles=10, quantile=0.9),
+        "monosemanticity": MonosemanticityRule(shuffles=10, quantile=0.9),
         "bilingual": "monosemantic",
-        "alignment": Alignment(None, 99, 0.2, 0.1),
-        "contextual": Contextual(0.5, 0.1),
+        "alignment": AlignmentRule(None, 99, 0.2, 0.1),
+        "contextual": ContextualRule(0.5, 0.1),
         "recovered": None,
         "resamples": 30,
         "seed": 0,
@@ -40,7 +40,7 @@ def rules(**changed: Any) -> Rules:
 
 def described(
     folder: Path, chosen: Rules, sides: Sequence[Side] | None = None, dead: int = 4
-) -> tuple[Described, Reading, TopK, np.ndarray]:
+) -> tuple[Described, AnalysedActivations, TopK, np.ndarray]:
     """Also what it was made from, and the dense codes."""
     reading, sae = reading_of(tokens_of([4, 7, 5, 6, 3, 8] * 10)), random_sae(latents=12)
     with torch.no_grad():

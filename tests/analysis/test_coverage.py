@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bisae.analysis.rules import Monosemanticity
-from bisae.patterns.contexts import Paper, Patterns, Top
-from bisae.patterns.tokens import Tokens
+from bisae.analysis.rules import MonosemanticityRule
+from bisae.features.contexts import Paper, Patterns, Top
+from bisae.features.tokens import Tokens
 from bisae.sae import TopK
 from tests.analysis.coverage import LANGUAGES, analysed, covered, drawn
 from tests.analysis.small_cell import rules
@@ -49,7 +49,7 @@ def read_off() -> TopK:
 @pytest.mark.parametrize("rule", [Paper(20, 0.5), Top(20)], ids=["paper", "top"])
 def test_intervals_over_documents_hold_the_mean_as_often_as_they_say(rule: Patterns, tmp_path: Path) -> None:
     (tokens, values), sae, random = population(), read_off(), np.random.default_rng(1)
-    chosen = rules(patterns=rule, threshold=0.9, monosemanticity=Monosemanticity(shuffles=1, quantile=0.9))
+    chosen = rules(patterns=rule, threshold=0.9, monosemanticity=MonosemanticityRule(shuffles=1, quantile=0.9))
     found = []
     for text in range(TEXTS):
         part, activations = drawn(tokens, values, 100, random)

@@ -5,9 +5,9 @@ import pytest
 from scipy import stats
 
 from bisae.analysis.summary import summarize
+from bisae.features.left_out import sequence_blocks
+from bisae.features.measures.language import DEAD
 from bisae.metrics.intervals import LEFT_OUT
-from bisae.metrics.language import DEAD
-from bisae.patterns.left_out import sequence_blocks
 from tests.analysis.small_cell import LANGUAGES, described, rules
 
 

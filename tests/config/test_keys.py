@@ -1,7 +1,7 @@
 import pytest
 
 from bisae.config.keys import key_of, refused_by_key
-from bisae.errors import ConfigError, Refused
+from bisae.runtime.errors import ConfigError, Refused
 
 SETTINGS = {
     "size": {"k": 3, "tokens": 1},

@@ -18,7 +18,7 @@ from bisae.config.objects import validated
 from bisae.config.pretrain import PretrainSettings
 from bisae.config.settings import Command, read_settings
 from bisae.config.train import PlanSettings, RatesSettings, StatusSettings, TrainSettings
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 COMMANDS: dict[str, tuple[type[Command], list[str]]] = {

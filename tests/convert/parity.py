@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from bisae.convert.formats import FORMATS
 from bisae.sae import SparseAutoencoder
-from bisae.sae.raw import RawInputs
+from bisae.sae.architectures.raw import RawInputs
 from tests.convert.peer import D_MODEL, activations
 from tests.convert.saes import CELL, apart, random_sae, results
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bisae.cells import FoundCell
+from bisae.cells.find import FoundCell
 from bisae.sae import BatchTopK, JumpReLU, Matryoshka, ReLUL1, SparseAutoencoder, TopK
-from bisae.sae.raw import RawJumpReLU, RawReLU, RawTopK
+from bisae.sae.architectures.raw import RawJumpReLU, RawReLU, RawTopK
 from tests.convert.peer import randomise
 
 BATCH_TOPK = {"k": 4, "threshold_rate": 0.1, "seed": 0, "aux_k": 0, "aux_coefficient": 0.0}

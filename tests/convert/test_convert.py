@@ -9,14 +9,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 
-from bisae.analysis.recipe import Recipe
-from bisae.cells import FoundCell, find_cells
-from bisae.convert.__main__ import convert
+from bisae.cells.find import FoundCell, find_cells
+from bisae.cells.recipe import Recipe
+from bisae.cli.convert import convert
 from bisae.convert.fit_to_lm import Sample
 from bisae.convert.formats import FORMATS
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 from bisae.sae import ReLUL1, SparseAutoencoder, TopK, load
-from bisae.sae.raw import RawReLU, RawTopK
+from bisae.sae.architectures.raw import RawReLU, RawTopK
 from tests.conftest import run
 from tests.convert.conftest import Settings
 from tests.convert.saes import CELL
@@ -199,6 +199,6 @@ def test_an_architecture_a_format_lacks_is_refused_before_anything_is_written(
 
 
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
-    done = run(["-m", "bisae.convert", "to=saelens", "cell=nowhere", "output=out"], tmp_path)
+    done = run(["-m", "bisae", "convert", "to=saelens", "cell=nowhere", "output=out"], tmp_path)
     assert done.returncode == 1 and done.stderr.startswith("error: cells=nowhere: no finished cell")
     assert "Traceback" not in done.stderr

@@ -12,10 +12,10 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bisae.convert.__main__ import convert
+from bisae.cli.convert import convert
 from bisae.convert.formats import FORMATS
 from bisae.convert.hook import read_of
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 from tests.conftest import ROOT
 from tests.convert.peer import D_MODEL, LATENTS, K, activations
 from tests.convert.saes import apart, results

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from bisae.convert.folded import folded
 from bisae.convert.formats import FORMATS, chosen_format, must_fold
 from bisae.convert.hook import path, read_of, submodule, transformer_lens
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 from bisae.sae import BatchTopK, JumpReLU, Matryoshka, ReLUL1, SparseAutoencoder, TopK, load, save
-from bisae.sae.raw import RAW, RawJumpReLU, RawReLU, RawTopK
+from bisae.sae.architectures.raw import RAW, RawJumpReLU, RawReLU, RawTopK
 from tests.convert.peer import D_MODEL, K, activations
 from tests.convert.saes import ARGUMENTS, CELL, apart, random_sae, results
 

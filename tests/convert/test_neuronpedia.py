@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from bisae.analysis.folder import Analysis
-from bisae.cells import FoundCell
+from bisae.cells.find import FoundCell
 from bisae.convert import neuronpedia
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 from tests.analysis.small_cell import LANGUAGES, described, rules
 from tests.convert.test_repository import cell_in
 

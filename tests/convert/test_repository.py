@@ -13,10 +13,10 @@ from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 from hydra import compose, initialize_config_dir
 
-from bisae.cell import Cell
-from bisae.cells import FoundCell, find_cells
-from bisae.convert.__main__ import convert
-from bisae.errors import ConfigError
+from bisae.cells.cell import Cell
+from bisae.cells.find import FoundCell, find_cells
+from bisae.cli.convert import convert
+from bisae.runtime.errors import ConfigError
 from bisae.sae import TopK, load
 from tests.conftest import ROOT
 from tests.convert.saes import random_sae
@@ -100,7 +100,7 @@ def test_the_card_tells_of_every_cell_that_is_there(hub: Hub, command: Command, 
         assert f"| {name} | embedded | 512 |  | {cell.layer} | topk | 24 | 4 | 1000 | {files} |" in card
         assert f"| {name} | all | 0.125 |  | 4 |  |  |" in card and f"| {name} | ja | 0.15 |" in card
     assert "_target_: bisae.corpus.embedded.EmbeddedCorpus" in card
-    assert "python -m bisae.convert pull=me/saes" in card and "model.safetensors" in card and "sae_lens" not in card
+    assert "python -m bisae convert pull=me/saes" in card and "model.safetensors" in card and "sae_lens" not in card
 
 
 def test_of_a_repository_only_the_cells_named_are_pulled(hub: Hub, command: Command, tmp_path: Path) -> None:

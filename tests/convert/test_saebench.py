@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bisae.convert.__main__ import convert
+from bisae.cli.convert import convert
 from bisae.convert.fit_to_lm import Sample
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 from bisae.sae import TopK
 from tests.convert.conftest import Settings
 from tests.convert.test_convert import LAYER, fitting, written

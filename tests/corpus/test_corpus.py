@@ -3,7 +3,7 @@ from itertools import islice
 import pytest
 
 from bisae.corpus.embedded import EmbeddedCorpus
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 
 CORPUS = EmbeddedCorpus("embedded", seed=0)
 

@@ -16,7 +16,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from bisae.corpus.jsonl import JsonlCorpus
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 
 TEXTS = [f"le chat numéro {n} dort sous l’arbre" for n in range(40)]
 LINES = b"".join(json.dumps({"id": n, "text": text}).encode() + b"\n" for n, text in enumerate(TEXTS))

@@ -7,9 +7,9 @@ import datasets
 import pytest
 
 import bisae.corpus.hub
+from bisae.config.instantiate import instantiate
 from bisae.corpus.hub import HubCorpus
-from bisae.errors import ConfigError
-from bisae.instances import build
+from bisae.runtime.errors import ConfigError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FRENCH = {"path": "owner/articles", "name": "fr", "split": "train", "revision": COMMIT}
@@ -91,10 +91,10 @@ def test_a_local_folder_of_the_name_is_not_taken_for_the_dataset(
 
 
 def test_wikipedia_can_be_had_in_other_languages(config: Callable[..., Any], asked: list[dict[str, Any]]) -> None:
-    wikipedia = build(config("corpus=wikipedia").corpus)
+    wikipedia = instantiate(config("corpus=wikipedia").corpus)
     assert wikipedia.languages == ("en", "ja") and next(wikipedia.documents("analysis", 1)).text.startswith("Le chat")
     german = "+corpus.sources.de={path:wikimedia/wikipedia,name:20231101.de,split:train,revision:%s}"
     pair = config("corpus=wikipedia", "~corpus.sources.ja", german % "${corpus.sources.en.revision}").corpus
-    next(build(pair).documents("sae", 1))
+    next(instantiate(pair).documents("sae", 1))
     assert [source["name"] for source in asked] == ["20231101.ja", "20231101.de"]
     assert asked[0]["revision"] == asked[1]["revision"] == wikipedia.sources["en"]["revision"]

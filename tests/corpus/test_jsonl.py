@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from bisae.config.instantiate import instantiate
 from bisae.corpus.corpus import Corpus
 from bisae.corpus.jsonl import JsonlCorpus
 from bisae.corpus.tokens import balanced
-from bisae.errors import ConfigError
-from bisae.instances import build
+from bisae.runtime.errors import ConfigError
 
 WORDS = {
     "fr": "le chat noir dort sous un arbre et la pluie tombe près de nous",
@@ -54,7 +54,7 @@ def of(folder: Path) -> JsonlCorpus:
 
 def test_languages_and_files_are_as_named_on_the_command_line(config: Callable[..., Any], folder: Path) -> None:
     files = f"{{sv:{folder}/sv.jsonl,fr:[{folder}/fr/b.jsonl,{folder}/fr/a*]}}"
-    corpus: JsonlCorpus = build(config("corpus=jsonl", f"corpus.files={files}").corpus)
+    corpus: JsonlCorpus = instantiate(config("corpus=jsonl", f"corpus.files={files}").corpus)
     assert isinstance(corpus, Corpus) and corpus.languages == ("sv", "fr")
     for language, paths in enumerate((["sv.jsonl"], ["fr/a.jsonl", "fr/b.jsonl"])):
         lines = [line for path in paths for line in (folder / path).read_text().splitlines() if line]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bisae.corpus.read import ReadSoFar
-from bisae.corpus.tokens import Sequence, balanced
+from bisae.corpus.tokens import TokenizedDocument, balanced
 from tests.corpus.test_streamed import given_texts
 
 LISTS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=3), max_size=12)
@@ -16,7 +16,7 @@ LISTS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=3), max_size=1
 def test_texts_of_more_than_one_language_are_counted_once_each(texts: tuple[list[list[int]], ...]) -> None:
     read = ReadSoFar(("en", "ja", "fr"))
     for language, documents in enumerate(texts):
-        read.add(Sequence(language, n, np.array(ids, np.int32)) for n, ids in enumerate(documents))
+        read.add(TokenizedDocument(language, n, np.array(ids, np.int32)) for n, ids in enumerate(documents))
     sets = [set(map(tuple, documents)) for documents in texts]
     expected = {text for text in set.union(*sets) if sum(text in one for one in sets) > 1}
     assert read.shared == len(expected)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import bisae.corpus.streamed
 from bisae.corpus.corpus import Corpus, Document
 from bisae.corpus.streamed import StreamedCorpus
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 
 NOUNS = ["Der Hund", "Die Katze", "Ein Kind", "Der Zug", "Das Haus"]
 TEXTS = [f"{NOUNS[n % 5]} war um {n} Uhr noch da." for n in range(2000)]

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from bisae.cells import FoundCell
-from bisae.errors import ConfigError
+from bisae.cells.find import FoundCell
 from bisae.intervention.donor import DonorCells
 from bisae.lm.model import EmbeddedModel
+from bisae.runtime.errors import ConfigError
 
 Make = Callable[..., FoundCell]
 READING = {"context": 8, "shortest": 1, "lm_batch": 2, "shard_batches": 1, "lm_dtype": "float32"}

@@ -3,12 +3,12 @@ from pathlib import Path
 import torch
 from transformers import MambaConfig, MambaForCausalLM
 
-from bisae.intervention.causal_lm import Donor, load_causal_lm
-from bisae.intervention.operation import Streams
-from bisae.intervention.patched_lm import patched
+from bisae.edits.operation import StreamPair
+from bisae.edits.patched_lm import DonorReader, patched
+from bisae.lm.causal_lm import load_causal_lm
+from bisae.lm.generation import CausalLM
 from bisae.lm.model import Checkpoint, EmbeddedModel
 from bisae.lm.probe import decoder_blocks
-from bisae.translation.language_model import CausalLM
 
 CPU = torch.device("cpu")
 
@@ -28,9 +28,9 @@ def test_a_state_space_lm_generates_under_a_donor_as_it_does_alone(tmp_path: Pat
     tokenizer = EmbeddedModel("embedded", str(tmp_path)).checkpoint("final").load_tokenizer()
     asked = CausalLM(lm, tokenizer, 2)
     prompts = [[1, 300, 301, 302], [1, 400, 401]]
-    reads = Donor(donor, [1], torch.float32, CPU)
+    reads = DonorReader(donor, [1], torch.float32, CPU)
 
-    def all_of_the_donor(streams: Streams) -> torch.Tensor:
+    def all_of_the_donor(streams: StreamPair) -> torch.Tensor:
         assert streams.donor is not None
         return streams.donor
 

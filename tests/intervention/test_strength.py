@@ -7,21 +7,21 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from bisae.corpus.tokens import Sequence
+from bisae.corpus.tokens import TokenizedDocument
+from bisae.edits.operation import FeatureEdit, StreamPair
+from bisae.edits.patched_lm import DonorReader
 from bisae.intervention import strength
-from bisae.intervention.causal_lm import Donor
 from bisae.intervention.layer_features import LayerFeatures
-from bisae.intervention.operation import Intervention, Streams
-from bisae.intervention.settings import Setting
+from bisae.intervention.specs import InterventionSpec
 from bisae.intervention.strength import Strength
 from bisae.lm.model import Checkpoint
 from bisae.sae import SparseAutoencoder
-from tests.intervention.conftest import BOS
-from tests.intervention.small_rows import cell
+from tests.intervention.small_results import cell
+from tests.pair_of_lms import BOS
 
 
 @pytest.fixture
-def sentences(final: Checkpoint) -> list[Sequence]:
+def sentences(final: Checkpoint) -> list[TokenizedDocument]:
     tokenizer = AutoTokenizer.from_pretrained(Path(final.folder))
     texts = [
         "He gave me a book.",
@@ -30,15 +30,15 @@ def sentences(final: Checkpoint) -> list[Sequence]:
         "今日は雨だ。",
     ]
     ids = tokenizer(texts, add_special_tokens=False).input_ids
-    return [Sequence(0, number, np.asarray(one, np.int32)) for number, one in enumerate(ids)]
+    return [TokenizedDocument(0, number, np.asarray(one, np.int32)) for number, one in enumerate(ids)]
 
 
-def made(donor: Donor, sae: SparseAutoencoder, sentences: list[Sequence], context: int = 6) -> Strength:
+def made(donor: DonorReader, sae: SparseAutoencoder, sentences: list[TokenizedDocument], context: int = 6) -> Strength:
     table = pd.DataFrame(index=range(sae.latents))
     return Strength(donor, {2: LayerFeatures(cell(2), sae, "sae", table, "rules")}, sentences, BOS, context, 3)
 
 
-def heads(sentences: list[Sequence], donor: Donor) -> Iterator[torch.Tensor]:
+def heads(sentences: list[TokenizedDocument], donor: DonorReader) -> Iterator[torch.Tensor]:
     """The stream after BOS, sentence by sentence."""
     for sentence in sentences:
         with torch.no_grad():
@@ -46,7 +46,7 @@ def heads(sentences: list[Sequence], donor: Donor) -> Iterator[torch.Tensor]:
 
 
 def test_it_is_the_mean_length_of_what_the_features_say_of_each_token_but_bos(
-    donor: Donor, sae: SparseAutoencoder, sentences: list[Sequence]
+    donor: DonorReader, sae: SparseAutoencoder, sentences: list[TokenizedDocument]
 ) -> None:
     chosen = np.arange(64) % 3 == 0
     lengths = []
@@ -58,19 +58,21 @@ def test_it_is_the_mean_length_of_what_the_features_say_of_each_token_but_bos(
 
 
 def test_a_random_control_is_added_as_strongly_as_what_it_stands_for(
-    donor: Donor, sae: SparseAutoencoder, sentences: list[Sequence]
+    donor: DonorReader, sae: SparseAutoencoder, sentences: list[TokenizedDocument]
 ) -> None:
     of, like, drawn = made(donor, sae, sentences), np.arange(64) < 20, np.arange(64) >= 50
     features = {2: of.layers[2]}
 
     def added(chosen: np.ndarray, like: np.ndarray | None) -> float:
-        setting = Setting("en", "", None, "add", "donor", 0.5, {2: chosen}, None if like is None else {2: like})
+        setting = InterventionSpec(
+            "en", "", None, "add", "donor", 0.5, {2: chosen}, None if like is None else {2: like}
+        )
         edit = setting.edits(features, of.of)[2]
-        assert isinstance(edit, Intervention)
+        assert isinstance(edit, FeatureEdit)
         lengths = []
         for stream in heads(sentences, donor):
             unit = torch.nn.functional.normalize(stream, dim=1)
-            change = edit(Streams(stream, unit, torch.ones(1, len(stream), dtype=torch.bool))) - stream
+            change = edit(StreamPair(stream, unit, torch.ones(1, len(stream), dtype=torch.bool))) - stream
             lengths += torch.linalg.vector_norm(change, dim=1).tolist()
         return float(np.mean(lengths))
 
@@ -81,7 +83,7 @@ def test_a_random_control_is_added_as_strongly_as_what_it_stands_for(
 
 
 def test_of_a_long_text_every_so_many_th_document_is_read(
-    donor: Donor, sae: SparseAutoencoder, sentences: list[Sequence], monkeypatch: pytest.MonkeyPatch
+    donor: DonorReader, sae: SparseAutoencoder, sentences: list[TokenizedDocument], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = np.ones(64, bool)
     whole = made(donor, sae, sentences[::2]).of(2, chosen)

@@ -5,18 +5,17 @@ import pandas as pd
 import pytest
 
 from bisae.intervention.measures import TranslatedTasks
-from bisae.intervention.rows import Row
+from bisae.intervention.results import InterventionResult
 from bisae.intervention.table import InterventionTable, by_direction, mean_score
 from bisae.metrics.translation.bleu import Bleu
-from bisae.translation.prompt import Prompt
+from bisae.translation.prompts import Prompt, TaskIds
 from bisae.translation.scores import Score, Scorer
-from bisae.translation.task import Example, Task
-from bisae.translation.token_ids import TaskIds
-from tests.intervention.small_rows import losses, row, text
+from bisae.translation.tasks import Task, TranslationExample
+from tests.intervention.small_results import losses, row, text
 
 
 def table(tmp_path: Path, mix: dict[str, float] | None = None) -> pd.DataFrame:
-    measure, rows = text(mix), list[Row]()
+    measure, rows = text(mix), list[InterventionResult]()
     for model, recipient, kind, harder in (
         ("lm", 512, "en", 0.2),
         ("lm", 512, "none", 0.0),
@@ -78,7 +77,7 @@ def score(value: float, resampled: list[float]) -> Score:
 
 
 def task(name: str, source: str, target: str) -> Task:
-    return Task(name, source, target, "", (), (Example("a", "b"),), 5)
+    return Task(name, source, target, "", (), (TranslationExample("a", "b"),), 5)
 
 
 def test_a_direction_is_the_plain_mean_of_its_tasks() -> None:

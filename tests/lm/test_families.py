@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from bisae.errors import ConfigError
 from bisae.lm.model import HuggingFaceModel
 from bisae.lm.residual import ResidualReader
+from bisae.runtime.errors import ConfigError
 from tests.lm.tiny_lms import VOCABULARY, families, tiny_lm
 
 PARTS = 6

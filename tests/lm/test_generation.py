@@ -11,11 +11,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from bisae.intervention.causal_lm import load_causal_lm
-from bisae.lm.generation import generation_identity, greedy, written
+from bisae.lm.causal_lm import load_causal_lm
+from bisae.lm.generation import CausalLM, generation_identity, greedy, written
 from bisae.lm.model import Checkpoint
 from bisae.sae import TopK
-from bisae.translation.language_model import CausalLM
 
 ROOT = Path(__file__).parents[2]
 PROMPTS = ["He is", "I like the", "彼は"]

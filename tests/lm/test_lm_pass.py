@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from bisae.activations.source import Source, TokenShard
+from bisae.activations.store import Source, TokenShard
 from bisae.corpus.embedded import EmbeddedCorpus
-from bisae.errors import ConfigError
 from bisae.lm.lm_pass import LMPass
 from bisae.lm.model import Checkpoint
 from bisae.lm.residual import ResidualReader
+from bisae.runtime.errors import ConfigError
 
 CORPUS = EmbeddedCorpus("embedded", 0)
 

@@ -21,12 +21,12 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from bisae.errors import ConfigError
-from bisae.intervention.causal_lm import load_causal_lm
+from bisae.lm.causal_lm import load_causal_lm
 from bisae.lm.loading import load
 from bisae.lm.model import Checkpoint, HuggingFaceModel
 from bisae.lm.probe import decoder_blocks
 from bisae.lm.residual import ResidualReader
+from bisae.runtime.errors import ConfigError
 
 CPU = torch.device("cpu")
 IDS = torch.arange(1, 25).reshape(3, 8)

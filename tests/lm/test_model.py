@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from bisae.errors import ConfigError
 from bisae.lm.model import Checkpoint, EmbeddedModel, HuggingFaceModel
 from bisae.lm.residual import ResidualReader
+from bisae.runtime.errors import ConfigError
 
 
 def hugging_face(path: Path | str, **options: Any) -> HuggingFaceModel:

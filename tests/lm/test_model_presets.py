@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from bisae.errors import ConfigError
-from bisae.instances import build
+from bisae.config.instantiate import instantiate
+from bisae.runtime.errors import ConfigError
 from bisae.sae import TopK
 from tests.conftest import ROOT
 
@@ -35,7 +35,7 @@ def test_llm_jp_3_takes_steps_from_local_folders_and_the_final_weights_from_the_
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    model = build(config(f"model=llm_jp_3_{size}").model)
+    model = instantiate(config(f"model=llm_jp_3_{size}").model)
     assert (model.name, model.layers, model.d_model) == (f"llm_jp_3_{size}", *LLM_JP_3[size][:2])
     llama(tmp_path / f"llm-jp-3-{size}" / "iter_0001000", model.layers, model.d_model)
     found = model.checkpoint(1000)
@@ -59,7 +59,7 @@ def test_croissantllm_is_one_hub_repository_a_step_named_in_thousands(
 
     llama(tmp_path / "snapshot", 24, 2048)
     monkeypatch.setattr("bisae.lm.model.fetch", fetched)
-    model = build(config("model=croissantllm").model)
+    model = instantiate(config("model=croissantllm").model)
     assert model.checkpoint(185000).tokens_seen == 185000 * 7680 * 2048
     assert model.checkpoint("final").step == 190000
     assert asked == ["croissantllm/base_185k", "croissantllm/CroissantLLMBase"]

@@ -9,12 +9,12 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from bisae.errors import ConfigError
-from bisae.instances import build
-from bisae.intervention.causal_lm import load_causal_lm
+from bisae.config.instantiate import instantiate
+from bisae.lm.causal_lm import load_causal_lm
 from bisae.lm.model import EMBEDDED, Checkpoint, HuggingFaceModel
 from bisae.lm.residual import ResidualReader
 from bisae.lm.step_names import check_listed, named
+from bisae.runtime.errors import ConfigError
 from tests.lm.test_lm_pass import make_pass
 from tests.lm.test_model_presets import llama
 from tests.lm.test_residual import FAMILIES, IDS
@@ -83,7 +83,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
 def ladder(config: Callable[..., DictConfig], tmp_path: Path) -> Ladder:
     def made(preset: str, *overrides: str) -> HuggingFaceModel:
         llama(tmp_path / "lm", *LADDERS[preset][3:])
-        model: HuggingFaceModel = build(config(f"model={preset}", *overrides).model)
+        model: HuggingFaceModel = instantiate(config(f"model={preset}", *overrides).model)
         return model
 
     return made

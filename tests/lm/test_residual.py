@@ -37,11 +37,11 @@ from transformers import (
     XLMWithLMHeadModel,
 )
 
-from bisae.errors import ConfigError
 from bisae.lm import residual
 from bisae.lm.model import Checkpoint
 from bisae.lm.probe import stream_of
 from bisae.lm.residual import ResidualReader
+from bisae.runtime.errors import ConfigError
 
 IDS = torch.arange(1, 25).reshape(3, 8)
 FAMILIES: dict[str, PreTrainedModel] = {

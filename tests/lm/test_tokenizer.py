@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from bisae.corpus.embedded import EMBEDDED
-from bisae.errors import ConfigError
+from bisae.features.tokens import pieces, token_texts
 from bisae.lm.tokenizer import load_tokenizer, of_transformers
-from bisae.patterns.text import pieces, token_texts
+from bisae.runtime.errors import ConfigError
 
 SHIPPED = EMBEDDED.parent / "tokenizer"
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>"]

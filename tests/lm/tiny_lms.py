@@ -77,6 +77,7 @@ def variants(sizes: dict[str, Any]) -> Iterator[dict[str, Any]]:
         (set(), given),
         (set(), heads),
         (computed, {}),
+        (computed, heads),
         (computed, heads | given),
         (computed | {"layer_types"}, heads | given),
     ):

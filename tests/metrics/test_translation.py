@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from bisae.errors import ConfigError
 from bisae.metrics.translation import MetricUnavailable
 from bisae.metrics.translation.bleu import Bleu
 from bisae.metrics.translation.chrf import Chrf
 from bisae.metrics.translation.comet import Comet
+from bisae.runtime.errors import ConfigError
 from bisae.translation.scores import Scorer
-from bisae.translation.task import Task
+from bisae.translation.tasks import Task
 
 FOLDER = Path(__file__).parents[2] / "bisae" / "metrics" / "translation"
 TEXTS = {

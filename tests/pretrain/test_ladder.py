@@ -6,11 +6,11 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast
 
-from bisae.pretrain.ladder import ChunkedLoss, LadderModule, Schedule, Size, tiny_llama
+from bisae.pretrain.ladder import ChunkedLoss, LadderModule, LMSize, PretrainSchedule, tiny_llama
 from bisae.pretrain.tokenizer import train_tokenizer
 from tests.pretrain.toy import toy_pairs
 
-SIZE = Size(d_model=16, layers=2, heads=2, ffn=24)
+SIZE = LMSize(d_model=16, layers=2, heads=2, ffn=24)
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +18,10 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return train_tokenizer((text for pair in toy_pairs() for text in pair.texts), vocabulary=330, alphabet=60)
 
 
-def schedule(steps: int = 20, warmup: int = 5, clip: float = 1.0) -> Schedule:
-    return Schedule(steps, 2, 8, learning_rate=0.01, warmup=warmup, weight_decay=0.1, clip=clip, precision="32-true")
+def schedule(steps: int = 20, warmup: int = 5, clip: float = 1.0) -> PretrainSchedule:
+    return PretrainSchedule(
+        steps, 2, 8, learning_rate=0.01, warmup=warmup, weight_decay=0.1, clip=clip, precision="32-true"
+    )
 
 
 @pytest.mark.parametrize("tokens", [1, 7, ChunkedLoss.CHUNK, ChunkedLoss.CHUNK + 1, 2 * ChunkedLoss.CHUNK + 100])

@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bisae.errors import ConfigError
 from bisae.metrics.intervals import t_interval
 from bisae.report.averages import averages, check_kinds, metrics_of
+from bisae.runtime.errors import ConfigError
 from tests.report.sweep import BINS, sweep
 
 MIXED = ["Mixed"]

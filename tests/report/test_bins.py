@@ -2,10 +2,10 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from bisae.errors import ConfigError
 from bisae.report.averages import OVER
 from bisae.report.bins import Bins
 from bisae.report.examples import Examples
+from bisae.runtime.errors import ConfigError
 from tests.conftest import ROOT
 from tests.report.sweep import BINS, sweep
 

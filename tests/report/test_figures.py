@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bisae.metrics.language import shares_by_threshold
+from bisae.features.measures.language import shares_by_threshold
 from bisae.report.figures import draw_figures
 from bisae.report.figures_features import alignment, distributions, emergence, living, thresholds
 from bisae.report.figures_panels import Picture, draw_densities, draw_lines

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bisae.sae.weights import Weights
+from bisae.sae.encoder import Weights
 
 
 class Dense(NamedTuple):

@@ -1,6 +1,11 @@
-import torch
+from concurrent.futures import ThreadPoolExecutor
 
-from bisae.sae.encoder import pre_activations
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bisae.sae.encoder import largest, positive, pre_activations, scratch, top_k
 from tests.sae.dense_reference import random_weights, relative_error, unit_rows
 
 
@@ -12,3 +17,68 @@ def test_only_the_product_is_rounded_under_autocast() -> None:
     product = (x.bfloat16() @ W_enc.bfloat16().T).float()
     assert torch.equal(found, product + b_enc)
     assert 1e-4 < relative_error(product, x @ W_enc.T) < 1e-2
+
+
+@given(st.integers(1, 6), st.integers(1, 12), st.integers(0, 2**16), st.data())
+def test_top_k_keeps_the_k_largest_positive_values(tokens: int, latents: int, seed: int, data: st.DataObject) -> None:
+    k = data.draw(st.integers(1, latents))
+    # Few different values, so that ties at the threshold are the rule.
+    pre = torch.randint(-3, 4, (tokens, latents), generator=torch.Generator().manual_seed(seed)).float()
+    values, indices = top_k(pre, k).as_fixed()
+    assert torch.equal(values, pre.gather(1, indices).relu())
+    assert torch.equal(values.sort(dim=1, descending=True)[0], pre.relu().sort(dim=1, descending=True)[0][:, :k])
+    assert all(len(set(row)) == k for row in indices.tolist())
+
+
+@given(st.integers(64, 700), st.integers(1, 12), st.booleans(), st.integers(0, 2**16))
+def test_two_stages_find_what_one_finds(latents: int, k: int, ties: bool, seed: int) -> None:
+    values = torch.randn(3, latents, generator=torch.Generator().manual_seed(seed))
+    if ties:
+        values = values.round()
+    indices = largest(values, k)
+    assert torch.equal(values.gather(1, indices).sort()[0], values.topk(k)[0].sort()[0])
+    assert all(len(set(row)) == k for row in indices.tolist())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int16])
+def test_any_dtype_can_be_selected(dtype: torch.dtype) -> None:
+    values = (1000 * torch.randn(5, 600, generator=torch.Generator().manual_seed(0))).to(dtype)
+    assert torch.equal(values.gather(1, largest(values, 6)).sort()[0], values.topk(6)[0].sort()[0])
+
+
+def test_a_large_last_latent_and_nan_are_never_missed() -> None:
+    for column in range(601):  # 601: one latent is in no group
+        values = torch.zeros(2, 601)
+        values[0, column], values[1, column] = 1.0, torch.nan
+        assert (largest(values, 4) == column).any(1).all()
+
+
+def test_positive_is_relu() -> None:
+    pre = torch.randn(5, 9, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(positive(pre).dense(), pre.relu())
+
+
+LIKE = torch.empty(0)
+
+
+def test_memory_is_used_again_while_it_is_large_enough() -> None:
+    large = scratch(30, 50, LIKE)
+    assert scratch(10, 20, LIKE).data_ptr() == large.data_ptr()
+    assert scratch(10, 20, LIKE).shape == (10, 20)
+    assert scratch(300, 50, LIKE).shape == (300, 50)
+
+
+def test_dtypes_and_threads_do_not_share_memory() -> None:
+    here = scratch(10, 10, LIKE)
+    assert scratch(10, 10, LIKE.double()).dtype == torch.float64
+    with ThreadPoolExecutor(1) as other:
+        there = other.submit(scratch, 10, 10, LIKE).result()
+    assert len({here.data_ptr(), there.data_ptr()}) == 2
+
+
+def test_memory_taken_in_validation_can_be_written_in_training() -> None:
+    with torch.inference_mode():
+        scratch(1000, 1000, LIKE)
+    weights = torch.zeros(5, requires_grad=True)
+    (scratch(1000, 1000, LIKE).zero_()[0, :5] * weights).sum().backward()
+    assert weights.grad is not None

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bisae.sae.geometric_median import geometric_median
+from bisae.sae.sparse_autoencoder import geometric_median
 
 
 def distance_sum(points: torch.Tensor, at: torch.Tensor) -> float:

@@ -10,14 +10,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 import bisae
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 from bisae.sae import Codes, SparseAutoencoder, TopK, load, save
-from bisae.sae.batch_topk import batch_top_k
-from bisae.sae.candidate_topk import CandidateTopK
+from bisae.sae.architectures.batch_topk import batch_top_k
+from bisae.sae.architectures.candidate_topk import CandidateTopK
+from bisae.sae.architectures.raw import RawInputs
+from bisae.sae.encoder import top_k
 from bisae.sae.objective import Objective, topk_objective
 from bisae.sae.own import check_own, named_classes
-from bisae.sae.raw import RawInputs
-from bisae.sae.selection import top_k
 from bisae.sae.store import KINDS, TRAINED_OTHERWISE, is_shipped
 from tests.sae.test_store import randomized
 

@@ -7,11 +7,10 @@ from typing import Any, TypeVar
 import pytest
 import torch
 
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 from bisae.sae import BatchTopK, JumpReLU, Matryoshka, ReLUL1, SparseAutoencoder, TopK, Weights
-from bisae.sae.aux_k import aux_k_loss
-from bisae.sae.geometric_median import geometric_median
-from bisae.sae.objective import relu_l1_objective, topk_objective
+from bisae.sae.objective import aux_k_loss, relu_l1_objective, topk_objective
+from bisae.sae.sparse_autoencoder import geometric_median
 from tests.sae.dense_reference import dense_objective, random_weights, relative_error, unit_rows
 
 SAE = TypeVar("SAE", bound=SparseAutoencoder)

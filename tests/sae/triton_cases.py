@@ -1,5 +1,8 @@
-"""The Triton kernels against PyTorch. On a GPU: pytest tests/sae/triton_cases.py; test_triton.py runs it in Triton's
-interpreter, where a program takes a hundredth of a second: few tokens, few latents."""
+"""The Triton kernels against PyTorch. On a GPU: pytest tests/sae/triton_cases.py.
+
+test_triton_topk.py runs it in Triton's interpreter, where a program takes a hundredth of a second: few tokens, few
+latents.
+"""
 
 import os
 from pathlib import Path
@@ -9,15 +12,14 @@ import torch
 from torch import Tensor
 
 from bisae.sae import Codes, TopK, load, save
-from bisae.sae import triton_products as products
-from bisae.sae.blocked import BlockedAdam
+from bisae.sae.architectures.triton_topk import TritonTopK
+from bisae.sae.encoder import Weights, top_k
+from bisae.sae.kernels import triton_products as products
+from bisae.sae.kernels.products import SparseProducts
+from bisae.sae.kernels.triton_selection import largest
+from bisae.sae.kernels.triton_selection import top_k as triton_top_k
 from bisae.sae.objective import topk_objective
-from bisae.sae.products import SparseProducts
-from bisae.sae.selection import top_k
-from bisae.sae.triton_selection import largest
-from bisae.sae.triton_selection import top_k as triton_top_k
-from bisae.sae.triton_topk import TritonTopK
-from bisae.sae.weights import Weights
+from bisae.training.blocked_adam import BlockedAdam
 from tests.sae.dense_reference import random_weights, relative_error, unit_rows
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"

@@ -6,7 +6,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from bisae.sae import triton_products, triton_selection
+from bisae.sae.kernels import triton_products, triton_selection
 
 NUMBERS = {"latents", "k", "bags", "d_model"}
 TILE = {"many": 4, "width": 64}

@@ -10,15 +10,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bisae.activations.cache import ActivationCache
-from bisae.activations.feed import Batch, Feed
+from bisae.activations.feed import ActivationBatch, Feed
 from bisae.activations.order import ReadingOrder
+from bisae.cli.train import train
 from bisae.corpus.embedded import EmbeddedCorpus
 from bisae.lm.lm_pass import LMPass
 from bisae.lm.model import Checkpoint
 from bisae.sae import TopK
-from bisae.sae.raw import RawInputs
+from bisae.sae.architectures.raw import RawInputs
 from bisae.training.module import SAETraining
-from train import train
 
 
 def test_training_is_the_plain_loop_of_the_method(
@@ -66,7 +66,7 @@ class Times(RawInputs, TopK):
 
 def test_members_whose_class_normalises_by_settings_of_its_own_do_not_share_inputs() -> None:
     rows = torch.ones(3, 4, dtype=torch.bfloat16)
-    batch = Batch({2: rows}, torch.zeros(3, dtype=torch.uint8), torch.arange(3))
+    batch = ActivationBatch({2: rows}, torch.zeros(3, dtype=torch.uint8), torch.arange(3))
     saes = [TopK(4, 8, 2), Times(1.0), Times(3.0), TopK(4, 8, 2)]
     module: Any = SimpleNamespace(members=[SimpleNamespace(layer=2)] * 4, saes=saes, failed={})
     inputs = [x[0, 0].item() for _, _, x, _ in SAETraining._healthy(module, batch)]

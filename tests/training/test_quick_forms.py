@@ -7,8 +7,8 @@ import torch
 from omegaconf import DictConfig
 from safetensors.torch import load_file
 
+from bisae.cli.train import train
 from tests.conftest import ROOT, TINY, run
-from train import train
 
 QUICK = [*TINY, "optimizer=blocked", "sae=topk_candidates", "sae.candidates=32", "sae.aux_k=8", "sae.dead_after=500"]
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
+from bisae.cli.train import train
 from bisae.training.module import SAETraining
 from tests.conftest import ROOT, TINY, run
 from tests.pretrain.toy import SMALL, toy_corpus
-from train import train
 
 Config = Callable[..., DictConfig]
 SPARSE = [*TINY, "save_every=1000"]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from bisae.instances import build
-from bisae.translation.prompt import Prompt
+from bisae.config.instantiate import instantiate
+from bisae.translation.prompts import Prompt
 
 
 @pytest.mark.parametrize("name", ["embedded", "jsonl", "llm_jp_eval"])
@@ -27,10 +27,10 @@ def test_every_choice_of_translation_gives_tasks_a_prompt_and_metrics(
             for task in chosen.tasks.directions:
                 content = json.dumps({"instruction": "i", "output_length": 9, "samples": samples})
                 (tmp_path / split / f"{task}.json").write_text(content)
-    tasks = build(chosen.tasks).read()
+    tasks = instantiate(chosen.tasks).read()
     assert len(tasks) == {"embedded": 2, "jsonl": 2, "llm_jp_eval": 4}[name]
-    prompt = build(chosen.prompt)
+    prompt = instantiate(chosen.prompt)
     assert isinstance(prompt, Prompt) and tasks[0].examples[0].source in prompt.text(
         tasks[0], tasks[0].examples[0].source
     )
-    assert [build(metric).name for metric in chosen.metrics.values()] == ["bleu", "chrf", "comet"]
+    assert [instantiate(metric).name for metric in chosen.metrics.values()] == ["bleu", "chrf", "comet"]

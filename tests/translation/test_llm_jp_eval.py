@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from bisae.errors import ConfigError
+from bisae.runtime.errors import ConfigError
 from bisae.translation.llm_jp_eval import LlmJpEvalTasks
-from bisae.translation.task import Example
+from bisae.translation.tasks import TranslationExample
 
 
 def write(folder: Path, split: str, **changes: Any) -> Path:
@@ -29,7 +29,7 @@ def tasks(tmp_path: Path) -> LlmJpEvalTasks:
 def test_shots_are_the_first_of_the_training_split(tasks: LlmJpEvalTasks) -> None:
     (task,) = tasks.read()
     assert (task.name, task.source_language, task.target_language) == ("alt-e-to-j", "en", "ja")
-    assert task.shots == (Example("train 0", "出0"), Example("train 1", "出1"))
+    assert task.shots == (TranslationExample("train 0", "出0"), TranslationExample("train 1", "出1"))
     assert [example.source for example in task.examples] == ["test 0", "test 1", "test 2"]
     assert (task.instruction, task.max_new_tokens) == ("訳せ。", 250)
     assert replace(tasks, max_new_tokens=7).read()[0].max_new_tokens == 7

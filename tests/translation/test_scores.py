@@ -1,3 +1,5 @@
+"""Generation and loss, on the shipped LM."""
+
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,13 +8,70 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
+from bisae.lm.generation import CausalLM
+from bisae.lm.model import Checkpoint
 from bisae.metrics.translation import MetricUnavailable
 from bisae.metrics.translation.bleu import Bleu
 from bisae.metrics.translation.chrf import Chrf
-from bisae.translation.scores import Scorer
-from bisae.translation.task import Example, Task
-from bisae.translation.translations import Translations
+from bisae.translation.prompts import Prompt, TaskIds, task_ids
+from bisae.translation.scores import Scorer, Translations, translate
+from bisae.translation.tasks import PairTasks, Task, TranslationExample
+
+LENGTH = 12
+
+
+@pytest.fixture(scope="module")
+def lm(step512: Checkpoint) -> CausalLM:
+    model = AutoModelForCausalLM.from_pretrained(step512.folder, dtype=torch.float32).eval()
+    return CausalLM(model, step512.load_tokenizer(), 4)
+
+
+@pytest.fixture(scope="module")
+def ids(lm: CausalLM) -> TaskIds:
+    (into_ja, _) = PairTasks("embedded", "shipped", "shipped", 1, 6, LENGTH).read()
+    return task_ids(into_ja, Prompt("pairs", "\n"), lm.tokenizer, None)
+
+
+@pytest.fixture(scope="module")
+def made(ids: TaskIds, lm: CausalLM) -> Translations:
+    return translate(ids, lm)
+
+
+@torch.no_grad()
+def written_alone(model: Any, prompt: list[int], end: set[int]) -> list[int]:
+    """Greedily, without a cache, padding or company."""
+    text = list(prompt)
+    while len(text) < len(prompt) + LENGTH and text[-1] not in end or len(text) == len(prompt):
+        text.append(int(model(torch.tensor([text]), use_cache=False).logits[0, -1].argmax()))
+    return text[len(prompt) :]
+
+
+def test_an_answer_is_what_the_lm_writes_greedily_up_to_the_line_break(
+    made: Translations, ids: TaskIds, lm: CausalLM
+) -> None:
+    assert len({len(prompt) for prompt in ids.prompts}) > 1
+    newline = lm.tokenizer.convert_tokens_to_ids("<0x0A>")
+    alone = [written_alone(lm.model, prompt, {newline, lm.tokenizer.eos_token_id}) for prompt in ids.prompts]
+    assert {len(text) < LENGTH for text in alone} == {True, False}  # some are cut
+    assert made.answers == tuple(lm.tokenizer.decode(text, skip_special_tokens=True).strip() for text in alone)
+
+
+def test_generation_ends_at_the_stop(ids: TaskIds, lm: CausalLM) -> None:
+    assert [text.count("\n") for text in lm.generate(ids.prompts[:1], "\n", 40)] == [1]
+    assert [text.count("\n") > 1 for text in lm.generate(ids.prompts[:1], "never", 40)] == [True]
+
+
+@torch.no_grad()
+def test_the_loss_is_transformers_own_of_the_reference_alone(made: Translations, ids: TaskIds, lm: CausalLM) -> None:
+    for number, (text, start) in enumerate(zip(ids.texts, ids.starts, strict=True)):
+        labels = torch.tensor([[-100] * start + text[start:]])
+        own = lm.model(torch.tensor([text]), labels=labels).loss.item()
+        assert made.tokens[number] == len(text) - start
+        assert made.nats[number] / made.tokens[number] == pytest.approx(own, rel=1e-5)
+
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "one", "dog", "run"]
 
@@ -22,7 +81,7 @@ def translations(noise: float, examples: int = 40) -> Translations:
     random = np.random.default_rng(1)
     references = [" ".join(random.choice(WORDS, 8)) for _ in range(examples)]
     answers = [" ".join("x" if random.random() < noise else w for w in text.split()) for text in references]
-    task = Task("t", "ja", "en", "", (), tuple(Example("ソ", f" {text}") for text in references), 9)
+    task = Task("t", "ja", "en", "", (), tuple(TranslationExample("ソ", f" {text}") for text in references), 9)
     tokens = random.integers(4, 12, examples)
     return Translations(task, tuple(answers), tokens * (1.0 + noise) + random.random(examples), tokens, tokens * 2.5)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from sacrebleu.metrics.bleu import BLEU
 
-from bisae.languages import script_of
+from bisae.corpus.languages import script_of
 from bisae.metrics.translation import MetricRefused
 from bisae.metrics.translation.ngrams import NgramMetric
 

@@ -1,0 +1,62 @@
+"""The two streams of activations a job reads: what its SAEs are trained on, and what they are scored on."""
+
+import json
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+from bisae.activations.store import Activations, Request, Store
+from bisae.runtime.atomic import write_json
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.progress import tokens_bar
+
+log = logging.getLogger(__name__)
+
+
+class JobActivations(NamedTuple):
+    """What a store had of what was `asked`, which is less than at first if the corpus is short."""
+
+    asked: Request
+    training: Activations
+    validation: Activations
+
+    def close(self, finished: bool) -> None:
+        """See `Activations.close`."""
+        self.training.close(finished)
+        self.validation.close(finished)
+
+
+def open_activations(store: Store, asked: Request, job: str, checked: bool, folder: Path) -> JobActivations:
+    """Have the activations at hand, or being made, with progress bars.
+
+    `job` names what is kept for this job only, `folder` is its own; `checked`: whether an earlier run of it has checked
+    the corpus. ConfigError, before any LM runs, for what cannot be had.
+    """
+    asked = _there(store, asked, checked, folder / "tokens.json")
+    opened = []
+    for (source, tokens, _), name in zip(asked.texts, ("training", "validation"), strict=True):
+        with tokens_bar(f"LM activations, {name}") as progress:
+            opened.append(store.open(source, asked.layers, tokens, f"{job}-{name}", asked.part, progress))
+    return JobActivations(asked, *opened)
+
+
+def _there(store: Store, asked: Request, checked: bool, kept: Path) -> Request:
+    """`asked`, but of a short corpus what there is. `kept` says it to other ranks, and to a job that goes on."""
+    if asked.part.rank == 0 and not checked:
+        kept.unlink(missing_ok=True)  # of a run that was killed before its first save
+        with tokens_bar("corpus") as progress:
+            there = store.check(asked, progress)
+        for remark in dict.fromkeys(remark for source, _, _ in asked.texts for remark in source.remarks()):
+            log.warning("%s", remark)
+        for (source, tokens, key), held in zip(asked.texts, there, strict=True):
+            if held < tokens:
+                log.warning("%s=%d: all %d tokens that there are: %s", key, tokens, held, source.ended())
+        if there != [tokens for _, tokens, _ in asked.texts]:
+            write_json(kept, there)
+    if not kept.exists():
+        return asked
+    training, held_out = json.loads(kept.read_bytes())
+    if not asked.take_short:
+        remedy = f"this job was begun with all {training} tokens there are; data.short_split=take goes on with them"
+        raise ConfigError("data.tokens", asked.order.tokens, remedy)
+    return asked.limited(training, held_out)

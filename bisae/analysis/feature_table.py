@@ -1,0 +1,199 @@
+"""The table of a cell's features: one row a latent, one column a question."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float64, Int64, Integer, UInt8
+from scipy.sparse import csr_array
+
+from bisae.analysis.rules import Rules
+from bisae.features.analysed_activations import AnalysedActivations
+from bisae.features.codes import CodesFolder
+from bisae.features.contexts import FeatureContexts, Peaks, RawContexts, read_contexts
+from bisae.features.left_out import choose, peaks_left, sequence_blocks
+from bisae.features.measures.alignment import AlignmentScores, aligned, alignment
+from bisae.features.measures.clusters import Clustering, TokenCounts
+from bisae.features.measures.contextual import explained, halves
+from bisae.features.measures.language import MIXED, class_names, classes
+from bisae.features.measures.monosemanticity import entropies, ratio, scores
+from bisae.features.tokens import Tokens
+from bisae.sae import SparseAutoencoder
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """What all cells of one LM and text share beside the activations."""
+
+    languages: Sequence[str]
+    language: UInt8[np.ndarray, " token"]  # by the language rule
+    clustering: Clustering
+
+
+@dataclass(frozen=True, eq=False)
+class Described:
+    """A cell's features, their contexts, and the tokens at the contexts' peaks with their clusters."""
+
+    features: pd.DataFrame
+    contexts: FeatureContexts
+    counts: TokenCounts
+    clusters: Int64[np.ndarray, " entry"]
+    peak_language: UInt8[np.ndarray, " context"]
+    left_out: "FeatureParts"
+
+
+@dataclass(frozen=True, eq=False)
+class Peaked:
+    """Counts the languages and the tokens at the peaks of contexts."""
+
+    tokens: Tokens
+    text: Text
+    latents: int
+
+    def counts(
+        self, latent: Integer[np.ndarray, " context"], sequence: Integer[np.ndarray, " context"], peak: np.ndarray
+    ) -> tuple[Int64[np.ndarray, "latent language"], TokenCounts]:
+        row, languages = self.tokens.borders[sequence] + peak, len(self.text.languages)
+        key = latent * languages + self.text.language[row]
+        counted = np.bincount(key, minlength=self.latents * languages).reshape(self.latents, -1)
+        return counted, TokenCounts.of(latent, self.tokens.token_ids[row], self.latents)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureParts:
+    """What the features are without some of the documents: contexts chosen again, their tokens clustered again.
+
+    A part is a row of `bisae.metrics.intervals.LEFT_OUT`.
+    """
+
+    documents: int
+    counted: Int64[np.ndarray, "part feature language"]  # contexts
+    score: Float64[np.ndarray, "part feature"]  # monosemanticity; NaN if dead or of a single token
+
+    @classmethod
+    def of(cls, peaked: Peaked, raw: RawContexts, left: Iterable[tuple[np.ndarray, np.ndarray]]) -> "FeatureParts":
+        """From the pairs of `raw` that are contexts of each part, and their peaks."""
+        found = []
+        for chosen, peak in left:
+            counted, counts = peaked.counts(raw.latent[chosen], raw.sequence[chosen], peak)
+            score = ratio(*entropies(counts, peaked.text.clustering.entry_clusters(counts, None)))
+            found.append((counted, np.where(np.diff(counts.offsets) > 1, score, np.nan)))
+        documents = len(np.unique(peaked.tokens.document))
+        return cls(documents, *map(np.stack, zip(*found, strict=True)))
+
+
+def describe(
+    reading: AnalysedActivations,
+    layer: int,
+    sae: SparseAutoencoder,
+    codes: CodesFolder,
+    text: Text,
+    rules: Rules,
+    sides: Sequence["Side"] | None,
+) -> Described:
+    """Every question that the codes of one cell answer; `sides` are the codes of sentence pairs, if there are any."""
+    tokens, names = reading.tokens, class_names(text.languages)
+    maximum = codes.maximum()
+    columns: list[dict[str, Any]] = []
+    block_of_sequence = sequence_blocks(tokens, rules.seed)
+    candidates: tuple[list[Any], list[Any]] = [], []  # contexts of the whole text, and further ones
+    by_language = np.bincount(tokens.language, minlength=len(text.languages))
+    half = halves(tokens.document, rules.seed)
+    groups = {"by_token": tokens.token_ids, "by_previous": tokens.previous, "by_next": tokens.following}
+    for firings in codes.blocks():
+        block = slice(firings.first, firings.first + firings.latents)
+        entry = firings.latent_of_entry()
+        key, size = entry * len(text.languages) + tokens.language[firings.rows], firings.latents * len(text.languages)
+        fired = np.bincount(key, minlength=size).reshape(firings.latents, -1)
+        mass = np.bincount(key, firings.values, minlength=size).reshape(firings.latents, -1)
+        column: dict[str, Any] = {"firings": fired.sum(1), "rate": fired.sum(1) / len(tokens)}
+        rates = fired / np.maximum(by_language, 1)
+        shares = rates / np.maximum(rates.sum(1, keepdims=True), np.finfo(float).tiny)
+        for number, code in enumerate(text.languages):
+            column[f"firings_{code}"] = fired[:, number]
+            column[f"rate_{code}"] = rates[:, number]
+            column[f"mass_{code}"] = mass[:, number]
+            column[f"firing_share_{code}"] = np.where(fired.sum(1) > 0, shares[:, number], np.nan)
+        column["class_firings"] = classes(rates, rules.threshold, list(names.values()))
+        for name, group in groups.items():
+            column[name] = explained(firings, group.astype(np.int64), half, int(group.max()) + 1)
+        columns.append(column)
+        peaks = Peaks.of(firings, tokens.sequence)
+        choice = choose(rules.patterns, peaks, maximum[block], block_of_sequence)
+        kept_by_part = np.split(choice.kept, [len(choice.contexts)], axis=1)
+        for these, indices, by_part in zip(candidates, (choice.contexts, choice.further), kept_by_part, strict=True):
+            these.append((peaks.latent[indices] + firings.first, peaks.sequence[indices], by_part))
+    latent, sequence, kept = (np.concatenate(column, -1) for column in zip(*candidates[0], *candidates[1], strict=True))
+    raw = read_contexts(reading, layer, sae, latent, sequence)
+    contexts = raw.contexts(sum(len(these[0]) for these in candidates[0]))
+    peaked = Peaked(tokens, text, sae.latents)
+    counted, counts = peaked.counts(contexts.latent, contexts.sequence, contexts.peak)
+    left_out = FeatureParts.of(peaked, raw, peaks_left(raw, contexts, kept))
+    mono = rules.monosemanticity
+    found = scores(counts, text.clustering, mono.shuffles, mono.quantile, rules.seed)
+    total = counted.sum(1)
+
+    table: dict[str, Any] = {
+        "feature": np.arange(sae.latents, dtype=np.int32),
+        "class": classes(counted, rules.threshold, list(names.values())),
+        "maximum": maximum,
+        **{name: np.concatenate([column[name] for column in columns]) for name in columns[0]},
+        **{f"share_{code}": _ratio(counted[:, number], total) for number, code in enumerate(text.languages)},
+        "contexts": total.astype(np.int32),
+        "distinct_tokens": found.distinct.astype(np.int32),
+        "single_token": found.distinct == 1,
+        "h_token": found.h_token,
+        "h_semantic": found.h_semantic,
+        "monosemanticity": found.score,
+        "monosemanticity_null": found.null_mean,
+        "monosemanticity_null_high": found.null_high,
+        "monosemanticity_null_above": found.null_above,
+    }
+    table |= _alignment_columns(sides, rules) if sides else NO_PAIRS
+    features = pd.DataFrame(table)
+    by_neighbour = features[["by_previous", "by_next"]].max(axis=1)
+    rule = rules.contextual
+    features["contextual"] = (features["by_token"] < rule.token) & (by_neighbour > rule.context)
+    if rules.bilingual == "alignment":
+        features["bilingual"] = features["aligned"]
+    else:
+        above = features["monosemanticity"] > features["monosemanticity_null_high"]
+        features["bilingual"] = (features["class"] == MIXED) & above & ~features["single_token"]
+    clusters = text.clustering.entry_clusters(counts, None)
+    peak_language = text.language[tokens.borders[contexts.sequence] + contexts.peak]
+    return Described(features, contexts, counts, clusters, peak_language, left_out)
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """The sentences of one language: the largest activation of each latent in each, on words and on other tokens."""
+
+    words: csr_array
+    others: csr_array
+
+
+NO_PAIRS = {
+    **dict.fromkeys(("alignment", "alignment_p", "alignment_shuffled", "alignment_other"), np.nan),
+    **dict.fromkeys(("aligned", "aligned_shuffled"), False),
+}
+
+
+def _alignment_columns(sides: Sequence[Side], rules: Rules) -> Mapping[str, Any]:
+    rule = rules.alignment
+    left, right = sides
+    words: AlignmentScores = alignment(left.words, right.words, rule.permutations, rules.seed)
+    others: AlignmentScores = alignment(left.others, right.others, 1, rules.seed)
+    return {
+        "alignment": words.r,
+        "alignment_p": words.p,
+        "alignment_shuffled": words.r_shuffled,
+        "alignment_other": others.r,
+        "aligned": aligned(words.r, words.p, rule.least, rule.level),
+        "aligned_shuffled": aligned(words.r_shuffled, words.p_shuffled, rule.least, rule.level),
+    }
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)

@@ -1,0 +1,1 @@
+"""Trained cells on disk: written, found, read back."""

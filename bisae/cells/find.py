@@ -1,0 +1,204 @@
+"""Finished cells, found by folder, glob or W&B run."""
+
+import json
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from glob import escape, glob
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
+
+from bisae.runtime.atomic import atomic_folder
+from bisae.runtime.errors import ConfigError
+
+log = logging.getLogger("bisae.analysis")
+OLD = re.compile(r"\.old\d+")  # Cell.move_aside
+RUN = re.compile(r"([^/]+/[^/]+/)?([0-9a-f]{12}(?:-\d+)?)")  # entity/project/ and Cell.run_id
+
+
+@dataclass(frozen=True)
+class FoundCell:
+    """What the `cell.json` in `folder` says; the folder may have been moved since it was written."""
+
+    folder: Path
+    model: str
+    step: int
+    layer: int
+    sae: str
+    hash: str
+    identity: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    metrics: Mapping[str, float]
+
+    @property
+    def name(self) -> str:
+        """As of a `bisae.cells.cell.Cell`: model, step, layer, SAE."""
+        return f"{self.model}/step{self.step:07d}/layer{self.layer:02d}/{self.sae}-{self.hash}"
+
+    @property
+    def hook(self) -> str | None:
+        """The part of the LM's decoder block that the SAE reads; None: the residual stream."""
+        return self.identity["activations"].get("hook")
+
+    @property
+    def encodes_as(self) -> dict[str, Any]:
+        """What besides the weights says which codes they give: nothing where bisae has trained weights for one SAE.
+
+        The same weights may be imported with several k, and belong to several classes of a user's.
+        """
+        sae = self.identity["sae"]
+        trained = "imported" not in self.identity and str(sae.get("_target_", "bisae.")).startswith("bisae.")
+        return {} if trained else {"kind": self.sae, "settings": sae}
+
+
+def find_cells(where: str, runs: Path, damaged: list[ConfigError] | None = None) -> list[FoundCell]:
+    """The finished cells that `where` names, sorted by model, step, layer and SAE.
+
+    `where`: a cell's folder or one above cells, or a glob of such, in the working directory or else in `runs`; or the
+    id of a W&B run, with `entity/project/` before it one that W&B is asked for if no cell below `runs` has it.
+    Cells that `force` moved aside (`*.old1`) are found by run id, or where the last part of `where` has `.old` in it.
+
+    Raises:
+        ConfigError: there is none, or a `cell.json` is damaged; with a list `damaged` it gets the latter errors.
+    """
+    cells, run = _named(where, runs, damaged), RUN.fullmatch(where)
+    if run and not cells:
+        cells = _of_run(run[2], runs.rglob("cell.json"))
+        if run[1] and not cells:
+            cells = _from_wandb(where, run[2], runs)
+    if not cells and not damaged:
+        raise ConfigError(
+            "cells",
+            where,
+            f"no finished cell: no such folder or glob in {Path.cwd()} or {runs}, nor the id of a W&B run of a cell "
+            f"below {runs}; W&B itself is asked for entity/project/id",
+        )
+    return sorted(cells, key=lambda cell: (cell.model, cell.step, cell.layer, cell.sae, cell.folder))
+
+
+def _named(where: str, runs: Path, damaged: list[ConfigError] | None) -> list[FoundCell]:
+    """Cells at or below the folder or glob `where`, in the first of the two places that has any."""
+    where = os.path.expanduser(where)
+    aside = ".old" in Path(where).name
+    for base in (Path(), runs):
+        matches = [where] if (base / where).is_dir() else glob(where, root_dir=base, recursive=True)
+        files = {file for match in matches for file in (base / match).rglob("cell.json") if _whole(file)}
+        cells = []
+        for file in files:
+            if aside or not OLD.search(file.parent.name):
+                try:
+                    cells.append(_read(file))
+                except ConfigError as error:
+                    if damaged is None:
+                        raise
+                    damaged.append(error)
+        if cells:
+            return cells
+    return []
+
+
+def _of_run(run: str, files: Iterable[Path]) -> list[FoundCell]:
+    return [cell for cell in map(_read, filter(_whole, files)) if cell.provenance.get("wandb_run") == run]
+
+
+def _from_wandb(path: str, run: str, runs: Path) -> list[FoundCell]:
+    """The cell of an online run: from the folder its run names if that is here, else downloaded into `runs`."""
+    try:
+        import wandb
+
+        if not wandb.login(prompt=False):  # Api would ask and wait
+            raise ConnectionError("not logged in; run `wandb login`")
+        found = wandb.Api(timeout=10).run(path)
+        folder = Path(found.config["folder"])
+        # Moved aside since, perhaps, and another cell in its place.
+        if cells := _of_run(run, folder.parent.glob(f"{escape(folder.name)}*/cell.json")):
+            return cells
+        artifact = [artifact for artifact in found.logged_artifacts() if artifact.type == "sae"][-1]
+        with atomic_folder(runs / "downloaded" / run) as temporary:
+            artifact.download(root=str(temporary))
+        return [_read(runs / "downloaded" / run / "cell.json")]
+    except Exception as error:  # whatever W&B raises
+        remedy = "copy the cell's folder to this machine, or train with logger.upload=true"
+        raise ConfigError("cells", path, f"not from W&B ({type(error).__name__}: {error}); {remedy}") from error
+
+
+def _whole(file: Path) -> bool:
+    """Not of a cell still being written, which lies in a hidden folder."""
+    return not file.parent.name.startswith(".")
+
+
+def _read(file: Path) -> FoundCell:
+    try:
+        cell = FoundCell(folder=file.parent, **json.loads(file.read_text(encoding="utf-8")))
+        for name in fields(FoundCell):
+            value, kind = getattr(cell, name.name), get_type_hints(FoundCell)[name.name]
+            if not isinstance(value, get_origin(kind) or kind) or isinstance(value, bool):
+                raise ValueError(f"{name.name} is {value!r}")
+        for word in (cell.model, cell.sae, cell.hash):  # they name files
+            if not re.fullmatch(r"\w[^/\\\0]*", word):
+                raise ValueError(f"{word!r} must be a word")
+        _check_links(file.parent)
+    except (ValueError, TypeError) as error:
+        raise ConfigError("cells", file, f"is damaged, or no cell's: {error}") from error
+    return cell
+
+
+def _check_links(folder: Path) -> None:
+    """A cell may come from anybody: no name in it may lead to files outside, to be read or written over."""
+    home = folder.resolve()
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(home):
+                raise ValueError(f"{path} leads out of the cell's folder; put a copy of what it names in its place")
+
+
+def chosen_cells(
+    runs: Sequence[str], model: object, step: object, layer: object
+) -> tuple[list[FoundCell], list[FoundCell], list[str]]:
+    """The cells that config key `runs` names, those of them that `only` chooses, and what is damaged or not there.
+
+    ConfigError if there is none.
+    """
+    cells: dict[Path, FoundCell] = {}
+    wrong: list[ConfigError] = []
+    for where in runs:
+        damaged: list[ConfigError] = []
+        try:
+            for cell in find_cells(where, Path("runs"), damaged):
+                cells[cell.folder.resolve()] = cell
+        except ConfigError as error:
+            damaged.append(error)
+        wrong += damaged
+    if not cells:
+        raise wrong[0]
+    twice = Counter((cell.model, cell.step, cell.layer, cell.hash) for cell in cells.values())
+    for place, cell in list(cells.items()):
+        if twice[cell.model, cell.step, cell.layer, cell.hash] > 1:
+            wrong.append(ConfigError("runs", cell.folder, "the same cell is in another folder too: name one of them"))
+            del cells[place]
+    chosen = list(cells.values())
+    for key, wanted in (("model", model), ("step", step), ("layer", layer)):
+        if wanted is not None:
+            values = wanted if isinstance(wanted, list) else [wanted]
+            there = sorted({getattr(cell, key) for cell in cells.values()})
+            if missing := [value for value in values if value not in there]:
+                raise ConfigError(f"only.{key}", missing[0], f"no cell of it; there are {there}")
+            chosen = [cell for cell in chosen if getattr(cell, key) in values]
+    warn_of_same_weights(chosen)
+    return list(cells.values()), chosen, [str(error) for error in wrong]
+
+
+def warn_of_same_weights(cells: Sequence[FoundCell]) -> None:
+    """Public ladders have had checkpoints that hold the weights of another step: their curves would stand still."""
+    steps: dict[tuple[str, str], set[int]] = {}
+    for cell in cells:
+        read = cell.identity.get("activations")
+        if isinstance(read, Mapping) and "weights" in read:
+            steps.setdefault((cell.model, str(read["weights"])), set()).add(cell.step)
+    for (model, _), alike in steps.items():
+        if len(alike) > 1:
+            log.warning("%s: steps %s have the same weights; is each the step it is said to be?", model, sorted(alike))

@@ -1,0 +1,114 @@
+"""What a cell was made from, read back from its `config.yaml`: the LM at its step, the corpus, how the LM reads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from bisae.cells.find import FoundCell
+from bisae.config.instantiate import instantiate
+from bisae.config.values import check_values
+from bisae.corpus.corpus import Corpus
+from bisae.corpus.pairs import PairSentences
+from bisae.lm.lm_pass import LMPass, PairPass
+from bisae.lm.model import Checkpoint
+from bisae.runtime.errors import ConfigError
+
+# A cell may come from anybody: of its config only these are made, never whatever `_target_` says.
+KNOWN = {
+    "model": ("bisae.lm.model.EmbeddedModel", "bisae.lm.model.HuggingFaceModel"),
+    "corpus": (
+        "bisae.corpus.embedded.EmbeddedCorpus",
+        "bisae.corpus.jsonl.JsonlCorpus",
+        "bisae.corpus.hub.HubCorpus",
+    ),
+}
+READING = ("context", "shortest", "lm_batch", "shard_batches", "lm_dtype")
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """The LM and the text of `cell`; `reading` holds the arguments of `LMPass` that are part of its identity.
+
+    `findings`: see `bisae.lm.pass_settings.PassSettings`.
+    """
+
+    cell: FoundCell
+    model: Mapping[str, Any]
+    corpus: Corpus
+    reading: Mapping[str, Any]
+    findings: Path | None = None
+
+    @classmethod
+    def of(cls, cell: FoundCell, model: Any, corpus: Any, cache: Path) -> "Recipe":
+        """`model` and `corpus`: config nodes in place of the cell's own, or None. ConfigError for unknown ones."""
+        config = _config(cell)
+        chosen = dict(model or _known(config, "model", cell))
+        if not model and chosen.get("trust_remote_code"):  # the cell's word is not the user's
+            remedy = f"is what {cell.folder}/config.yaml says; give model=... here to run code that comes with an LM"
+            raise ConfigError("model.trust_remote_code", True, remedy)
+        if "unpack_to" in chosen:
+            chosen["unpack_to"] = str(cache / "lm")
+        corpus = dict(corpus or _known(config, "corpus", cell))
+        check_values({"model": chosen, "corpus": corpus})  # the model's name is part of a path
+        try:
+            reading = {key: cell.identity["activations"][key] for key in READING}
+        except KeyError as error:
+            raise ConfigError("runs", cell.folder, f"is no cell of this version: its identity lacks {error}") from error
+        return cls(cell, chosen, instantiate(corpus), reading, cache / "tokenizers")
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """ConfigError if it has other weights, another tokenizer or hook than those the SAE was trained on."""
+        checkpoint: Checkpoint = instantiate(self.model).checkpoint(self.cell.step)
+        for what in ("weights", "tokenizer", "hook"):
+            if getattr(checkpoint, what) != self.cell.identity["activations"].get(what):
+                remedy = f"has other {what} than the SAE in {self.cell.folder} was trained on"
+                raise ConfigError("model", checkpoint.folder, remedy)
+        return checkpoint
+
+    def text(self, split: str) -> dict[str, Any]:
+        """What identifies the LM's reading of `split`, without loading the LM."""
+        made_from = self.cell.identity["activations"]
+        lm = {key: made_from[key] for key in ("weights", "tokenizer", "hook", "ids") if key in made_from}
+        return {**lm, "corpus": self.corpus.checksum(split), **self.reading}
+
+    def lm_pass(self, split: str, device: str) -> LMPass:
+        """The LM on `split` of the corpus."""
+        return LMPass(self.checkpoint, self.corpus, split, **self.reading, device=device, findings=self.findings)
+
+    def pair_pass(self, sentences: PairSentences, device: str) -> PairPass:
+        """The LM on sentence pairs, short ones too; more of them a batch, since they are shorter than documents."""
+        reading = {**self.reading, "shortest": 1, "lm_batch": 8 * self.reading["lm_batch"]}
+        return PairPass(self.checkpoint, sentences, "pairs", **reading, device=device, findings=self.findings)
+
+
+def _config(cell: FoundCell) -> Mapping[str, Any]:
+    try:
+        config: Any = OmegaConf.to_container(OmegaConf.load(cell.folder / "config.yaml"), resolve=False)
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:  # ValueError: no UTF-8
+        raise ConfigError("runs", cell.folder, f"its config.yaml cannot be read: {error}") from error
+    if not isinstance(config, Mapping):
+        raise ConfigError("runs", cell.folder, "its config.yaml is no config")
+    return config
+
+
+def _known(config: Mapping[str, Any], group: str, cell: FoundCell) -> Any:
+    node: Any = config.get(group)
+    known = isinstance(node, Mapping) and node.get("_target_") in KNOWN[group] and _targets(node) == 1
+    if not known or "${" in str(node):  # an interpolation may read the environment
+        found = node.get("_target_") if isinstance(node, Mapping) else node
+        raise ConfigError(group, found, f"in {cell.folder}/config.yaml is not one of bisae's; give {group}=... here")
+    return node
+
+
+def _targets(node: object) -> int:
+    """How many objects a config node would make."""
+    if isinstance(node, Mapping):
+        return sum(map(_targets, node.values())) + ("_target_" in node)
+    return sum(map(_targets, node)) if isinstance(node, list) else 0

@@ -1,0 +1,56 @@
+"""The cells of a job in the terminal."""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from bisae.cells.cell import Cell
+from bisae.runtime.ranks import JOB
+from bisae.runtime.values import flatten_keys
+
+METRICS = {"val/fvu": "FVU", "val/fvu_raw": "FVU raw", "val/l0": "L0", "val/cosine": "cosine", "val/dead": "dead"}
+# Of a cell's identity: what the first columns say, and fingerprints.
+UNSHOWN = ("layer", "sae._target_", "validation", *(f"activations.{key}" for key in ("weights", "tokenizer", "corpus")))
+
+
+def show_cells(cells: Sequence[Cell], console: Console | None = None) -> None:
+    """One row a finished cell: where it is, the settings in which the cells differ, its validation metrics.
+
+    In a sweep's job the cells are also left to the sweep, for `cells_of_jobs`.
+    """
+    if folder := os.environ.get(JOB):
+        described = [{**asdict(cell), "runs": str(cell.runs)} for cell in cells]
+        (Path(folder) / "cells.json").write_text(json.dumps(described), encoding="utf-8")
+    console = console or Console(width=max(110, Console().width))  # rather a broken line than a cut number
+    settings = [dict(flatten_keys(cell.identity)) for cell in cells]
+    keys = dict.fromkeys(key for setting in settings for key in setting if key not in UNSHOWN)
+    varied = [key for key in keys if any(other.get(key) != settings[0].get(key) for other in settings)]
+    folder_column = Column("SAE", no_wrap=True, min_width=max(len(f"{cell.sae}-{cell.hash}") for cell in cells))
+    names = [key.removeprefix("sae.") for key in varied]
+    table = Table("model", "step", "layer", folder_column, *names, *METRICS.values(), box=None, header_style="bold")
+    for cell, setting in zip(cells, settings, strict=True):
+        if cell.finished:
+            metrics = cell.read()["metrics"]
+            place = (cell.model, str(cell.step), str(cell.layer), f"{cell.sae}-{cell.hash}")
+            values = (f"{metrics[name]:.4g}" for name in METRICS)
+            table.add_row(*map(Text, (*place, *(str(setting.get(key, "")) for key in varied), *values)))
+    if table.row_count:
+        console.print(table)
+    for runs in dict.fromkeys(cell.runs for cell in cells):
+        console.print(Text(f"cells are in {runs}/"), soft_wrap=True)  # no markup: a path may hold brackets
+
+
+def cells_of_jobs(folders: Iterable[Path]) -> list[Cell]:
+    """The cells that the jobs of a sweep left in their `folders`, each once."""
+    cells = {}
+    for file in (folder / "cells.json" for folder in folders):
+        for described in json.loads(file.read_text(encoding="utf-8")) if file.exists() else ():
+            cell = Cell(**{**described, "runs": Path(described["runs"])})
+            cells[cell.folder] = cell
+    return list(cells.values())

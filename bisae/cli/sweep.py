@@ -1,0 +1,178 @@
+"""Sweeps: with `-m` every job is a process of its own, and the cells of all jobs are shown at the end.
+
+Why processes: the ranks of a job on several devices start by running its command line again, which must not be the
+sweep's; and whatever becomes of a job, its memory, its W&B runs and its environment end with it.
+"""
+
+import atexit
+import functools
+import inspect
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from traceback import format_exception_only
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from bisae.runtime.errors import STOPPED, ConfigError, explained
+from bisae.runtime.ranks import JOB, RANKS, rank, under_torchrun
+from bisae.runtime.subcommands import config_flags, with_this_code
+from bisae.runtime.values import writable
+
+LAYERS = "BISAE_SWEEP_LAYERS"  # environment: what each job's `activations.layers` is, unless the user gave some
+# What Lightning would take for the job's own: the ranks of whatever the sweep runs in.
+OUTER = {*RANKS, "SLURM_NTASKS"}
+PATIENCE = 10  # seconds an interrupted job has to end by itself
+ENDED = {
+    STOPPED: "was told to stop; the same command goes on",
+    -signal.SIGKILL: "was killed, perhaps for its memory; the same command goes on, or with fewer SAEs in a job",
+}
+SAVING = 100  # seconds a job that is told to stop has to save; less than signal_delay_s of hydra/launcher=slurm
+
+
+def one_process_per_job(main: Callable[[Any], object]) -> Callable[[Any], None]:
+    """Goes between `hydra.main` and a script's `main`, which in a sweep runs in a process of the job's own.
+
+    Errors a user can mend (`explained`) end that process, or a single run, with `error: ...` and status 1.
+    """
+
+    @functools.wraps(main)
+    def job(cfg: Any) -> None:
+        if JOB in os.environ:  # SLURM sends it to all processes of a job; the sweep's answers it (`_status`)
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        try:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                run_job(Path(inspect.getfile(main)).absolute(), cfg)
+            else:
+                main(cfg)
+        except KeyboardInterrupt:
+            raise SystemExit("interrupted; run the same command again to go on") from None
+        except Exception as error:
+            mendable = explained(error)
+            message = f"error: {mendable}" if mendable else "".join(format_exception_only(error)).strip()
+            if (folder := os.environ.get(JOB)) and rank() == 0:
+                (Path(folder) / "error").write_text(message.splitlines()[-1], encoding="utf-8")
+            if mendable:
+                raise SystemExit(message) from None
+            raise
+
+    return job
+
+
+def run_job(script: Path, cfg: Any) -> None:
+    """Run the job Hydra is at. A failure is not raised but left in the job's folder for the end of the sweep."""
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    (folder / "overrides").write_text("\n".join(hydra.overrides.task), encoding="utf-8")
+    command = [sys.executable, str(script), *config_flags("main", "command-line")]
+    searched = [override for override in hydra.overrides.hydra if override.startswith("hydra.searchpath=")]
+    command += [f"--config-name={hydra.job.config_name}", "hydra.mode=RUN", *searched, *hydra.overrides.task]
+    if LAYERS in os.environ and OmegaConf.select(cfg, "activations.layers") == []:
+        command.append(f"activations.layers={os.environ[LAYERS]}")
+    outer = ("MASTER_", "TORCHELASTIC_")
+    inherited = with_this_code(os.environ)
+    environment = {key: value for key, value in inherited.items() if key not in OUTER and not key.startswith(outer)}
+    environment[JOB] = str(folder)
+    with subprocess.Popen(command, cwd=hydra.runtime.cwd, env=environment) as job:
+        try:
+            status = _status(job)
+        except BaseException as stop:
+            with suppress(subprocess.TimeoutExpired):  # Ctrl-C in a terminal reaches the job as well
+                job.wait(PATIENCE if isinstance(stop, KeyboardInterrupt) else 0)
+            job.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                job.wait(SAVING)
+            raise
+        finally:
+            job.kill()  # nothing happens to a job that has ended
+    if status and not (folder / "error").exists():
+        (folder / "error").write_text(ENDED.get(status, f"ended with status {status}"), encoding="utf-8")
+
+
+def _status(job: "subprocess.Popen[bytes]") -> int:
+    """How the job ends. Under submitit a job that is told to stop saves first, and only then is submitted again."""
+    submit_again = signal.getsignal(signal.SIGUSR2)
+    if not callable(submit_again):
+        return job.wait()
+    told = False
+
+    def stop(*_: object) -> None:
+        nonlocal told
+        told = True
+        job.terminate()
+        late = threading.Timer(SAVING, job.kill)
+        late.daemon = True
+        late.start()
+
+    signal.signal(signal.SIGUSR2, stop)
+    try:
+        status = job.wait()
+    finally:
+        signal.signal(signal.SIGUSR2, submit_again)
+    if status and (told or status in (STOPPED, -signal.SIGTERM)):  # SIGTERM: SLURM's preemption, which submitit ignores
+        signal.raise_signal(signal.SIGUSR2)
+    return status
+
+
+def layers_of_all_jobs(overrides: Sequence[str]) -> str | None:
+    """The layers of a sweep over `layer`, as `activations.layers` takes them; None if `layer` is not swept."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    chosen = [override for override in parsed if override.key_or_group == "layer"]
+    if not chosen or not chosen[-1].is_discrete_sweep():
+        return None
+    values: Any = OmegaConf.to_container(OmegaConf.create(f"[{','.join(chosen[-1].sweep_string_iterator())}]"))
+    if "all" in values:
+        return "all"
+    listed = [layer for value in values for layer in (value if isinstance(value, list) else [value])]
+    return str(sorted({layer for layer in listed if isinstance(layer, int)})).replace(" ", "")
+
+
+class Sweep(Callback):
+    """What happens once a sweep (`hydra.callbacks`): before its first job and after its last."""
+
+    def on_multirun_start(self, config: Any, **_: Any) -> None:
+        """Refuse torchrun; hand to all jobs, by environment, the name of the sweep and the layers of all."""
+        if under_torchrun():
+            raise SystemExit("error: -m starts its jobs itself; start single runs with torchrun")
+        folder = Path(config.hydra.sweep.dir).absolute()
+        if folder.exists():
+            raise SystemExit(f"error: hydra.sweep.dir={folder}: is deleted at the end, so it must not exist yet")
+        try:
+            writable({"runs": folder})
+        except ConfigError as error:  # Hydra would make a warning of it
+            raise SystemExit(f"error: {error}") from None
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ.setdefault("WANDB_RUN_GROUP", f"sweep {datetime.now():%Y-%m-%d %H:%M:%S}")
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))  # so that its job is ended too
+        params = OmegaConf.select(config, "hydra.sweeper.params") or {}
+        typed = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
+        if layers := layers_of_all_jobs(typed):
+            os.environ[LAYERS] = layers
+
+    def on_multirun_end(self, config: Any, **_: Any) -> None:
+        """Show the cells of all jobs; SystemExit that names the failed jobs, if any."""
+        from bisae.cells.shown import cells_of_jobs, show_cells
+
+        jobs = sorted(Path(config.hydra.sweep.dir).glob("*/overrides"), key=lambda file: file.stat().st_mtime_ns)
+        typed = {file.parent: file.read_text(encoding="utf-8").splitlines() for file in jobs}
+        if cells := cells_of_jobs(typed):
+            show_cells(cells)
+        if failed := [job for job in typed if (job / "error").exists()]:
+            shared = set.intersection(*map(set, typed.values()))
+            lines = [f"{len(failed)} of {len(typed)} jobs failed:"]
+            for job in failed:
+                own = [override for override in typed[job] if override not in shared] or typed[job]
+                lines.append(f"  {' '.join(own)}: {(job / 'error').read_text(encoding='utf-8')}")
+            raise SystemExit("\n".join(lines))

@@ -1,1 +1,0 @@
-"""A W&B report of a grid."""

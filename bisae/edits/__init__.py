@@ -1,0 +1,1 @@
+"""An LM with its residual stream edited as it runs."""

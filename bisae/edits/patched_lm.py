@@ -1,0 +1,162 @@
+"""An LM with its residual stream edited as it runs, plainly or while it generates."""
+
+import inspect
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+from bisae.edits.operation import Edit, StreamPair
+from bisae.lm.generation import can_cache
+from bisae.lm.probe import decoder_blocks, stream_of
+from bisae.lm.residual import ResidualReader, hooked
+
+REMEMBERED = 2**30  # bytes of streams
+
+
+class DonorReader(ResidualReader):
+    """An LM cut at the deepest of `layers`, with a cache of its own while the recipient generates.
+
+    What it makes of whole texts is kept, up to `REMEMBERED` bytes: each intervention reads the same ones.
+    """
+
+    _cache: DynamicCache | None = None
+    _left = REMEMBERED
+
+    @torch.no_grad()
+    def follow(self, seen: int, use_cache: bool, **inputs: Tensor | None) -> dict[int, Float[Tensor, "..."]]:
+        """The streams on the tokens that the recipient reads now, having `seen` so many in its own cache.
+
+        ValueError where the donor has not read along from the beginning, in the same order of sequences.
+        """
+        if seen == 0:  # its own, since a pass that ends early returns none
+            self._cache = DynamicCache(config=self.model.config) if use_cache and can_cache(self.model) else None
+        elif self._cache is None or self._cache.get_seq_length() != seen:
+            raise ValueError(f"the recipient goes on after {seen} tokens that the donor has not read")
+        text = None if use_cache else tuple((name, _content(one)) for name, one in inputs.items())
+        if text in self._remembered:
+            return self._remembered[text]
+        known = inspect.signature(self.model.forward).parameters
+        given: dict[str, Any] = {name: value for name, value in inputs.items() if value is not None and name in known}
+        if self._cache is not None:
+            given["past_key_values"] = self._cache
+        streams = self._pass(given["input_ids"].shape, **given, use_cache=self._cache is not None)
+        if text is not None and (size := sum(one.nbytes for one in streams.values())) <= self._left:
+            self._left -= size
+            self._remembered[text] = streams
+        return streams
+
+    @cached_property
+    def _remembered(self) -> dict[Any, dict[int, Tensor]]:
+        return {}
+
+
+class StreamChange(NamedTuple):
+    """Of the tokens edited at a layer: mean of ||new - old|| / ||old||, and share with any change."""
+
+    size: float
+    touched: float
+
+
+class Patch:
+    """What hooks on the LM know of each other. `change(layer)` says how much was changed since the patch began."""
+
+    def __init__(self, edits: Mapping[int, Edit], donor: DonorReader | None, special: Tensor) -> None:
+        self.edits, self.donor, self.special = edits, donor, special
+        self._sums = {layer: torch.zeros(3, dtype=torch.float64, device=special.device) for layer in edits}
+        self._kept: Bool[Tensor, "sequence position"]
+        self._given: dict[int, Tensor] = {}
+
+    def change(self, layer: int) -> StreamChange:
+        """Both NaN before any token was edited."""
+        size, touched, tokens = self._sums[layer]
+        return StreamChange((size / tokens).item(), (touched / tokens).item())
+
+    def begin(self, _: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any]) -> None:
+        """Before the LM reads tokens, the donor reads them."""
+        ids = args[0] if args else inputs["input_ids"]
+        mask = inputs.get("attention_mask")
+        self._kept = ~torch.isin(ids, self.special)
+        if mask is not None:
+            self._kept &= mask[:, -ids.shape[1] :].bool()
+        if self.donor is not None:
+            past = inputs.get("past_key_values")
+            self._given = self.donor.follow(
+                0 if past is None else past.get_seq_length(),
+                inputs.get("use_cache", True),
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=inputs.get("position_ids"),
+            )
+
+    def edited(self, layer: int, stream: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        # A part may put out one row after the other; as in `bisae.lm.residual`, where it is read.
+        shaped = stream.reshape(*self._kept.shape, stream.shape[-1])
+        old = shaped[self._kept]
+        if not len(old):
+            return stream
+        donor = self._given[layer][self._kept] if self.donor else None
+        new = self.edits[layer](StreamPair(old, donor, self._kept)).to(old.dtype)
+        changed, whole = (torch.linalg.vector_norm(one, dim=1, dtype=torch.float32) for one in (new - old, old))
+        size = (changed / whole).double()
+        self._sums[layer] += torch.stack([size.sum(), (size > 0).sum(), torch.ones_like(size).sum()])
+        return shaped.masked_scatter(self._kept[..., None], new).view(stream.shape)
+
+
+@contextmanager
+def patched(
+    lm: PreTrainedModel,
+    edits: Mapping[int, Edit],
+    donor: DonorReader | None,
+    special: Collection[int],
+    hook: str | None = None,
+) -> Iterator[Patch]:
+    """Within it `lm(...)` and `lm.generate(...)` run with the stream edited at each of the layers, or with `hook` what
+    that part of each layer's block puts out.
+
+    Padding, as `attention_mask` has it, and the ids in `special` (BOS) are left alone. A `donor` reads what the LM
+    reads: right- or left-padded, whole or token by token with its own cache. Its layers must include those of the
+    edits. Greedy search and sampling only: beams change places, which the donor's cache would not follow. Without
+    edits nothing is hooked, and the LM is the plain one.
+    """
+    patch = Patch(edits, donor, torch.tensor(sorted(special), dtype=torch.int64, device=lm.device))
+    blocks = decoder_blocks(lm)
+    with ExitStack() as hooks:
+        if edits:
+            hooks.enter_context(lm.register_forward_pre_hook(torch.no_grad()(patch.begin), with_kwargs=True))
+        for layer in edits:
+            if layer == 0:
+                added = blocks[0].register_forward_pre_hook(_on_input(patch), with_kwargs=True)
+            else:
+                added = hooked(blocks[layer - 1], hook).register_forward_hook(_on_output(patch, layer))
+            hooks.enter_context(added)
+        yield patch
+
+
+def _on_input(patch: Patch) -> Any:
+    @torch.no_grad()
+    def change(_: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if args:
+            return (patch.edited(0, args[0]), *args[1:]), inputs
+        return args, {**inputs, "hidden_states": patch.edited(0, inputs["hidden_states"])}
+
+    return change
+
+
+def _on_output(patch: Patch, layer: int) -> Any:
+    @torch.no_grad()
+    def change(_: nn.Module, __: Any, output: Any) -> Any:
+        stream = patch.edited(layer, stream_of(output))
+        return stream if isinstance(output, Tensor) else (stream, *output[1:])
+
+    return change
+
+
+def _content(values: Tensor | None) -> Any:
+    """What tensors of ids and masks are equal by."""
+    return values if values is None else (tuple(values.shape), values.cpu().numpy().tobytes())

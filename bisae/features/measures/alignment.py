@@ -1,0 +1,84 @@
+"""Does a feature say the same of a sentence and of its translation? Correlations over held-out sentence pairs."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64
+from scipy.sparse import csr_array
+from scipy.stats import false_discovery_control
+
+SPECIAL = re.compile("<[^<>]+>")  # <s>, <|end|>, bytes <0x0A>
+TIE = 1e-12  # correlations that differ only in the order of their sums
+
+
+class AlignmentScores(NamedTuple):
+    """Per latent; NaN where its peaks on one side are all the same, as where it never fires."""
+
+    r: Float64[np.ndarray, " latent"]  # Pearson correlation over pairs
+    p: Float64[np.ndarray, " latent"]  # share of the pairings, the true one among them, that correlate as strongly
+    r_shuffled: Float64[np.ndarray, " latent"]  # r of the first shuffle
+    p_shuffled: Float64[np.ndarray, " latent"]  # its p, among all pairings
+
+
+def is_word(texts: Sequence[str]) -> Bool[np.ndarray, " item"]:
+    """Which vocabulary items hold a letter of any script; `<...>` (bytes, specials) do not count.
+
+    `texts` are readable pieces: byte-level vocabularies spell a space as a letter.
+    """
+    return np.array([any(map(str.isalpha, text)) and not SPECIAL.fullmatch(text) for text in texts], dtype=bool)
+
+
+def sentence_peaks(
+    sentence: Int64[np.ndarray, " entry"],
+    latent: Int64[np.ndarray, " entry"],
+    value: Float32[np.ndarray, " entry"],
+    shape: tuple[int, int],
+) -> csr_array:
+    """[sentence, latent]: the largest activation of a latent in a sentence; `shape` is (sentences, latents)."""
+    order = np.lexsort((-value, latent, sentence))
+    sentence, latent = sentence[order], latent[order]
+    peak = np.unique(sentence * shape[1] + latent, return_index=True)[1]  # first of equal keys: the largest
+    return csr_array((value[order[peak]], (sentence[peak], latent[peak])), shape=shape)
+
+
+def alignment(left: csr_array, right: csr_array, permutations: int, seed: int) -> AlignmentScores:
+    """Correlate each latent's peaks on sentences (rows of `left`) and on their translations (same rows of `right`).
+
+    Sentences without a firing count as 0. The shuffles, the same for all latents, pair sentences with other
+    translations. The smallest p is 1 / (1 + permutations): `aligned` can find n of m latents only if
+    permutations >= m / (n level).
+    """
+    if left.shape != right.shape:
+        raise ValueError(f"{left.shape} peaks on one side, {right.shape} on the other")
+    sentences, latents = left.shape
+    pairings = np.tile(np.arange(sentences, dtype=np.int32)[:, None], 1 + permutations)  # column 0: the true pairs
+    np.random.default_rng(seed).permuted(pairings[:, 1:], axis=0, out=pairings[:, 1:])
+    left, right = left.tocsc(), right.tocsc()
+    found = np.full((4, latents), np.nan)
+    for latent in range(latents):
+        column, other = (slice(*side.indptr[latent : latent + 2]) for side in (left, right))
+        x, y = np.zeros((2, sentences))
+        x[left.indices[column]], y[right.indices[other]] = left.data[column], right.data[other]
+        if np.ptp(x) == 0 or np.ptp(y) == 0:
+            continue
+        # sum (x - mean x) (y - mean y) = sum x (y - mean y): only sentences on which x fires have terms
+        y -= y.mean()
+        rows = left.indices[column]
+        r = x[rows] @ y[pairings[rows]] / (np.linalg.norm(x - x.mean()) * np.linalg.norm(y))
+        found[:, latent] = r[0], (r >= r[0] - TIE).mean(), r[1], (r >= r[1] - TIE).mean()
+    return AlignmentScores(*found)
+
+
+def aligned(
+    r: Float64[np.ndarray, " latent"], p: Float64[np.ndarray, " latent"], least: float, level: float
+) -> Bool[np.ndarray, " latent"]:
+    """Latents with r >= `least` that stand at a false discovery rate of `level` among all with a p.
+
+    A low p alone says little: long sentences have long translations, and more of everything fires on both.
+    """
+    tested = ~np.isnan(p)
+    found = np.zeros(len(p), dtype=bool)
+    found[tested] = (false_discovery_control(p[tested]) <= level) & (r[tested] >= least)
+    return found

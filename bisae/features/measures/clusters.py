@@ -1,0 +1,128 @@
+"""Clusters of meaning: which tokens mean the same, by the cosine distance of their vectors.
+
+`average` linkage joins two clusters while the mean distance between them is at most a given one, `components` while
+any two of their tokens are that near: connected components.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64, Int32, Int64, Integer, Num
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+
+@dataclass(frozen=True, eq=False)
+class TokenCounts:
+    """How often each feature has each token: entries `offsets[i]:offsets[i + 1]` are feature i's distinct tokens."""
+
+    offsets: Int64[np.ndarray, " feature_and_one"]
+    tokens: Int32[np.ndarray, " entry"]  # ids, ascending within a feature
+    counts: Num[np.ndarray, " entry"]
+
+    @classmethod
+    def of(
+        cls,
+        features: Integer[np.ndarray, " pair"],
+        tokens: Integer[np.ndarray, " pair"],
+        n_features: int,
+        weights: Float64[np.ndarray, " pair"] | None = None,
+    ) -> "TokenCounts":
+        """Counted from (feature, token) pairs, each worth 1 or its weight."""
+        vocabulary = int(tokens.max(initial=0)) + 1
+        pairs = features.astype(np.int64) * vocabulary + tokens
+        distinct, entry = np.unique(pairs, return_inverse=True)
+        owners = distinct // vocabulary
+        return cls(
+            offsets=np.searchsorted(owners, np.arange(n_features + 1)).astype(np.int64),
+            tokens=(distinct % vocabulary).astype(np.int32),
+            counts=np.bincount(entry, weights, len(distinct)),
+        )
+
+    def feature_of_entry(self) -> Int64[np.ndarray, " entry"]:
+        """The feature each entry belongs to."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+
+METHODS = {"average": "average", "components": "single"}  # as scipy calls them
+
+
+@runtime_checkable
+class Clustering(Protocol):
+    """A meaning for each token of each feature."""
+
+    def entry_clusters(
+        self, counts: TokenCounts, permuted: Int32[np.ndarray, " id"] | None
+    ) -> Int64[np.ndarray, " entry"]:
+        """Cluster of each entry, comparable within a feature only; token t means what `permuted[t]` means."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class GlobalClusters:
+    """One cluster for each item of the vocabulary, whatever the feature."""
+
+    table: Integer[np.ndarray, " vocabulary"]
+
+    def entry_clusters(
+        self, counts: TokenCounts, permuted: Int32[np.ndarray, " id"] | None
+    ) -> Int64[np.ndarray, " entry"]:
+        return self.table[counts.tokens if permuted is None else permuted[counts.tokens]].astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureClusters:
+    """Each feature's own tokens clustered, by unit vectors of the vocabulary.
+
+    `method` is "average" or "components", `distance` the greatest cosine distance that joins.
+    """
+
+    vectors: Float32[np.ndarray, "vocabulary dimension"]
+    method: str
+    distance: float
+
+    def entry_clusters(
+        self, counts: TokenCounts, permuted: Int32[np.ndarray, " id"] | None
+    ) -> Int64[np.ndarray, " entry"]:
+        ids = counts.tokens if permuted is None else permuted[counts.tokens]
+        joined = [np.empty((0, 2), np.int64)]
+        for start, end in zip(counts.offsets[:-1].tolist(), counts.offsets[1:].tolist(), strict=True):
+            pairs = self._joins(self.vectors[ids[start:end]])
+            if len(pairs):
+                joined.append(start + pairs)
+        one, other = np.concatenate(joined).T
+        graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(len(ids), len(ids)))
+        return connected_components(graph, directed=False)[1].astype(np.int64)
+
+    def _joins(self, vectors: Float32[np.ndarray, "token dimension"]) -> Int64[np.ndarray, "join two"]:
+        """Pairs of tokens whose joining gives the clusters."""
+        distances = 1 - vectors @ vectors.T.copy()  # not a view: numpy would start threads for so small a product
+        near = distances <= self.distance
+        np.fill_diagonal(near, False)
+        some = np.flatnonzero(near.any(1))  # a token near no other stays alone under either method
+        if len(some) < 2:
+            return np.empty((0, 2), np.int64)
+        condensed = distances[some[:, None], some][np.triu_indices(len(some), 1)]
+        tree = linkage(condensed, METHODS[self.method])
+        member = [*range(len(some))]  # a token of each node of the tree
+        for left in tree[:, 0].astype(int).tolist():
+            member.append(member[left])
+        return some[np.array(member)[tree[tree[:, 2] <= self.distance, :2].astype(int)]]
+
+
+def global_clusters(
+    vectors: Float[np.ndarray, "vocabulary dimension"], distance: float
+) -> Int32[np.ndarray, " vocabulary"]:
+    """Average linkage over the whole vocabulary: ids in order of first appearance. Memory grows with its square."""
+    labels = fcluster(linkage(vectors, "average", "cosine"), distance, "distance")
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse].astype(np.int32)
+
+
+def centred(vectors: Float[np.ndarray, "token dimension"]) -> Float32[np.ndarray, "token dimension"]:
+    """Unit vectors less what all have in common, which otherwise joins most short fragments of words."""
+    less = vectors - vectors.mean(0)
+    less /= np.maximum(np.linalg.norm(less, axis=1, keepdims=True), 1e-12)
+    return less.astype(np.float32)

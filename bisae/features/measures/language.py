@@ -1,0 +1,105 @@
+"""Which language a latent belongs to: the rule of the study's first version, and the same over whole splits.
+
+A token is English if, stripped, it holds only ASCII letters, white space and `"'(),.-`; one of digits 0-9 only is what
+the token before it is; all else is Japanese, byte tokens and the empty token too. A latent is of the language whose
+share of its tokens is strictly above a threshold, else Mixed.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import SupportsFloat
+
+import numpy as np
+from jaxtyping import Float64, Int32, Num, Shaped, UInt8
+
+from bisae.corpus.languages import NAMES, plain_of
+from bisae.runtime.errors import ConfigError
+
+SCRIPTS = ("en", "ja")  # what the rule tells apart, by number
+ENGLISH, JAPANESE, DIGITS = range(3)
+MIXED, DEAD = "Mixed", "dead"
+
+
+def _script(text: str) -> int:
+    text = text.replace("▁", " ").strip()  # SentencePiece's space mark, which v1 shows as a space
+    if re.fullmatch(r"[A-Za-z\s\"'(),.-]+", text):
+        return ENGLISH
+    return DIGITS if re.fullmatch("[0-9]+", text) else JAPANESE
+
+
+def feature_language(
+    contexts: Sequence[Sequence[tuple[str, SupportsFloat]]], threshold: float = 0.9
+) -> tuple[str, dict[str, int]]:
+    """Class of a latent by the token of each context with the largest activation (the first of equals).
+
+    Contexts are (token text, activation) in order. Also gives how many were in each language. At the start of a
+    context "the token before" is its last one, as Python's index -1; digits alone, on which the original rule has no
+    answer, are Japanese like all that is not English. ValueError for an empty context.
+    """
+    counts = dict.fromkeys(SCRIPTS, 0)
+    for context in contexts:
+        if not context:
+            raise ValueError("a context has no tokens")
+        peak = max(range(len(context)), key=lambda position: float(context[position][1]))
+        backwards = (_script(context[position][0]) for position in range(peak, peak - len(context), -1))
+        script = next((script for script in backwards if script != DIGITS), JAPANESE)
+        counts[SCRIPTS[script]] += 1
+    names = list(class_names(SCRIPTS).values())
+    return str(classes(np.array([list(counts.values())]), threshold, names)[0]), counts
+
+
+def check_script_languages(languages: Sequence[str]) -> None:
+    """ConfigError unless the text is in exactly the languages that the rule tells apart."""
+    if sorted(map(plain_of, languages)) != sorted(SCRIPTS):
+        remedy = f"tells English from Japanese only, and the text is in {', '.join(languages)}; use language=document"
+        raise ConfigError("language", "script", remedy)
+
+
+def script_of_tokens(texts: Sequence[str]) -> UInt8[np.ndarray, " vocabulary"]:
+    """0 (English), 1 (Japanese) or 2 (digits) for the text of each vocabulary item."""
+    return np.array([_script(text) for text in texts], np.uint8)
+
+
+def script_of_rows(
+    token_ids: Int32[np.ndarray, " token"],
+    sequence: Int32[np.ndarray, " token"],
+    script: UInt8[np.ndarray, " vocabulary"],
+) -> UInt8[np.ndarray, " token"]:
+    """0 (English) or 1 (Japanese) for each token: digits take the script before them in their sequence, as above.
+
+    `sequence` does not descend.
+    """
+    found = script[token_ids]
+    _, starts, lengths = np.unique(sequence, return_index=True, return_counts=True)
+    first, last = np.repeat(starts, lengths), np.repeat(starts + lengths - 1, lengths)  # rows of the token's sequence
+    before = np.maximum.accumulate(np.where(found != DIGITS, np.arange(len(found)), -1))
+    before = np.where(before < first, before[last], before)  # none before it: from the sequence's end
+    return np.where(before < first, JAPANESE, found[before]).astype(np.uint8)
+
+
+def class_names(languages: Sequence[str]) -> dict[str, str]:
+    """Name of the class of each language code (`bisae.corpus.languages`): the code itself where it has no other."""
+    return {code: NAMES.get(code, code) for code in languages}
+
+
+def classes(
+    counts: Num[np.ndarray, "feature language"], threshold: float, names: Sequence[str]
+) -> Shaped[np.ndarray, " feature"]:
+    """Class of each feature from its counts (or rates) by language: a name, "Mixed", or "dead" where all are 0."""
+    total = counts.sum(1, keepdims=True)
+    over = counts / np.where(total > 0, total, 1) > threshold
+    living = np.where(over.any(1), np.array(names)[over.argmax(1)], MIXED)
+    return np.where(total[:, 0] > 0, living, DEAD)
+
+
+def shares_by_threshold(
+    counts: Num[np.ndarray, "feature language"], thresholds: Float64[np.ndarray, " threshold"]
+) -> Float64[np.ndarray, "threshold language_and_mixed"]:
+    """Share of the living features in each class, Mixed last, at each threshold; NaN where none is alive."""
+    alive = counts[counts.sum(1) > 0]
+    names = [str(language) for language in range(counts.shape[1])]
+    shares = np.full((len(thresholds), len(names) + 1), np.nan)
+    for row, threshold in zip(shares, thresholds.tolist(), strict=True):
+        found = classes(alive, threshold, names)
+        row[:] = [np.mean(found == name) if len(found) else np.nan for name in (*names, MIXED)]
+    return shares

@@ -1,0 +1,72 @@
+"""An embedding space of tokens: what says which tokens mean the same."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32
+
+from bisae.features.measures.clusters import METHODS, Clustering, FeatureClusters, GlobalClusters, global_clusters
+from bisae.runtime.errors import ConfigError
+
+LARGEST = 20_000  # tokens whose distances to each other are held: 1.6 GB, and as much again while they are clustered
+GLOBAL = "global"
+
+
+@runtime_checkable
+class Space(Protocol):
+    """A choice of `space`."""
+
+    @property
+    def fingerprint(self) -> dict[str, object]:
+        """Everything that changes a cluster, for JSON: no paths of this machine."""
+        ...
+
+    def clustering(self, tokenizer: Any, checksum: str) -> Clustering:
+        """Clusters of the tokens of a Hugging Face tokenizer, whose `Checkpoint.tokenizer` is `checksum`."""
+        ...
+
+
+class VectorSpace(ABC):
+    """Clusters from a vector for each token of the vocabulary, the mean vector subtracted."""
+
+    name: str
+
+    def __init__(self, clustering: str, distance: float) -> None:
+        if clustering not in (*METHODS, GLOBAL):
+            raise ConfigError("space.clustering", clustering, f"choose one of {', '.join((*METHODS, GLOBAL))}")
+        if not 0 < distance < 1:
+            raise ConfigError("space.distance", distance, "must be above 0 and below 1, a cosine distance")
+        self._method, self._distance = clustering, distance
+        self._made: dict[str, Clustering] = {}
+
+    @property
+    def fingerprint(self) -> dict[str, object]:
+        return {"space": self.name, "clustering": self._method, "distance": self._distance, **self.source}
+
+    @property
+    @abstractmethod
+    def source(self) -> dict[str, object]:
+        """Where the vectors come from, for the fingerprint."""
+
+    @abstractmethod
+    def vectors(self, tokenizer: Any) -> Float32[np.ndarray, "vocabulary dimension"]:
+        """Unit vectors of the tokenizer's whole vocabulary."""
+
+    def clustering(self, tokenizer: Any, checksum: str) -> Clustering:
+        if checksum not in self._made:
+            if self._method == GLOBAL and len(tokenizer) > LARGEST:
+                remedy = f"takes at most {LARGEST} tokens, and the vocabulary has {len(tokenizer)}; choose average"
+                raise ConfigError("space.clustering", GLOBAL, remedy)
+            vectors = self.vectors(tokenizer)
+            self._made[checksum] = (
+                GlobalClusters(global_clusters(vectors, self._distance))
+                if self._method == GLOBAL
+                else FeatureClusters(vectors, self._method, self._distance)
+            )
+        return self._made[checksum]
+
+
+def same_vocabulary(tokenizer: Any, other: Any) -> bool:
+    """Whether two Hugging Face tokenizers have the same ids: where not, a vector would be another token's."""
+    return bool(tokenizer.get_vocab() == other.get_vocab())

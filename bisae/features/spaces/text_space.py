@@ -1,0 +1,41 @@
+"""Spaces that embed text: each token by what it says."""
+
+import re
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from bisae.features.measures.clusters import centred
+from bisae.features.spaces.space import VectorSpace
+
+BYTE = re.compile("<0x[0-9A-F]{2}>")
+
+
+def token_texts(tokenizer: Any) -> list[str | None]:
+    """Text of each vocabulary item, lower-cased, without its space mark; None for specials and parts of characters."""
+    special = set(tokenizer.all_special_ids)
+    texts: list[str | None] = []
+    for number, token in enumerate(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))):
+        nothing = token is None or number in special or BYTE.fullmatch(token)
+        text = "\ufffd" if nothing else tokenizer.convert_tokens_to_string([token])
+        texts.append(None if "\ufffd" in text else text.strip().lower() or token)
+    return texts
+
+
+class TextSpace(VectorSpace):
+    """Vectors of tokens' texts. What has none, specials and parts of characters, means one thing of its own."""
+
+    @abstractmethod
+    def embed(self, texts: list[str]) -> Float[np.ndarray, "text dimension"]:
+        """A vector for each text."""
+
+    def vectors(self, tokenizer: Any) -> Float32[np.ndarray, "vocabulary dimension"]:
+        texts = token_texts(tokenizer)
+        words = np.array([text is not None for text in texts])
+        embedded = centred(self.embed([text for text in texts if text is not None]))
+        vectors = np.zeros((len(texts), embedded.shape[1] + 1), np.float32)
+        vectors[words, :-1] = embedded
+        vectors[~words, -1] = 1
+        return vectors

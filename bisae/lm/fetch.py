@@ -1,0 +1,38 @@
+"""Repositories of the Hugging Face hub as local folders."""
+
+from pathlib import Path
+
+from bisae.lm.weight_files import weight_files
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.hub import reachable
+
+NOT_WEIGHTS = ["config.json", "*.index.json", "*token*.json", "vocab*", "merges*", "*.model"]
+
+
+def fetch(repository: str, revision: str | None, trust_remote_code: bool, key: str = "model.path") -> Path:
+    """The local snapshot of a hub repository, downloaded if it is not there yet: the weights transformers would load.
+
+    Without network what the local hub cache holds, which an interrupted download may have left without some weights.
+    ConfigError naming config key `key` where it cannot be had.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    offline = not reachable()
+    always = [*NOT_WEIGHTS, *(["*.py"] if trust_remote_code else [])]
+
+    def snapshot(weights: list[str]) -> Path:
+        files = [*always, *weights]
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=files, local_files_only=offline))
+
+    try:
+        folder = snapshot(["model.safetensors"])
+        return snapshot([file.name for file in weight_files(folder)] or ["pytorch_model.bin"])
+    except LocalEntryNotFoundError as error:
+        remedy = (
+            "neither a local folder nor in the local hub cache with all its files, and the hub cannot be reached; "
+            f"give a folder, or run `hf download {repository}` with a network first"
+        )
+        raise ConfigError(key, repository, remedy) from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise ConfigError(key, repository, f"the hub says: {error}") from error

@@ -1,0 +1,128 @@
+"""Cross-entropy of an LM, exact to the token."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from bisae.corpus import tokens
+from bisae.lm.batches import batches
+from bisae.runtime.errors import ConfigError
+
+
+class TokenLoss(NamedTuple):
+    """`nats`: summed cross-entropy of `tokens` predicted tokens (BOS is given, never predicted)."""
+
+    nats: float
+    tokens: int
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.nats / self.tokens)
+
+
+@torch.no_grad()
+def token_loss(model: PreTrainedModel, sequences: Sequence[Sequence[int]], batch: int = 32) -> TokenLoss:
+    """Loss of every token but the first of each sequence, one document a sequence, summed in float64."""
+    was_training = model.training
+    model.eval()
+    nats, tokens = 0.0, 0
+    ordered = sorted(sequences, key=len)  # so that a batch needs little padding
+    for start in range(0, len(ordered), batch):
+        rows = [torch.tensor(row, dtype=torch.int64, device=model.device) for row in ordered[start : start + batch]]
+        # Padding stands behind the text, where a causal LM never looks back from.
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0)
+        targets = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100)[:, 1:]
+        logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
+        losses = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=-100)
+        nats += losses.double().sum().item()
+        tokens += int((targets != -100).sum())
+    model.train(was_training)
+    return TokenLoss(nats, tokens)
+
+
+class Window(NamedTuple):
+    """`ids` as the LM reads them; the first `given` are context, the others are predicted here and nowhere else."""
+
+    ids: list[int]
+    given: int
+
+
+def windows(ids: Sequence[int], bos: int | None, context: int, stride: int) -> Iterator[Window]:
+    """Windows of at most `context` tokens, BOS included, over a document's `ids` without BOS.
+
+    The first predicts all it holds, each later one `stride` tokens (the last perhaps fewer) after as many of the
+    document as fit before them. Every window begins with BOS, as all that the LM's SAEs were trained on does; an LM
+    without BOS cannot predict a document's first token. ConfigError for a stride that leaves no room.
+    """
+    prefix = [] if bos is None else [bos]
+    room = context - len(prefix)
+    if not 1 <= stride < context:
+        raise ConfigError("stride", stride, f"must be between 1 and {context - 1}, to leave context before a token")
+    done = 0
+    while done < len(ids):
+        stop = min(len(ids), done + (stride if done else room))
+        start = max(0, stop - room)
+        yield Window([*prefix, *ids[start:stop]], max(1, len(prefix) + done - start))
+        done = stop
+
+
+@torch.no_grad()
+def token_losses(
+    lm: PreTrainedModel, sequences: Sequence[Sequence[int]], batch: int
+) -> list[Float64[np.ndarray, " token"]]:
+    """Nats of every token but the first of each sequence; `batch` sequences are read at a time."""
+    found = [np.zeros(0)] * len(sequences)
+    for numbers, ids, mask in batches(sequences, batch, lm.device):
+        logits = lm(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+        # Row by row: all logits of a batch in float32 would be the largest tensor by far.
+        rows = zip(logits, ids[:, 1:], strict=True)
+        nats = torch.stack([cross_entropy(row.float(), next_ids, reduction="none") for row, next_ids in rows])
+        for number, row in zip(numbers, nats.double().cpu().numpy(), strict=True):
+            found[number] = row[: max(0, len(sequences[number]) - 1)]
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class DocumentLosses:
+    """Summed nats of each document's `tokens` predicted tokens. `language` is an index into `languages`."""
+
+    languages: tuple[str, ...]
+    language: Int64[np.ndarray, " document"]
+    nats: Float64[np.ndarray, " document"]
+    tokens: Int64[np.ndarray, " document"]
+
+
+def document_losses(
+    lm: PreTrainedModel,
+    documents: Sequence[tokens.TokenizedDocument],
+    languages: tuple[str, ...],
+    bos: int | None,
+    context: int,
+    stride: int,
+    batch: int,
+) -> DocumentLosses:
+    """Loss of whole documents by windows of `context` tokens (see `windows`).
+
+    A batch is of one language, and of windows of different documents where it can be: what is shuffled between
+    sequences then comes from another text of the same language.
+    """
+    language = np.array([document.language for document in documents], np.int64)
+    nats, counts = np.zeros(len(documents)), np.zeros(len(documents), np.int64)
+    for number in range(len(languages)):
+        spoken = np.flatnonzero(language == number).tolist()
+        found = [
+            (d, n, w) for d in spoken for n, w in enumerate(windows(documents[d].ids.tolist(), bos, context, stride))
+        ]
+        found.sort(key=lambda one: one[1])  # neighbours in a document apart, since batches keep the order of equals
+        losses = token_losses(lm, [window.ids for _, _, window in found], batch)
+        for (document, _, window), loss in zip(found, losses, strict=True):
+            nats[document] += loss[window.given - 1 :].sum()
+            counts[document] += len(loss[window.given - 1 :])
+    return DocumentLosses(languages, language, nats, counts)

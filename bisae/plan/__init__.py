@@ -1,1 +1,0 @@
-"""What a grid takes before it runs, and the commands that run it."""

@@ -1,0 +1,84 @@
+"""Interventions as figures: change against none by kind with controls, over the coefficient, over the checkpoint."""
+
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bisae.report.figures_panels import CHARACTERS, Picture, draw_lines
+from bisae.report.interventions.blocks import BLOCK, NONE, RANDOM, Metric, combine, in_order, long, side_by_side, title
+from bisae.report.interventions.figures_kinds import draw_kinds
+from bisae.report.style import BLACK, COLUMN, look, save
+
+PANELS = 5  # side by side
+BANDS = "Bands: 95 % over documents or examples, paired."
+DASHED = " Dashed: as many random features, added as strongly, mean and where 95 % of draws lie."
+X = {
+    "coefficient": ("coefficient", "linear"),
+    "recipient": ("training step of the recipient", "step"),
+}
+
+
+def draw_interventions(
+    table: pd.DataFrame, metrics: Sequence[Metric], languages: Sequence[str], folder: Path
+) -> dict[str, Path]:
+    """Draw into `folder`; returns each figure's .png by name. What has no changes, or a single x, has no figure."""
+    written = {}
+    with look():
+        for name, figure in _figures(table[table["kind"] != NONE], metrics, languages):
+            written[name] = save(figure, folder, name)[0]
+    return written
+
+
+def _figures(table: pd.DataFrame, metrics: Sequence[Metric], languages: Sequence[str]) -> Iterator[tuple[str, Figure]]:
+    for axes, rows in _groups(table, "recipient"):
+        shown = [metric for metric in metrics if rows[f"{metric.name}_change"].notna().any()]
+        for pack in side_by_side(shown, PANELS):
+            families = "-".join(dict.fromkeys(metric.family for metric in pack))
+            yield _name(f"changes_{families}", axes), draw_kinds(rows, pack, languages, title(axes))
+    means = in_order(combine(table, metrics), languages)
+    for over, (label, scale) in X.items():
+        for axes, rows in _groups(means, over):
+            points = _points(rows, over, metrics)
+            if points["x"].nunique() > 1:
+                note = BANDS + DASHED * bool(points["dashed"].any())
+                name = _name(f"over_{over}", axes)
+                about = textwrap.fill(title(axes), int(COLUMN * CHARACTERS))
+                yield name, _with_none(draw_lines(Picture(name, about, note, label, scale, points, "random")))
+
+
+def _groups(rows: pd.DataFrame, over: str) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Interventions that differ in `over`, kind and control only, with what they have in common."""
+    by = [axis for axis in BLOCK if axis != over]
+    for key, group in rows.groupby(by, dropna=False, sort=False):
+        yield dict(zip(by, key, strict=True)), group
+
+
+def _name(prefix: str, axes: Mapping[str, Any]) -> str:
+    return "_".join(re.sub(r"[^\w.+-]+", "-", part) for part in (prefix, *title(axes).split(", ")))
+
+
+def _points(rows: pd.DataFrame, over: str, metrics: Sequence[Metric]) -> pd.DataFrame:
+    """For `draw_lines`: a row of panels a family, a line a kind, its random control dashed."""
+    rows = rows[rows["control"].isin(["", RANDOM])]
+    same = rows[[]].assign(line=rows["kind"].map(long), dashed=rows["control"] == RANDOM, x=rows[over])
+    parts = [same.assign(row="", panel="", null=0.0, value=0.0, low=0.0, high=0.0).head(0)]
+    for metric in metrics:
+        ends = {"value": "_change", "low": "_change_low", "high": "_change_high"}
+        changes = {end: rows[f"{metric.name}{column}"] * metric.factor for end, column in ends.items()}
+        label = f"change in {metric.family}\n({'higher' if metric.better > 0 else 'lower'} is better)"
+        parts.append(same.assign(row=label, panel=metric.of, null=float("nan"), **changes))
+    return pd.concat(parts).dropna(subset="value")
+
+
+def _with_none(figure: Figure) -> Figure:
+    """A line at 0, which changes are on both sides of."""
+    for axis in figure.axes:
+        axis.autoscale(axis="y")
+        axis.axhline(0, color=BLACK, linewidth=0.6, zorder=1)
+        axis.annotate("none", (1, 0), xycoords=axis.get_yaxis_transform(), va="center", ha="left", fontsize=5)
+    return figure

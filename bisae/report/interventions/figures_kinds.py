@@ -1,0 +1,95 @@
+"""The figure of changes by kind: a panel a metric, each kind with its controls, points with intervals."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib import rcParams
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from bisae.report.figures_panels import CHARACTERS
+from bisae.report.interventions.blocks import RANDOM, Metric, combine, in_order, long
+from bisae.report.style import BLACK, COLUMN, PAGE, STYLES, style_of
+
+RECIPIENTS = 3  # most beside each other
+SLOT = 0.11  # inches a point takes
+NAMES = {"": "features of the kind", RANDOM: "random: mean, draws", "shuffled": "shuffled", "self": "self"}
+MARKERS = dict(zip(NAMES, "os^D", strict=True))
+BARS = "Bars: 95 % over documents or examples, paired."
+DRAWS = " Random: as many features, added as strongly; dots are draws, bars where 95 % of draws lie."
+
+
+def draw_kinds(table: pd.DataFrame, metrics: Sequence[Metric], languages: Sequence[str], title: str) -> Figure:
+    """Of interventions that differ in kind, control, draw and recipient only; of many recipients a few are shown."""
+    every = sorted(table["recipient"].unique())
+    steps = _spread(every)
+    table = table[table["recipient"].isin(steps)]
+    rows = in_order(combine(table, metrics).sort_values("recipient"), languages).reset_index(drop=True)
+    kinds = list(rows["kind"].unique())
+    rows["place"] = rows.index + rows["kind"].map(kinds.index)  # one place between two kinds is free
+    names = [long(kind) for kind in kinds]
+    colours = {kind: style_of(name, names)[0] for kind, name in zip(kinds, names, strict=True)}
+    rows["colour"] = rows["kind"].map(colours)
+    if len(steps) > 1:
+        colours = {step: colour for step, (colour, _) in zip(steps, STYLES, strict=False)}
+        rows["colour"] = rows["recipient"].map(colours)
+    key = ["kind", "control", "recipient"]
+    draws = table[table["control"] == RANDOM].merge(rows[[*key, "place", "colour"]], on=key)
+
+    last = rows["place"].max()
+    width = PAGE if len(metrics) > 1 else COLUMN
+    size, dpi = (width, 1.4 + SLOT * max(last + 1, 4)), rcParams["savefig.dpi"]  # widths of text depend on it
+    figure = Figure(figsize=size, dpi=dpi, layout="constrained")
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for axis, metric in zip(panels, metrics, strict=True):
+        _frame(axis, metric)
+        _draw(axis, rows, draws, metric)
+    panels[0].set_yticks(rows.groupby("kind")["place"].mean()[kinds], names)
+    panels[0].set_ylim(last + 0.9, -0.9)
+    note = BARS + DRAWS * bool(len(draws))
+    if len(steps) < len(every):
+        note += f" {len(steps)} of {len(every)} recipients are shown."
+    about = [f"{title}: change against none", note]
+    lines = [line for text in about for line in textwrap.wrap(text, int(width * CHARACTERS))]
+    figure.suptitle("\n".join(lines), x=0.01, ha="left")
+    handles = [Line2D([], [], color=colours[step], label=f"into step {step}") for step in steps if len(steps) > 1]
+    used = [control for control in NAMES if (rows["control"] == control).any()]
+    handles += [Line2D([], [], color=BLACK, linestyle="", label=NAMES[name], **_mark(name)) for name in used]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4 if len(metrics) > 1 else 2)
+    return figure
+
+
+def _spread(steps: Sequence[Any]) -> list[Any]:
+    """The first, the last, and some between them."""
+    if len(steps) <= RECIPIENTS:
+        return list(steps)
+    return [steps[round(place * (len(steps) - 1) / (RECIPIENTS - 1))] for place in range(RECIPIENTS)]
+
+
+def _frame(axis: Axes, metric: Metric) -> None:
+    axis.axvline(0, color=BLACK, linewidth=0.6, zorder=1)
+    side = "left" if metric.better > 0 else "right"  # towards the points: clear of the next panel's
+    axis.annotate("none", (0, 1), xycoords=axis.get_xaxis_transform(), va="bottom", ha=side, fontsize=5)
+    axis.set_title(f"{metric.family} {metric.of}", pad=9)
+    axis.set_xlabel("better →" if metric.better > 0 else "← better")
+    axis.xaxis.set_major_locator(MaxNLocator(3))
+    axis.tick_params(axis="y", length=0)
+    axis.grid(visible=False, axis="y")
+
+
+def _draw(axis: Axes, rows: pd.DataFrame, draws: pd.DataFrame, metric: Metric) -> None:
+    value, low, high = (f"{metric.name}_change{end}" for end in ("", "_low", "_high"))
+    scaled = rows.assign(**{name: rows[name] * metric.factor for name in (value, low, high)})
+    axis.hlines(scaled["place"], scaled[low], scaled[high], colors=scaled["colour"], linewidth=0.8)
+    for (control, colour), points in scaled.groupby(["control", "colour"], sort=False):
+        axis.plot(points[value], points["place"], color=colour, linestyle="", **_mark(control))
+    axis.scatter(draws[value] * metric.factor, draws["place"] + 0.35, s=1.5, c=draws["colour"], linewidths=0)
+
+
+def _mark(control: str) -> dict[str, Any]:
+    """Controls are hollow."""
+    return {"marker": MARKERS[control]} | ({"markerfacecolor": "white"} if control else {})

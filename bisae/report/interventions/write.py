@@ -1,0 +1,60 @@
+"""The report of interventions: tables, figures and what was generated, from the rows of interventions.parquet."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bisae.metrics.intervals import Samples
+from bisae.report.interventions.blocks import blocks, metrics_of, settled
+from bisae.report.interventions.figures import draw_interventions
+from bisae.report.interventions.generations import generations_markdown, generations_page
+from bisae.report.interventions.orderings import orderings, orderings_tables
+from bisae.report.interventions.tables import interventions_tables, slides_table
+from bisae.report.markup import Table, latex, markdown
+from bisae.report.written import forget
+from bisae.runtime.atomic import atomic_file
+
+
+def write_interventions(
+    folder: Path,
+    table: pd.DataFrame,
+    samples: Samples,
+    generations: Sequence[Mapping[str, Any]],
+    languages: Sequence[str],
+) -> dict[str, Path]:
+    """Write tables/, figures/ and generations.html and .md into `folder`; returns the figures' .png by name.
+
+    `table`: a row an intervention, all metrics optional; `samples`: the changes in each resample, by row's hash.
+    `generations`: one answer each (see `generations.py`); without any there is no page of them. `languages`: the codes
+    in the columns' names, in the order they are shown.
+    """
+    table, metrics = settled(table), metrics_of(table, languages)
+    found = blocks(table, metrics, languages) if metrics else []
+    tables = folder / "tables"
+    texts = _texts(tables / "interventions", [part for block in found for part in interventions_tables(block, metrics)])
+    slides = [slides_table(block, metrics, languages) for block in found]
+    texts |= _texts(tables / "slides", [table for table in slides if len(table.rows) > 1])  # more than none
+    held = orderings(found, metrics, languages, samples)
+    texts |= _texts(tables / "orderings", orderings_tables(held, metrics))
+    texts[tables / "orderings.csv"] = held.to_csv(index=False)
+    if generations:
+        texts[folder / "generations.html"] = generations_page(generations)
+        texts[folder / "generations.md"] = generations_markdown(generations)
+    for path, text in texts.items():
+        with atomic_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    figures = draw_interventions(table, metrics, languages, folder / "figures")
+    forget(folder, [*texts, *(path.with_suffix(kind) for path in figures.values() for kind in (".png", ".pdf"))])
+    return figures
+
+
+def _texts(path: Path, tables: Sequence[Table]) -> dict[Path, str]:
+    """One file of all: in Markdown their common foot stands below the last."""
+    bare = [replace(table, foot=[]) for table in tables[:-1]]
+    return {
+        path.with_suffix(".md"): "\n\n".join(markdown(table).strip() for table in [*bare, *tables[-1:]]) + "\n",
+        path.with_suffix(".tex"): "\n".join(map(latex, tables)),
+    }

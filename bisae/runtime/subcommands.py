@@ -1,0 +1,40 @@
+"""Other commands of bisae, run first in processes of their own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+
+from bisae.runtime.errors import AnalysisFailed, TrainingFailed
+
+CLI = Path(__file__).parents[1] / "cli"
+
+
+def with_this_code(environment: Mapping[str, str]) -> dict[str, str]:
+    """`environment` for a process of its own: it finds this bisae, wherever it starts, and what this process finds."""
+    before = [environment["PYTHONPATH"]] if environment.get("PYTHONPATH") else []
+    places = [str(CLI.parents[1]), *(os.path.abspath(place) for place in sys.path[:1]), *before]
+    return {**environment, "PYTHONPATH": os.pathsep.join(dict.fromkeys(places))}
+
+
+def config_flags(*providers: str) -> list[str]:
+    """Options that make another command look for configs where this one does: --config-path (main), --config-dir."""
+    flags = {"main": "--config-path", "command-line": "--config-dir"}
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    return [f"{flags[source.provider]}={source.path}" for source in sources if source.provider in providers]
+
+
+def run_first(script: str, jobs: Sequence[Sequence[str]], shared: Sequence[str]) -> None:
+    """Run train.py or analyze.py with each job's overrides and the shared ones; what is done costs its start only.
+
+    TrainingFailed or AnalysisFailed if a job does not end well.
+    """
+    failed = {"train.py": TrainingFailed, "analyze.py": AnalysisFailed}[script]
+    for job in jobs:
+        where = config_flags("command-line")
+        command = [sys.executable, str(CLI / script), *where, *job, *shared]
+        if status := subprocess.run(command, env=with_this_code(os.environ)).returncode:
+            raise failed(f"{script} {' '.join(job)} ended with status {status}")

@@ -1,0 +1,108 @@
+"""The Matryoshka BatchTopK SAE: SAEs within each other (Bussmann et al. 2025, arXiv 2503.17547).
+
+x_hat_m = the decoded codes of the first m groups of latents + b_pre
+loss    = mean over m and tokens of |x - x_hat_m|^2
+"""
+
+from fractions import Fraction
+from itertools import accumulate
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.ranges import Count, Index, NotNegative, Share, Text
+from bisae.sae.architectures.batch_topk import BatchTopK, batch_top_k
+from bisae.sae.codes import Codes
+from bisae.sae.encoder import Weights, encode
+from bisae.sae.kernels.products import RowSums, products_of
+from bisae.sae.objective import Objective
+
+
+class Matryoshka(BatchTopK):
+    """BatchTopK over all latents, trained so that each of the first groups of latents alone reconstructs too.
+
+    `groups`: the groups' shares of the latents, as text that sums to 1: "1/4+1/4+1/2".
+    """
+
+    architecture = "matryoshka"
+
+    def __init__(
+        self,
+        d_model: int,
+        latents: Count,
+        k: Count,
+        groups: Text,
+        threshold_rate: Share,
+        seed: Index,
+        aux_k: Index,
+        aux_coefficient: NotNegative,
+    ) -> None:
+        super().__init__(d_model, latents, k, threshold_rate, seed, aux_k, aux_coefficient)
+        self.groups, self.prefixes = groups, prefixes_of(groups, latents)
+
+    @property
+    def arguments(self) -> dict[str, int | float | bool | str]:
+        return {**super().arguments, "groups": self.groups}
+
+    def _objective(self, x: Float[Tensor, "token d_model"]) -> Objective:
+        return matryoshka_objective(x, self.weights, self.k, self.prefixes)
+
+
+def prefixes_of(groups: object, latents: int) -> list[int]:
+    """How many latents the first 1, 2, ... groups have together, rounded.
+
+    Raises:
+        ConfigError: no fractions above 0 that sum to 1, or a group without a latent.
+    """
+    try:
+        shares = [Fraction(share) for share in str(groups).split("+")]
+    except (ValueError, ZeroDivisionError):
+        shares = []
+    if sum(shares) != 1 or min(shares) <= 0:
+        raise ConfigError("sae.groups", groups, "must be shares above 0 that sum to 1, as 1/4+1/4+1/2")
+    prefixes = [round(share * latents) for share in accumulate(shares)]
+    if len({0, *prefixes}) <= len(prefixes):
+        raise ConfigError("sae.groups", groups, f"sae.latents={latents} are too few: a group has none")
+    return prefixes
+
+
+@torch.no_grad()
+def matryoshka_objective(x: Float[Tensor, "token d_model"], weights: Weights, k: int, prefixes: list[int]) -> Objective:
+    """The loss with its exact gradients; see bisae/sae/objective.py.
+
+    A latent of group g is in x_hat_g and all later ones, so the sum of their errors takes the place of one error.
+    The codes of a token's groups are treated as those of as many tokens, so that the products are the usual ones.
+    """
+    centred, groups = x - weights.b_pre, len(prefixes)
+    codes = encode(centred, weights, lambda pre_activations: batch_top_k(pre_activations, k))
+    with torch.autocast(x.device.type, enabled=False):
+        split = by_group(codes, prefixes)
+        products = products_of(split)
+        x_hat = products.decode(weights.W_dec).view(groups, *x.shape).cumsum(0) + weights.b_pre
+        error = x_hat - x
+        loss = error.square().sum(2).mean()
+
+        of_x_hat = error * (2 / (groups * len(x)))
+        of_group = of_x_hat.flip(0).cumsum(0).flip(0).flatten(0, 1)
+        of_z = products.dots(of_group, weights.W_dec).masked_fill(split.values <= 0, 0)
+        of_b_enc = products.totals(of_z)
+        return Objective(
+            loss,
+            codes,
+            x_hat[-1],
+            of_W_enc=RowSums(products, centred.repeat(groups, 1), of_z),
+            of_b_enc=of_b_enc,
+            of_W_dec=RowSums(products, of_group, split.values),
+            of_b_pre=of_x_hat.sum((0, 1)) - of_b_enc @ weights.W_enc,
+        )
+
+
+def by_group(codes: Codes, prefixes: list[int]) -> Codes:
+    """The codes of "group token": all tokens with the first group's latents, then all with the second's, ..."""
+    ends = torch.tensor(prefixes, device=codes.indices.device)
+    row = torch.bucketize(codes.indices, ends, right=True) * codes.tokens + codes.token_of_entry()
+    row, order = row.sort(stable=True)
+    rows = torch.arange(len(prefixes) * codes.tokens + 1, device=row.device)
+    return Codes(codes.values[order], codes.indices[order], torch.searchsorted(row, rows), codes.latents)

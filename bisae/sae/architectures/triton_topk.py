@@ -1,0 +1,47 @@
+"""A TopK SAE whose training step selects and sums with Triton kernels."""
+
+import importlib.util
+import os
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.ranges import Count
+from bisae.sae.architectures.topk import TopK
+from bisae.sae.codes import Codes
+from bisae.sae.encoder import Weights, encode
+from bisae.sae.objective import Objective, objective_of
+
+
+class TritonTopK(TopK):
+    """TopK, and saved as TopK, for a GPU or, with TRITON_INTERPRET=1 in the environment, Triton's interpreter."""
+
+    def __init__(self, d_model: int, latents: Count, k: Count, **settings: Any) -> None:
+        super().__init__(d_model, latents, k, **settings)
+        if importlib.util.find_spec("triton") is None:
+            raise ConfigError("sae", "topk_triton", "needs the package triton: install it, or take sae=topk")
+        if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
+            raise ConfigError("sae", "topk_triton", "needs a CUDA GPU: take sae=topk")
+
+    def select(self, pre_activations: Float[Tensor, "token latent"]) -> Codes:
+        from bisae.sae.kernels.triton_selection import top_k
+
+        return top_k(pre_activations, self.k)
+
+    def _objective(self, x: Float[Tensor, "token d_model"]) -> Objective:
+        return triton_objective(x, self.weights, self.k)
+
+
+@torch.no_grad()
+def triton_objective(x: Float[Tensor, "token d_model"], weights: Weights, k: int) -> Objective:
+    """As topk_objective."""
+    from bisae.sae.kernels.triton_products import TritonProducts
+    from bisae.sae.kernels.triton_selection import top_k
+
+    centred = x - weights.b_pre
+    codes = encode(centred, weights, partial(top_k, k=k))
+    return objective_of(x, centred, codes, weights, kind=TritonProducts)

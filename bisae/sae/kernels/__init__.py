@@ -1,0 +1,1 @@
+"""The products of sparse codes with dense matrices."""

@@ -1,0 +1,162 @@
+"""A job: the members trained together, what of them is still to do, and the one save it goes on from."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bisae.cells.cell import Cell
+from bisae.config.choices import variants
+from bisae.config.moved import as_first_named
+from bisae.lm.model import Checkpoint
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.lock import sole_writer
+from bisae.runtime.ranks import announce, announced, rank, withdraw
+from bisae.runtime.values import writable
+
+
+@dataclass(frozen=True)
+class Member:
+    """One SAE of a job: its layer, its own settings, and the cell it becomes."""
+
+    layer: int
+    lr: float
+    settings: Mapping[str, Any]  # config group `sae` with one value a key
+    cell: Cell
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The settings that construct the SAE: `_target_` and its arguments but d_model."""
+        return {key: value for key, value in self.settings.items() if key not in ("name", "lr", "dead_after")}
+
+
+GOING_ON, ANEW = "going on", "anew"  # the first line of what rank 0 announces; then the cells to train
+
+
+def plan_members(
+    runs: Path, checkpoint: Checkpoint, layers: Sequence[int], sae: Mapping[str, Any], shared: Mapping[str, Any]
+) -> list[Member]:
+    """One member a layer and combination of the list-valued keys of `sae`.
+
+    `shared`: what else changes the result (data, optimizer, precision, fingerprints), the same for all members.
+    """
+    members = []
+    for layer in layers:
+        for settings in variants(sae):
+            named = {key: value for key, value in settings.items() if key != "name"}
+            identity = as_first_named({"layer": layer, "sae": named, **shared})
+            cell = Cell(runs, checkpoint.model, checkpoint.step, layer, settings["name"], identity)
+            if cell.folder.exists() and not cell.finished:
+                raise ConfigError("runs", runs, f"{cell.folder} holds no cell.json, so it is no cell; move it away")
+            members.append(Member(layer, settings["lr"], settings, cell))
+    return members
+
+
+def check_tokens(cells: Sequence[Cell], training: int, validation: int) -> None:
+    """ConfigError if a finished cell had fewer tokens, since its corpus was short (`data.short_split=take`)."""
+    for cell in cells:
+        # Cells of older versions have as many as were asked for.
+        used = cell.read()["provenance"].get("tokens", {}) if cell.finished else {}
+        for key, asked, had in (
+            ("data.tokens", training, used.get("training", training)),
+            ("data.validation_tokens", validation, used.get("validation", validation)),
+        ):
+            if had < asked:
+                remedy = f"{cell.folder} was made with all {had} there are; data.short_split=take accepts that"
+                raise ConfigError(key, asked, remedy)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Members of one (model, checkpoint)."""
+
+    runs: Path
+    members: Sequence[Member]
+
+    def __post_init__(self) -> None:
+        # A save holds the members by position: the same set must always stand in the same order.
+        object.__setattr__(self, "members", sorted(self.members, key=lambda member: member.cell.name))
+
+    @property
+    def layers(self) -> list[int]:
+        return sorted({member.layer for member in self.members})
+
+    @property
+    def key(self) -> str:
+        """16 hex digits for the set of members, which stand in one order."""
+        names = "\n".join(member.cell.name for member in self.members)
+        return hashlib.sha256(names.encode()).hexdigest()[:16]
+
+    @property
+    def folder(self) -> Path:
+        """Where the job's lock and training state lie."""
+        return self.runs / ".jobs" / self.key
+
+    @property
+    def save(self) -> Path:
+        """The training state, which holds the weights of all members."""
+        return self.folder / "save.ckpt"
+
+    @property
+    def finished(self) -> bool:
+        return all(member.cell.finished for member in self.members)
+
+    def remaining(self, force: bool) -> "Job":
+        """The job of the members still to train, with `force` all of them.
+
+        A killed job that has a save goes on with all its members, also those whose cells it had written.
+        """
+        unfinished = [member for member in self.members if not member.cell.finished]
+        return self if force or self.going_on else Job(self.runs, unfinished)
+
+    @property
+    def going_on(self) -> bool:
+        """Whether this is a killed job with a save; the save of a finished job is none to go on from."""
+        return self.save.exists() and not self.finished
+
+    @contextmanager
+    def hold(self, force: bool) -> Iterator["Job"]:
+        """The `remaining` job, locked: the same SAEs asked for twice at once are trained once.
+
+        Without members if nothing remains. Under DDP rank 0 holds the locks; the others get what it announced.
+        """
+        if rank() > 0:
+            going_on, *names = announced().splitlines()
+            job = Job(self.runs, [member for member in self.members if member.cell.name in names])
+            if going_on == GOING_ON and not job.save.exists():
+                raise ConfigError("runs", self.runs, "must be the same folder on all machines")
+            yield job
+            return
+        try:
+            if self.finished and not force:
+                announce(ANEW)
+                yield Job(self.runs, [])
+                return
+            writable({"runs": self.runs})
+            with ExitStack() as locks:
+                locks.enter_context(sole_writer(self.folder))
+                remaining = self.remaining(force)
+                while remaining.members and remaining.key != self.key:
+                    locks.enter_context(sole_writer(remaining.folder))
+                    if remaining.key == self.remaining(force).key:
+                        break
+                    remaining = self.remaining(force)
+                if not remaining.members:
+                    announce(ANEW)
+                yield remaining
+        finally:
+            withdraw()
+
+    def begin(self) -> None:
+        """Rank 0: move finished cells aside, since they are trained again, and let the other ranks go on."""
+        if rank() > 0:
+            return
+        if not self.going_on:
+            self.save.unlink(missing_ok=True)
+            for member in self.members:
+                if member.cell.finished:
+                    member.cell.move_aside()
+        names = (member.cell.name for member in self.members)
+        announce("\n".join([GOING_ON if self.going_on else ANEW, *names]))

@@ -1,0 +1,168 @@
+"""What an LM reads of a task, as text and as token ids."""
+
+import traceback
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from bisae.runtime.errors import ConfigError
+from bisae.runtime.ranges import Text
+from bisae.translation.tasks import Task, TranslationExample
+
+TEMPLATES = Path(__file__).parent / "templates"
+KEY = "translation.prompt.template"
+
+
+class _Files(jinja2.FileSystemLoader):
+    """Templates of a folder, rewritten before they are filled in."""
+
+    def __init__(self, folder: Path, rewrite: Callable[[str], str]) -> None:
+        super().__init__(folder)
+        self._rewrite = rewrite
+
+    def get_source(self, environment: jinja2.Environment, template: str) -> Any:
+        source, *rest = super().get_source(environment, template)
+        return self._rewrite(source), *rest
+
+
+class Prompt:
+    """A template, and the text an answer ends before.
+
+    A template is a text file in Jinja's notation, by path or one of `templates/` by name. It can name `source`, `shots`
+    (each with `.source` and `.reference`), `instruction`, `source_language` and `target_language`. The line break at
+    the end of the file is not part of the prompt. `as_special` rewrites the file's own text, not what is filled in: see
+    `for_tokenizer`.
+    """
+
+    def __init__(self, template: Text, stop: Text, as_special: Callable[[str], str] = str) -> None:
+        self._name = template
+        shipped = TEMPLATES / f"{template}.txt"
+        self._path = shipped if shipped.is_file() else Path(template)
+        if not stop:
+            raise ConfigError("translation.prompt.stop", repr(stop), "must be the text an answer ends before")
+        self.stop = stop
+        settings = jinja2.Environment(
+            loader=_Files(self._path.parent, as_special),
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        try:
+            self._template = settings.get_template(self._path.name)
+            tried = self.text(Task("", "", "", "", (TranslationExample("", ""),), (), 0), "\ue000")
+        except jinja2.TemplateSyntaxError as error:
+            raise ConfigError(KEY, f"{self._path}:{error.lineno}", str(error.message)) from error
+        except jinja2.UndefinedError as error:
+            lines = [
+                frame.lineno
+                for frame in traceback.extract_tb(error.__traceback__)
+                if Path(frame.filename) == self._path
+            ]
+            raise ConfigError(KEY, f"{self._path}:{lines[-1]}", str(error)) from error
+        except (OSError, UnicodeError, jinja2.TemplateNotFound) as error:
+            known = ", ".join(sorted(file.stem for file in TEMPLATES.glob("*.txt")))
+            raise ConfigError(KEY, template, f"neither a readable file nor one of {known}") from error
+        if "\ue000" not in tried:
+            raise ConfigError(KEY, self._path, "does not use {{ source }}")
+
+    def for_tokenizer(self, tokenizer: Any) -> "Prompt":
+        """The same for a `bisae.lm.tokenizer.TextTokenizer`.
+
+        Special tokens that the template spells, as those of a chat format, are special; in a source, a reference or an
+        instruction they are text.
+        """
+        return Prompt(self._name, self.stop, tokenizer.as_special)
+
+    def text(self, task: Task, source: str) -> str:
+        return self._template.render(
+            source=source,
+            shots=task.shots,
+            instruction=task.instruction,
+            source_language=task.source_language,
+            target_language=task.target_language,
+        )
+
+    def answer(self, generated: str) -> str:
+        """The translation in what an LM wrote after a prompt."""
+        return normalised(generated.partition(self.stop)[0])
+
+
+def normalised(text: str) -> str:
+    """As llm-jp-eval compares texts: stripped, NFKC."""
+    return unicodedata.normalize("NFKC", text.strip())
+
+
+@dataclass(frozen=True)
+class TaskIds:
+    """`prompts` of the examples, BOS first; `texts` are the prompts with their references, which begin at `starts`.
+
+    `others` are the same references after the next example's prompt, as a control; none where there is one example.
+    """
+
+    task: Task
+    prompt: Prompt
+    prompts: list[list[int]]
+    texts: list[list[int]]
+    starts: list[int]
+    others: list[list[int]]
+    other_starts: list[int]
+
+
+def task_ids(task: Task, prompt: Prompt, tokenizer: Any, positions: int | None) -> TaskIds:
+    """ConfigError if a prompt and its answer could be longer than `positions`, the longest sequence the LM takes.
+
+    `tokenizer`: a `bisae.lm.tokenizer.TextTokenizer`.
+    """
+    if type(task.max_new_tokens) is not int or task.max_new_tokens < 1:
+        raise ConfigError("translation.tasks.max_new_tokens", task.max_new_tokens, "must be a whole number, at least 1")
+    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    written = prompt.for_tokenizer(tokenizer)
+    plain = [written.text(task, example.source) for example in task.examples]
+    if tokenizer(plain[:1]).input_ids[0][:1] == bos:  # the template begins with it
+        bos = []
+    prompts = [bos + ids for ids in tokenizer(plain).input_ids]
+    references = [example.reference for example in task.examples]
+    texts, starts = _followed(plain, references, tokenizer, bos)
+    wrong = [*plain[1:], *plain[:1]] if len(plain) > 1 else []
+    others, other_starts = _followed(wrong, references[: len(wrong)], tokenizer, bos)
+    longest = max(*map(len, [*texts, *others]), max(map(len, prompts)) + task.max_new_tokens)
+    if positions is not None and longest > positions:
+        remedy = f"texts of {task.name} take up to {longest} tokens, and the LM takes {positions}"
+        raise ConfigError("translation.tasks.shots", len(task.shots), remedy)
+    return TaskIds(task, prompt, prompts, texts, starts, others, other_starts)
+
+
+def _followed(
+    prompts: list[str], references: list[str], tokenizer: Any, bos: list[int]
+) -> tuple[list[list[int]], list[int]]:
+    """Prompts with their references as ids, and where the references begin."""
+    if not prompts:
+        return [], []
+    full = [prompt + reference for prompt, reference in zip(prompts, references, strict=True)]
+    if not tokenizer.has_offsets:
+        return _prefixed(tokenizer(prompts).input_ids, tokenizer(full).input_ids, bos)
+    encoded = tokenizer(full, return_offsets_mapping=True)
+    # Not where the prompt's own ids end: a token may hold the end of the prompt and the beginning of the reference.
+    starts = [
+        len(bos) + next((number for number, (_, end) in enumerate(offsets) if end > len(prompt)), len(offsets))
+        for prompt, offsets in zip(prompts, encoded.offset_mapping, strict=True)
+    ]
+    for reference, ids, start in zip(references, encoded.input_ids, starts, strict=True):
+        if start == len(bos) + len(ids):
+            raise ConfigError("translation.tasks", repr(reference), "is a reference without any token; leave it out")
+    return [bos + ids for ids in encoded.input_ids], starts
+
+
+def _prefixed(prompts: list[list[int]], texts: list[list[int]], bos: list[int]) -> tuple[list[list[int]], list[int]]:
+    """Of a tokenizer without offsets: known only where the ids of a prompt are the first of its text."""
+    for prompt, text in zip(prompts, texts, strict=True):
+        if text[: len(prompt)] != prompt or len(text) == len(prompt):
+            remedy = (
+                "does not say where its tokens stand, and a reference does not begin with one; give a tokenizer.json"
+            )
+            raise ConfigError("model.tokenizer", "written in Python", remedy)
+    return [bos + text for text in texts], [len(bos) + len(prompt) for prompt in prompts]

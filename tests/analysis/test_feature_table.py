@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_array
+
+from bisae.analysis.feature_table import Side
+from bisae.analysis.rules import AlignmentRule
+from bisae.features.measures.language import classes
+from bisae.features.measures.monosemanticity import monosemanticity
+from tests.analysis.small_cell import CLUSTERS, LANGUAGES, described, rules
+
+
+def test_rates_shares_and_scores_are_those_of_the_dense_codes(tmp_path: Path) -> None:
+    found, reading, sae, dense = described(tmp_path, rules())
+    features, tokens = found.features, reading.tokens
+    values = next(reading.rows(np.arange(len(tokens)), [2]))[1][2]
+    before = sae.pre_activations(sae.normalize(values)[0]).detach().numpy()
+    assert features["feature"].tolist() == list(range(12))
+    fires = dense > 0
+    assert features["firings"].tolist() == fires.sum(0).tolist()
+    np.testing.assert_allclose(features["rate"], fires.mean(0))
+    for number, code in enumerate(LANGUAGES):
+        here = tokens.language == number
+        assert features[f"firings_{code}"].tolist() == fires[here].sum(0).tolist()
+        np.testing.assert_allclose(features[f"rate_{code}"], fires[here].mean(0))
+        np.testing.assert_allclose(features[f"mass_{code}"], dense[here].sum(0, dtype=np.float64), rtol=1e-6)
+    rates = features[["rate_fr", "rate_de"]].to_numpy()
+    np.testing.assert_allclose(features["firing_share_fr"], rates[:, 0] / np.where(rates.sum(1), rates.sum(1), np.nan))
+    assert features["class_firings"].tolist() == classes(rates, 0.7, ["fr", "de"]).tolist()
+
+    for feature in range(12):
+        pieces = [slice(start, stop) for start, stop in zip(tokens.borders, tokens.borders[1:], strict=False)]
+        firing = [piece for piece in pieces if dense[piece, feature].max() > 0]
+        chosen = sorted(firing, key=lambda piece: -dense[piece, feature].max())[:20]
+        top = max((before[piece, feature].max() for piece in chosen), default=1)
+        rows = [piece.start + int(np.ceil(10 * (before[piece, feature] / top)).argmax()) for piece in chosen]
+        row = features.iloc[feature]
+        assert row["contexts"] == len(rows)
+        if not rows:
+            assert row["class"] == "dead" and np.isnan(row["monosemanticity"])
+            continue
+        share = np.mean(tokens.language[rows] == 0)
+        np.testing.assert_allclose([row["share_fr"], row["share_de"]], [share, 1 - share])
+        assert row["class"] == ("fr" if share > 0.7 else "de" if 1 - share > 0.7 else "Mixed")
+        ids, counts = np.unique(tokens.token_ids[rows], return_counts=True)
+        assert row["distinct_tokens"] == len(ids)
+        np.testing.assert_allclose(row["monosemanticity"], monosemanticity(counts, CLUSTERS[ids]))
+
+
+def test_a_dead_feature_is_dead_in_every_column(tmp_path: Path) -> None:
+    dead = described(tmp_path, rules(), dead=7)[0].features.iloc[7]
+    assert dead["class"] == dead["class_firings"] == "dead" and dead["maximum"] == dead["firings"] == 0
+    assert not dead[["single_token", "bilingual", "contextual", "aligned"]].any()
+    assert dead[["monosemanticity", "share_fr", "firing_share_de", "by_token", "alignment"]].isna().all()
+
+
+def test_bilingual_features_are_mixed_ones_above_their_own_null(tmp_path: Path) -> None:
+    features = described(tmp_path, rules())[0].features
+    above = features["monosemanticity"] > features["monosemanticity_null_high"]
+    assert features["bilingual"].tolist() == ((features["class"] == "Mixed") & above).tolist()
+    assert features["bilingual"].any() and not features["bilingual"].all()
+
+
+def test_with_sentence_pairs_the_aligned_features_can_be_the_bilingual_ones(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    left = random.random((60, 12)).astype(np.float32)
+    right = random.random((60, 12)).astype(np.float32)
+    right[:, 3] = left[:, 3]
+    sides = [Side(csr_array(side), csr_array(other)) for side, other in ((left, right), (right, right))]
+    # pairs are given here, so that the file is not read
+    chosen = rules(bilingual="alignment", alignment=AlignmentRule("given", 199, 0.5, 0.1))
+    features = described(tmp_path, chosen, sides)[0].features
+    assert np.flatnonzero(features["bilingual"]).tolist() == np.flatnonzero(features["aligned"]).tolist() == [3]
+    expected = [np.corrcoef(left[:, n], right[:, n])[0, 1] for n in range(12)]
+    np.testing.assert_allclose(features["alignment"], expected)
+    np.testing.assert_allclose(features["alignment_other"], np.ones(12))
+
+
+def test_clusters_stand_beside_the_tokens_they_were_counted_from(tmp_path: Path) -> None:
+    found = described(tmp_path, rules())[0]
+    assert found.clusters.tolist() == CLUSTERS[found.counts.tokens].tolist()
+    table = pd.DataFrame({"feature": found.counts.feature_of_entry(), "count": found.counts.counts})
+    assert table.groupby("feature")["count"].sum().tolist() == found.features.query("contexts > 0")["contexts"].tolist()

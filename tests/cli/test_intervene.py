@@ -1,0 +1,225 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from omegaconf import DictConfig
+from safetensors.torch import load_file, save_file
+
+from bisae.cli.intervene import intervene
+from bisae.intervention import work
+from bisae.runtime.errors import AnalysisFailed, ConfigError
+from tests.cli.test_analyze import files
+from tests.conftest import ROOT, TINY, TINY_ANALYSIS, TINY_INTERVENTION, run
+
+Config = Callable[..., DictConfig]
+FINAL = 2048
+
+
+@pytest.fixture(scope="module")
+def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cells of two layers at the last step, one of them analysed."""
+    folder = tmp_path_factory.mktemp("analysed")
+    done = run([str(ROOT / "train.py"), *TINY, "checkpoint=final", "layer=[1,2]"], folder)
+    assert done.returncode == 0, done.stderr
+    typed = [*TINY_ANALYSIS, "alignment.pairs=null", "only.layer=2", "output=null"]
+    done = run([str(ROOT / "analyze.py"), *typed], folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def place(analysed: Path, tmp_path: Path) -> Path:
+    for name in ("runs", "cache"):
+        shutil.copytree(analysed / name, tmp_path / name)
+    return tmp_path
+
+
+def never(*_: object) -> None:
+    raise AssertionError("the LM was asked")
+
+
+def test_a_table_has_each_kind_its_controls_and_their_changes_against_the_plain_lm(place: Path, config: Config) -> None:
+    table = intervene(config("kind=[EN,mixed,[3,5]]", 'continue.prompts=["He is","彼は"]', name="intervene"))
+    kept = pd.read_parquet(place / "interventions/interventions.parquet")
+    pd.testing.assert_frame_equal(kept, table)
+    assert len(pd.read_csv(place / "interventions/interventions.csv")) == len(table) == 1 + 3 * 5
+    assert table["kind"].tolist()[0] == "none" and set(table["kind"]) == {"none", "en", "mixed", "ids:3,5"}
+    assert table.groupby("kind")["control"].apply(sorted)["en"] == ["", "random", "random", "self", "shuffled"]
+    plain, changed = table.iloc[0], table.iloc[1:]
+    assert (changed["donor"] == FINAL).all() and (table["recipient"] == 512).all() and pd.isna(plain["donor"])
+    assert pd.isna(plain["perplexity_all_change"]) and changed["perplexity_all_change"].notna().all()
+    for metric in ("perplexity_en", "perplexity_all", "loss_en_ja", "source_gain_ja_en", "bleu_en_ja", "chrf_ja_en"):
+        difference = changed[metric] - plain[metric]
+        np.testing.assert_allclose(changed[f"{metric}_change"], difference, atol=1e-12)
+        written = table if metric.startswith(("perplexity", "loss", "source")) else table[table["seed"].isna()]
+        assert (written[f"{metric}_low"] <= written[f"{metric}_high"]).all()
+    draws = table[table["control"] == "random"].set_index("seed")  # of draws only the first writes
+    assert draws.loc[0, "bleu_en_ja"].notna().all() and draws.loc[1, "bleu_en_ja"].isna().all()
+    assert set(draws["drawn_from"]) <= {"others", "all"} and (draws["widening"] >= 1).all()
+    strong = table[(table["kind"] == "en") & (table["control"] == "")].iloc[0]
+    assert table["bleu_en_ja_signature"].str.contains("tok:ja-mecab").all()
+    assert strong["change"] > 0 and strong["perplexity_en_change"] != 0
+    for name in ("interventions.md", "interventions.tex", "slides.md", "slides.tex", "orderings.csv"):
+        assert (place / "interventions/tables" / name).stat().st_size > 0
+    assert list((place / "interventions/figures").glob("*.png"))
+    page = (place / "interventions/generations.html").read_text()
+    assert "He is" in page and "random 0 (as En)" in page and "random 1 (as En)" not in page
+
+
+def test_nothing_is_measured_twice_and_more_joins_the_same_table(
+    place: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = intervene(config("kind=[en]", "translation=none", name="intervene"))
+    before = files(place / "interventions/rows")
+    more = intervene(config("kind=[en,ja]", "coefficient=[0.3,1]", "translation=none", name="intervene"))
+    assert len(first) == 6 and len(more) == 1 + 2 * 2 * 5
+    after = files(place / "interventions/rows")
+    assert {name: after[name] for name in before} == before
+    monkeypatch.setattr(work, "load_causal_lm", never)
+    pd.testing.assert_frame_equal(intervene(config("kind=[ja]", "translation=none", name="intervene")), more)
+    with pytest.raises(AssertionError, match="the LM was asked"):
+        intervene(config("kind=[ja]", "recipient=256", "translation=none", name="intervene"))
+
+
+def test_coefficient_0_changes_nothing_to_the_bit(place: Path, config: Config) -> None:
+    table = intervene(config("kind=[all]", "coefficient=0", "control.self=false", name="intervene"))
+    changes = table[[name for name in table if name.endswith("_change")]].iloc[1:]
+    assert (changes == 0).all().all()
+
+
+@pytest.mark.parametrize(
+    ("mode", "controls"), [("ablate", {"", "random"}), ("scale", {"", "random"}), ("steer", {"", "random"})]
+)
+def test_one_lm_alone_can_be_changed(place: Path, config: Config, mode: str, controls: set[str]) -> None:
+    typed = [f"mode={mode}", "recipient=final", "coefficient=2", "kind=[mixed]", "translation=none"]
+    table = intervene(config(*typed, 'continue.prompts=["He is"]', name="intervene"))
+    assert set(table["control"]) == controls and (table["recipient"] == FINAL).all()
+    assert (table["change"].iloc[1:] > 0).all() and table["norm"].eq("").all()
+    assert pd.isna(table["coefficient"].iloc[-1]) == (mode == "ablate")
+
+
+def test_several_layers_are_changed_together_and_what_is_not_analysed_is_first(place: Path, config: Config) -> None:
+    typed = ["layer=[1,2]", "kind=[en]", "control.random=1", "translation=none"]
+    with pytest.raises(ConfigError, match=r"analyze=None: .*layer01.* has no features.parquet; .*analyze=."):
+        intervene(config(*typed, name="intervene"))
+    overrides = json.dumps([*TINY_ANALYSIS, "alignment.pairs=null"])
+    both = intervene(config(*typed, f"analyze={overrides}", name="intervene"))
+    assert both["layers"].tolist() == ["", "1+2", "1+2", "1+2", "1+2"]
+    one = intervene(config(*typed, "layer=2", name="intervene"))
+    assert set(one["layers"]) == {"", "2", "1+2"} and one["kind"].eq("none").sum() == 1
+    added = one[(one["control"] == "") & (one["kind"] == "en")].set_index("layers")
+    assert added.loc["1+2", "features"] > added.loc["2", "features"]
+    assert added.loc["1+2", "perplexity_all"] != added.loc["2", "perplexity_all"]
+
+
+def test_kinds_can_be_made_equally_many(place: Path, config: Config) -> None:
+    table = intervene(config("features=equal", "kind=[en,ja,mixed]", "translation=none", name="intervene"))
+    assert table["features"].iloc[1:].nunique() == 1 and table["limit"].iloc[1:].str.fullmatch(r"\d+ \(draw 0\)").all()
+    with pytest.raises(ConfigError, match="features=1000: must be equal, or at most"):
+        intervene(config("features=1000", "kind=[en]", name="intervene"))
+
+
+def test_rows_of_other_rules_of_analysis_are_not_in_the_table(place: Path, config: Config) -> None:
+    first = intervene(config("kind=[en]", "translation=none", name="intervene"))
+    typed = [*TINY_ANALYSIS, "alignment.pairs=null", "only.layer=2", "output=null", "threshold=0.6"]
+    assert run([str(ROOT / "analyze.py"), *typed], place).returncode == 0
+    second = intervene(config("kind=[ja]", "translation=none", name="intervene"))
+    assert set(first["kind"]) == {"none", "en"} and set(second["kind"]) == {"none", "ja"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["runs=nowhere"], "cells"),
+        (["donor.model=other"], "donor.model"),
+        (["donor.sae=other"], "donor.sae"),
+        (["donor.step=512"], "layer"),
+        (["layer=3"], "layer"),
+        (["layer=9"], "layer"),
+        (["recipient=7"], "recipient"),
+        (["experiment=paper", "layer=2"], "recipient"),
+        (["experiment=paper", "recipient=512"], "layer"),
+        (["kind=[xx]"], "kind"),
+        (["kind=[[99]]"], "kind"),
+        (["mode=multiply"], "mode"),
+        (["norm=both"], "norm"),
+        (["coefficient=strong"], "coefficient"),
+        (["coefficient=inf"], "coefficient"),
+        (["control.random=-1"], "control.random"),
+        (["control.self=1"], "control.self"),
+        (["batch=1"], "control.shuffled"),
+        (['continue.prompts=["He is"]'], "control.shuffled"),
+        (["dtype=int8"], "dtype"),
+        (["device=tpu"], "device"),
+        (["perplexity.split=nowhere"], "corpus.split"),
+        (["perplexity.documents=100000"], "perplexity.documents"),
+        (["perplexity.documents=0"], "perplexity.documents"),
+        (["perplexity.context=100000"], "perplexity.context"),
+        (["perplexity.stride=128"], "perplexity.stride"),
+        (["perplexity.mix={en: 1}"], "perplexity.mix"),
+        (["perplexity.mix={en: 1, ja: x}"], "perplexity.mix"),
+        (["perplexity.mix={en: 1, ja: 1, jpn: 1}"], "perplexity.mix"),
+        (["translation.metrics.bleu.tokenize=13a"], "translation.metrics.bleu.tokenize"),
+        (["translation.tasks.examples=100000"], "translation.tasks.examples"),
+        (["continue.prompts=[3]"], "continue.prompts"),
+        (["resamples=1"], "resamples"),
+        (["layer=1"], "analyze"),
+        (['analyze=["space=nowhere"]', "layer=1"], "analyze.py"),
+    ],
+)
+def test_bad_input_is_refused_by_key_before_any_lm_runs(
+    place: Path, config: Config, overrides: list[str], key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "load_causal_lm", never)
+    with pytest.raises((ConfigError, AnalysisFailed), match=rf"^{key}[= ]"):
+        intervene(config(*overrides, name="intervene"))
+    assert not list((place / "interventions").rglob("*.parquet"))
+
+
+def test_features_of_another_sae_are_refused(place: Path, config: Config) -> None:
+    (file,) = (place / "runs").rglob("layer02/*/features.parquet")
+    pd.read_parquet(file).head(10).to_parquet(file)
+    with pytest.raises(ConfigError, match="has 10 features, the SAE 64"):
+        intervene(config(name="intervene"))
+
+
+def test_a_cell_without_live_features_is_a_result_too(place: Path, config: Config) -> None:
+    (file,) = (place / "runs").rglob("layer02/*/sae.safetensors")
+    tensors = load_file(file)
+    tensors["b_enc"] -= 1000
+    save_file(tensors, file)
+    (table,) = (place / "runs").rglob("layer02/*/features.parquet")
+    found = pd.read_parquet(table).assign(**{"class": "dead", "bilingual": False})
+    found.filter(regex="^(?!mass_)").assign(mass_en=0.0, mass_ja=0.0).to_parquet(table)
+    rows = intervene(config("kind=[en,bi]", "translation=none", name="intervene"))
+    assert (rows["features"].iloc[1:] == 0).all() and (rows["perplexity_all_change"].iloc[1:] == 0).all()
+
+
+def test_a_sweep_over_coefficients_ends_in_one_table(place: Path) -> None:
+    typed = [key for key in TINY_INTERVENTION if "translation." not in key]
+    typed += ["translation=none", "kind=[en]", "control.random=1", "coefficient=0.1,0.4"]
+    done = run([str(ROOT / "intervene.py"), "-m", *typed], place)
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(place / "interventions/interventions.csv")
+    assert sorted(set(table["coefficient"].dropna())) == [0.1, 0.4] and len(table) == 1 + 2 * 4
+
+
+def test_an_intervention_killed_at_any_moment_ends_like_an_undisturbed_one(
+    place: Path, request: pytest.FixtureRequest
+) -> None:
+    typed = [*TINY_INTERVENTION, "kind=[en]", "control.random=1"]
+    shutil.copytree(place, place.with_name("undisturbed"))
+    done = run([str(ROOT / "intervene.py"), *typed], place.with_name("undisturbed"))
+    assert done.returncode == 0, done.stderr
+    for number in range(request.config.getoption("--kill-points")):
+        point = ("before-rename", "after-rename")[number % 2]
+        killed = run(["-m", "tests.killed", "intervene", point, str(2 + 5 * number), *typed], place)
+        assert killed.returncode in (-9, 0), killed.stderr
+    assert run([str(ROOT / "intervene.py"), *typed], place).returncode == 0
+    one, other = files(place / "interventions"), files(place.with_name("undisturbed") / "interventions")
+    assert sorted(one) == sorted(other)
+    assert [name for name in one if one[name] != other[name]] == []

@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bisae.features.measures.language import (
+    check_script_languages,
+    class_names,
+    classes,
+    feature_language,
+    script_of_rows,
+    script_of_tokens,
+    shares_by_threshold,
+)
+from bisae.runtime.errors import ConfigError
+
+EN, JA = [(" dog", 1.0)], [("犬", 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [
+        *((text, 0) for text in (" dog", "don't", '"(a),.-', "A b", ".", "　a　b")),
+        *((text, 1) for text in ("犬", "", " ", "<0x0A>", ":", "/", "é", "ａ", "?", "a1", "1.5", "１", "²", "、")),
+        *((text, 2) for text in ("7", " 2048 ")),
+    ],
+)
+def test_the_script_of_a_token_is_told_by_its_characters(text: str, script: int) -> None:
+    assert script_of_tokens([text]).tolist() == [script]
+
+
+def test_a_language_needs_strictly_more_than_the_threshold() -> None:
+    assert feature_language([EN] * 9 + [JA]) == ("Mixed", {"en": 9, "ja": 1})
+    assert feature_language([EN] * 10 + [JA]) == ("English", {"en": 10, "ja": 1})
+    assert feature_language([EN] + [JA] * 10) == ("Japanese", {"en": 1, "ja": 10})
+    assert feature_language([EN] * 3 + [JA] * 2, threshold=0.5)[0] == "English"
+
+
+def test_no_contexts_are_dead_and_an_empty_one_is_refused() -> None:
+    assert feature_language([]) == ("dead", {"en": 0, "ja": 0})
+    with pytest.raises(ValueError, match="no tokens"):
+        feature_language([EN, []])
+
+
+@pytest.mark.parametrize(
+    ("context", "language"),
+    [
+        ([("a", 1), ("犬", 3), ("b", 2)], "ja"),
+        ([("a", 2), ("犬", 2)], "en"),
+        ([("犬", 2), ("a", 2)], "ja"),
+        ([("a", 0), ("1", 0), ("2", 5), ("犬", 0)], "en"),
+        ([("1", 5), ("犬", 0), ("a", 0)], "en"),
+        ([("1", 5), ("犬", 0), ("2", 0)], "ja"),
+        ([("1", 0), ("2", 5)], "ja"),
+    ],
+    ids=["largest", "first of equals", "not English first", "before digits", "wraps", "wraps on", "digits only"],
+)
+def test_the_strongest_token_decides_and_digits_are_what_stands_before_them(
+    context: list[tuple[str, float]], language: str
+) -> None:
+    assert feature_language([context])[1] == {"en": 0, "ja": 0} | {language: 1}
+
+
+TEXTS = [" dog", "犬", "1", "23", "、", "b", ""]
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.sampled_from(range(len(TEXTS))), st.integers(0, 3)), min_size=1), max_size=12),
+    st.sampled_from([0.3, 0.5, 0.75, 0.9]),
+)
+def test_rows_counted_at_once_give_each_feature_the_same_class(
+    contexts: list[list[tuple[int, int]]], threshold: float
+) -> None:
+    ids = np.array([token for context in contexts for token, _ in context], np.int32)
+    sequence = np.repeat(np.arange(len(contexts), dtype=np.int32), [len(context) for context in contexts])
+    script = script_of_rows(ids, sequence, script_of_tokens(TEXTS))
+    counts, row = np.zeros((1, 2), np.int64), 0
+    for context in contexts:
+        counts[0, script[row + int(np.argmax([value for _, value in context]))]] += 1
+        row += len(context)
+    texts = [[(TEXTS[token], value) for token, value in context] for context in contexts]
+    language, counted = feature_language(texts, threshold)
+    assert classes(counts, threshold, ["English", "Japanese"]).tolist() == [language]
+    assert counts[0].tolist() == [counted["en"], counted["ja"]]
+
+
+def test_classes_take_rates_and_any_languages() -> None:
+    rates = np.array([[0.95, 0.05, 0], [0, 0, 1e-9], [1, 1, 1], [0, 0, 0]])
+    assert classes(rates, 0.9, ["fr", "de", "ja"]).tolist() == ["fr", "ja", "Mixed", "dead"]
+    assert class_names(["en", "fr", "ja"]) == {"en": "English", "fr": "fr", "ja": "Japanese"}
+
+
+def test_shares_follow_the_threshold_and_leave_dead_features_out() -> None:
+    counts = np.array([[10, 0], [8, 2], [2, 8], [5, 5], [0, 0]])
+    shares = shares_by_threshold(counts, np.array([0.5, 0.8, 0.7]))
+    assert shares.tolist() == [[0.5, 0.25, 0.25], [0.25, 0, 0.75], [0.5, 0.25, 0.25]]
+    assert np.isnan(shares_by_threshold(counts[-1:], np.array([0.5]))).all()
+
+
+def test_the_script_rule_is_refused_for_other_languages() -> None:
+    check_script_languages(["ja", "en"])
+    for languages in (["en", "fr"], ["en"], ["en", "ja", "fr"]):
+        with pytest.raises(ConfigError, match="language=script: .* use language=document"):
+            check_script_languages(languages)
+
+
+def test_space_marks_are_read_as_spaces() -> None:
+    assert script_of_tokens(["▁dog", "▁", "▁12", "▁犬"]).tolist() == [0, 1, 2, 1]
+    assert feature_language([[("▁dog", 1.0)]])[0] == "English"

@@ -1,0 +1,115 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bisae.features import analysed_activations as reading_module
+from bisae.features.analysed_activations import AnalysedActivations
+from bisae.features.codes import encode
+from bisae.features.contexts import FeatureContexts, Paper, Patterns, Peaks, Quantile, Top, read_contexts
+from bisae.runtime.errors import ConfigError
+from bisae.sae import TopK
+from tests.features.small_text import random_sae, reading_of, tokens_of
+
+LENGTHS = st.lists(st.integers(1, 7), min_size=1, max_size=25)
+
+
+def chosen(rule: Patterns, reading: AnalysedActivations, sae: TopK) -> FeatureContexts:
+    values = next(reading.rows(np.arange(len(reading.tokens)), [2]))[1][2]
+    found = encode(sae, 0, values)
+    peaks = Peaks.of(found.firings, reading.tokens.sequence)
+    picked = rule.chosen(peaks, found.maximum)
+    return read_contexts(reading, 2, sae, peaks.latent[picked], peaks.sequence[picked]).contexts(len(picked))
+
+
+def v1(reading: AnalysedActivations, sae: TopK, share: float, contexts: int) -> list[tuple[int, int, list[int]]]:
+    """(latent, sequence, stored values) by the study's two passes over dense activations."""
+    values = next(reading.rows(np.arange(len(reading.tokens)), [2]))[1][2]
+    before = sae.pre_activations(sae.normalize(values)[0]).detach()
+    kept = sae.encode(values).dense().detach()
+    borders = reading.tokens.borders
+    found = []
+    for latent in range(sae.latents):
+        largest = max(0.0, float(before[:, latent].max()))
+        sequences = []
+        for number, (start, stop) in enumerate(zip(borders, borders[1:], strict=False)):
+            if (kept[start:stop, latent] > torch.tensor(share) * torch.tensor(largest)).any():
+                sequences.append((number, before[start:stop, latent].tolist()))
+        sequences = sequences[:contexts]
+        top = max((max(raw) for _, raw in sequences), default=0.0)
+        for number, raw in sequences:
+            stored = [0 if a < 0 else math.ceil(round(10 * a / top, 4)) for a in raw]
+            found.append((latent, number, stored))
+    return found
+
+
+@given(LENGTHS, st.integers(0, 5), st.sampled_from([1, 3, 50]))
+def test_the_papers_contexts_are_those_of_its_two_passes(lengths: list[int], seed: int, contexts: int) -> None:
+    reading, sae = reading_of(tokens_of(lengths), seed=seed), random_sae(seed=seed)
+    found = chosen(Paper(contexts, 0.7), reading, sae)
+    expected = v1(reading, sae, 0.7, contexts)
+    assert list(zip(found.latent.tolist(), found.sequence.tolist(), strict=True)) == [row[:2] for row in expected]
+    for number, (_, _, stored) in enumerate(expected):
+        values = found.values[found.offsets[number] : found.offsets[number + 1]].tolist()
+        assert np.abs(np.subtract(values, stored)).max() <= 1  # ceil, of numbers that differ in the last bits
+        assert int(found.peak[number]) == values.index(max(values))
+
+
+@given(LENGTHS, st.integers(0, 5), st.integers(1, 4))
+def test_top_contexts_are_the_strongest_sequences_in_order(lengths: list[int], seed: int, contexts: int) -> None:
+    reading, sae = reading_of(tokens_of(lengths), seed=seed), random_sae(seed=seed)
+    found = chosen(Top(contexts), reading, sae)
+    dense = sae.encode(next(reading.rows(np.arange(sum(lengths)), [2]))[1][2]).dense().detach()
+    peaks = torch.stack(
+        [dense[a:b].amax(0) for a, b in zip(np.r_[0, np.cumsum(lengths)], np.cumsum(lengths), strict=False)]
+    )
+    for latent in range(sae.latents):
+        of_latent = found.sequence[found.latent == latent].tolist()
+        assert len(of_latent) == min(contexts, int((peaks[:, latent] > 0).sum()))
+        best = peaks[:, latent].sort(descending=True, stable=True).indices[: len(of_latent)].tolist()
+        assert of_latent == best
+    assert found.rank.tolist() == [n for latent in range(10) for n in range((found.latent == latent).sum())]
+
+
+def test_quantiles_reach_from_the_strongest_to_the_weakest_firing() -> None:
+    reading, sae = reading_of(tokens_of([3] * 200)), random_sae()
+    found, everything = chosen(Quantile(8, 4), reading, sae), chosen(Top(200), reading, sae)
+    often = np.flatnonzero(np.bincount(everything.latent) >= 16)
+    assert len(often) > 5
+    for latent in often:
+        ordered = everything.sequence[everything.latent == latent].tolist()
+        places = [ordered.index(sequence) * 4 // len(ordered) for sequence in found.sequence[found.latent == latent]]
+        assert places == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_a_sequence_cut_by_two_windows_is_read_whole_and_only_chosen_sequences_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reading, sae = reading_of(tokens_of([5, 4, 6, 3])), random_sae()
+    latent, sequence = np.array([1, 1, 8]), np.array([1, 2, 2], np.int32)
+    whole = read_contexts(reading, 2, sae, latent, sequence).contexts(len(latent))
+    monkeypatch.setattr(reading_module, "WINDOW", 7)
+    asked = reading.activations.asked = []  # type: ignore[attr-defined]
+    cut = read_contexts(reading, 2, sae, latent, sequence).contexts(len(latent))
+    assert np.array_equal(whole.values, cut.values) and len(whole.values) == 4 + 6 + 6
+    assert asked == [[5, 6], [7, 8, 9, 10, 11, 12, 13], [14]]
+
+
+def test_features_without_a_firing_have_no_contexts(tmp_path: Path) -> None:
+    reading, sae = reading_of(tokens_of([5, 4])), random_sae()
+    with torch.no_grad():
+        sae.b_enc.fill_(-1000.0)
+    found = chosen(Paper(50, 0.7), reading, sae)
+    assert len(found.latent) == len(found.values) == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "key"), [(lambda: Paper(50, 1.0), "patterns.share"), (lambda: Quantile(50, 7), "patterns.quantiles")]
+)
+def test_values_that_cannot_work_are_refused(make: object, key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        make()  # type: ignore[operator]

@@ -1,0 +1,103 @@
+"""A stand-in for W&B's server: its GraphQL on this machine, as far as a report needs it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from tests.training.test_wandb_runs import inspect
+
+USER = "somebody"
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as W&B would have it."""
+
+    group: str
+    id: str
+    name: str
+    config: Mapping[str, Any]
+    summary: Mapping[str, Any]
+
+    @classmethod
+    def uploaded(cls, folder: Path, group: str) -> "StoredRun":
+        """One that W&B has logged offline."""
+        found = json.loads(inspect(folder, "--summary"))
+        return cls(group, found["run_id"], found["name"], found["config"], found["summary"])
+
+    def passes(self, key: str, asked: Any) -> bool:
+        """Whether a filter of the server lets it through."""
+        found = self.group if key == "group" else self.config.get(key.removeprefix("config."))
+        return found is not None and found >= asked["$gte"] if isinstance(asked, dict) else bool(found == asked)
+
+    @property
+    def node(self) -> dict[str, Any]:
+        config = json.dumps({key: {"value": value} for key, value in self.config.items()})
+        known = {"id": self.id, "name": self.id, "displayName": self.name, "group": self.group, "config": config}
+        return {**known, "summaryMetrics": json.dumps(self.summary), "systemMetrics": "{}", "state": "finished"}
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """A server with one project; `runs` from old to new. `saved`: the reports it was sent."""
+
+    project: str
+    runs: list[StoredRun]
+    saved: list[dict[str, Any]]
+
+    def answer(self, query: str, asked: dict[str, Any]) -> dict[str, Any]:
+        if "upsertView" in query:
+            self.saved.append({**asked, "spec": json.loads(asked["spec"])})
+            project = {"id": "1", "name": asked["projectName"], "entityName": asked["entityName"]}
+            view = {key: asked[key] for key in ("name", "displayName", "description", "spec", "type")}
+            return {"upsertView": {"view": {**view, "id": "Vmlldzox", "project": project}, "inserted": True}}
+        if "query Runs" in query:
+            if (asked["project"], asked["order"]) != (self.project, "-created_at"):
+                return {"project": None}
+            filters = json.loads(asked["filters"]).items()
+            found = [run for run in reversed(self.runs) if all(run.passes(*one) for one in filters)]
+            page = {"edges": [{"node": run.node, "cursor": ""} for run in found], "pageInfo": {"hasNextPage": False}}
+            return {"project": {"internalId": "1", "runCount": len(found), "runs": page}}
+        if "ProjectInternalId" in query:
+            return {"project": {"id": "1", "internalId": "1"}}
+        known = {"id": "1", "name": self.project, "entityName": USER, "createdAt": "", "isBenchmark": False}
+        projects = {"edges": [{"node": {**known, "user": None}, "cursor": ""}], "pageInfo": {"hasNextPage": False}}
+        viewer = {"id": "1", "entity": USER, "username": USER, "flags": "{}", "teams": {"edges": []}}
+        return {"viewer": viewer, "models": {**projects, "pageInfo": {"endCursor": None, "hasNextPage": False}}}
+
+    @contextmanager
+    def online(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """Within it wandb talks to this server; `folder` for what it writes."""
+        answer = self.answer
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                content, sent = self.rfile.read(int(self.headers["Content-Length"])), b""
+                if self.path == "/graphql":  # the rest is about wandb's own health
+                    body = json.loads(content)
+                    sent = json.dumps({"data": answer(body["query"], body.get("variables") or {})}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(sent)))
+                self.end_headers()
+                self.wfile.write(sent)
+
+            def log_message(self, *_: object) -> None: ...
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server, monkeypatch.context() as patch:
+            Thread(target=server.serve_forever).start()
+            patch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+            patch.setenv("WANDB_API_KEY", 40 * "a")
+            patch.setenv("WANDB_MODE", "online")
+            for place in ("CONFIG", "CACHE", "DATA"):
+                patch.setenv(f"WANDB_{place}_DIR", str(folder / "wandb files"))
+            try:
+                yield
+            finally:
+                server.shutdown()

@@ -1,0 +1,52 @@
+"""Triton kernels, each way in a process of its own: whether Triton interprets is settled when it is first imported."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from bisae.config.instantiate import instantiate
+from bisae.runtime.errors import ConfigError
+from tests.conftest import ROOT, run
+
+needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton not installed")
+
+
+@needs_triton
+def test_in_tritons_interpreter_the_kernels_are_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    cases = ["tests/sae/triton_cases.py", "-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path}/cases"]
+    done = run(["-m", "pytest", *cases], ROOT)
+    assert done.returncode == 0, done.stdout
+
+
+@needs_triton
+def test_the_kernels_compile_for_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    done = run(["-m", "tests.sae.triton_compiled"], ROOT)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.rglob("*.cubin"))) == 5
+
+
+@pytest.mark.parametrize(("installed", "remedy"), [(True, "needs a CUDA GPU"), (False, "needs the package triton")])
+def test_without_gpu_or_triton_the_kernels_are_refused(
+    installed: bool,
+    remedy: str,
+    config: Callable[..., DictConfig],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = {
+        key: value for key, value in config("sae=topk_triton").sae.items() if key not in ("name", "lr", "dead_after")
+    }
+    find = importlib.util.find_spec
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda n, *p: (installed or None) if n == "triton" else find(n, *p)
+    )
+    with pytest.raises(ConfigError, match=f"^sae=topk_triton: {remedy}.*sae=topk"):
+        instantiate(node, d_model=8)

@@ -1,0 +1,77 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock, Timeout
+
+from bisae.lm.model import Checkpoint
+from bisae.runtime.errors import ConfigError
+from bisae.sae import TopK
+from bisae.training.job import Job, plan_members
+
+SAE: dict[str, Any] = {"_target_": "bisae.sae.TopK", "name": "topk", "lr": 0.01, "k": 4, "dead_after": 9, "seed": 0}
+
+
+def checkpoint(name: str = "tiny") -> Checkpoint:
+    return Checkpoint(name, 512, Path("unused"), "w", "t", None, layers=4, d_model=6)
+
+
+def make_job(runs: Path, **settings: Any) -> Job:
+    return Job(runs, plan_members(runs, checkpoint(), [1, 2], {**SAE, **settings}, {"data": {"seed": 0}}))
+
+
+def test_one_member_a_layer_and_setting_each_with_its_own_cell(tmp_path: Path) -> None:
+    job = make_job(tmp_path, lr=[0.1, 0.2])
+    assert sorted((m.layer, m.lr) for m in job.members) == [(1, 0.1), (1, 0.2), (2, 0.1), (2, 0.2)]
+    assert len({m.cell.hash for m in job.members}) == 4
+    assert job.members[0].architecture == {"_target_": "bisae.sae.TopK", "k": 4, "seed": 0}
+
+
+def test_the_save_and_the_order_in_it_depend_on_the_set_of_members_only(tmp_path: Path) -> None:
+    job = make_job(tmp_path, lr=[0.1, 0.2])
+    assert Job(tmp_path, job.members[::-1]).members == job.members
+    assert Job(tmp_path, job.members[::-1]).save == job.save
+    assert Job(tmp_path, job.members[:-1]).save != job.save
+
+
+def test_only_unfinished_members_remain_and_with_a_save_all_of_them(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    job.members[0].cell.write(TopK(d_model=6, latents=20, k=4), "", {}, {})
+    assert [m.layer for m in job.remaining(force=False).members] == [2]
+    assert job.remaining(force=False).layers == [2]
+    assert job.remaining(force=True) is job
+    job.folder.mkdir(parents=True)
+    job.save.touch()
+    assert job.remaining(force=False) is job and job.going_on
+
+
+def test_finished_cells_make_way_but_not_those_a_killed_job_has_just_written(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    first, second = (member.cell for member in job.members)
+    first.write(TopK(d_model=6, latents=20, k=4), "", {}, {})
+    job.folder.mkdir(parents=True)
+    job.save.touch()
+    job.begin()
+    assert first.finished and job.save.exists()
+    second.write(TopK(d_model=6, latents=20, k=4), "", {}, {})
+    job.begin()
+    assert not first.finished and not second.finished and not job.save.exists()
+
+
+def test_a_folder_in_a_cells_place_that_is_no_cell_is_refused(tmp_path: Path) -> None:
+    (tmp_path / make_job(tmp_path).members[0].cell.name).mkdir(parents=True)
+    with pytest.raises(ConfigError, match="holds no cell.json"):
+        make_job(tmp_path)
+
+
+def test_a_job_whose_rest_is_another_job_holds_both(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    job.members[0].cell.write(TopK(d_model=6, latents=20, k=4), "", {}, {})
+    with job.hold(force=False) as rest:
+        assert rest.members == job.members[1:]
+        for folder in (job.folder, rest.folder):
+            with pytest.raises(Timeout):
+                FileLock(folder / ".lock").acquire(timeout=0)
+    job.members[1].cell.write(TopK(d_model=6, latents=20, k=4), "", {}, {})
+    with job.hold(force=False) as rest:
+        assert not rest.members

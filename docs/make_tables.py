@@ -1,9 +1,9 @@
-"""Make the measured tables and pictures of README.md again: python docs/make_tables.py FOLDER [--only NAME ...]
+"""Make the measured tables and pictures of the pages again: python docs/make_tables.py FOLDER [--only NAME ...]
 
-For each table of README.md, between `<!-- table: NAME -->` and `<!-- end: NAME -->`, its commands run in FOLDER and the
-table is written from their results; pictures go beside this file. What is finished there answers at once, so that the
-same command goes on after a kill. All of it takes hours on two cores, most of them for the interventions. Times in the
-text are not made here.
+Each table stands between `<!-- table: NAME -->` and `<!-- end: NAME -->` on one page. This script runs its commands in
+FOLDER and writes the table on its page from their results; a table that no page has is printed. Pictures go beside this
+file. Finished commands answer at once, so the same command goes on after a kill. Everything takes hours on two cores,
+most of them for the interventions. Times in the text are not made here.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from bisae.runtime.atomic import atomic_file
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
+PAGES = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
 STEPS = "checkpoint=0,16,32,64,128,256,512,768,1024,1280,1536,2048"
 SWEEP = f"train.py -m {STEPS} layer=all"
 LADDERS = {
@@ -173,7 +174,7 @@ def figures(*names: tuple[str, str]) -> Callable[[Path], None]:
 
 
 class Entry(NamedTuple):
-    """A table of README.md, the commands whose results it shows, and pictures made from the same results."""
+    """A table, the commands whose results it shows, and pictures made from the same results."""
 
     commands: Sequence[str]
     table: Callable[[Path], str]
@@ -203,23 +204,33 @@ ENTRIES = {
 }
 
 
-def insert(text: str, name: str, content: str) -> str:
-    """`text` with the table `name` replaced; SystemExit if it has no such markers, or several."""
+def page_of(name: str, pages: Sequence[Path]) -> Path | None:
+    """The page that has the table `name`, None if there is none; SystemExit if it has several, or several pages do."""
+    texts = {page: page.read_text(encoding="utf-8") for page in pages}
+    found = [page for page, text in texts.items() for _ in range(text.count(f"<!-- table: {name} -->"))]
+    if len(found) > 1:
+        raise SystemExit(f"{len(found)} tables {name} between markers, in {', '.join(map(str, found))}; one is enough")
+    return found[0] if found else None
+
+
+def insert(page: Path, name: str, content: str) -> None:
+    """Replace the table `name` of a page; SystemExit if its last marker is missing."""
     marked = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end: {name} -->)", re.DOTALL)
-    found = marked.subn(lambda at: f"{at[1]}{content}\n{at[2]}", text)
-    if found[1] != 1:
-        raise SystemExit(f"{found[1]} tables {name} between markers; there must be one")
-    return found[0]
+    text, found = marked.subn(lambda at: f"{at[1]}{content}\n{at[2]}", page.read_text(encoding="utf-8"))
+    if not found:
+        raise SystemExit(f"{page}: the table {name} has no end; add a line <!-- end: {name} -->")
+    with atomic_file(page) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
-def make(folder: Path, only: Sequence[str], overrides: Sequence[str], page: Path, pictures: bool) -> None:
-    """Run the commands of the tables `only` in `folder` and write the tables into `page`.
+def make(folder: Path, only: Sequence[str], overrides: Sequence[str], pages: Sequence[Path], pictures: bool) -> None:
+    """Run the commands of the tables `only` in `folder` and write each table on the one of `pages` that has it.
 
     `overrides` are given to every command, in place of its own of the same keys.
     """
     folder.mkdir(parents=True, exist_ok=True)
     done, given = set(), {override.partition("=")[0] for override in overrides}
-    for name in only:
+    for name, page in [(name, page_of(name, pages)) for name in only]:
         entry = ENTRIES[name]
         for command in entry.commands:
             if command not in done:
@@ -227,9 +238,10 @@ def make(folder: Path, only: Sequence[str], overrides: Sequence[str], page: Path
                 words = [word for word in rest if word.partition("=")[0] not in given]
                 subprocess.run([sys.executable, str(ROOT / script), *words, *overrides], cwd=folder, check=True)
                 done.add(command)
-        text = insert(page.read_text(encoding="utf-8"), name, entry.table(folder))
-        with atomic_file(page) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        if page:
+            insert(page, name, entry.table(folder))
+        else:
+            sys.stdout.write(f"{name}, which no page has:\n{entry.table(folder)}\n")
         if pictures:
             entry.pictures(folder)
 
@@ -239,7 +251,7 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path, help="where the commands run and leave their results")
     parser.add_argument("overrides", nargs="*", help="config values for every command, to try it with less")
     parser.add_argument("--only", nargs="+", choices=list(ENTRIES), default=list(ENTRIES), metavar="NAME")
-    parser.add_argument("--page", type=Path, default=ROOT / "README.md", help="the page that has the markers")
+    parser.add_argument("--page", type=Path, nargs="+", default=PAGES, help="default: README.md, docs/")
     parser.add_argument("--no-pictures", dest="pictures", action="store_false")
     given = parser.parse_args()
     make(given.folder, given.only, given.overrides, given.page, given.pictures)

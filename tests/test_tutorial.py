@@ -71,11 +71,11 @@ def test_the_tutorial_and_the_notebook_run_as_written(tmp_path: Path, monkeypatc
     assert len(known["features"]) == known["sae"].latents == 64
 
 
-@pytest.mark.parametrize("page", ["share", "own_model", "own_languages"])
+@pytest.mark.parametrize("page", ["training", "analysis", "intervention", "own_model", "own_languages", "share"])
 def test_every_command_of_a_page_has_a_config(page: str) -> None:
     for _, text in blocks(DOCS / f"{page}.md", "bash"):
         for entry, overrides in commands(text):
-            name = entry.removesuffix(".py").rpartition(".")[2]
+            name = re.split("[ .]", entry.removesuffix(".py"))[-1]
             overrides = [one.replace("model=mine", "model=hf") for one in overrides]
             if "-m" in overrides:  # the sweep's first job
                 overrides = [re.sub(r"^([\w.]+=[^\[{,]+),.*", r"\1", one) for one in overrides if one != "-m"]

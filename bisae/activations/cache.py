@@ -9,7 +9,7 @@ from bisae.activations.manifest import CacheError, Manifest, source_name
 from bisae.activations.reader import CachedActivations
 from bisae.activations.store import Progress, Source, too_few
 from bisae.activations.writer import missing_shards, remove_unlisted, shard_sizes, write_missing
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.lock import sole_writer
 
 
@@ -27,17 +27,17 @@ class ActivationCache:
     verify: bool
 
     def check(
-        self, source: Source, tokens: int, key: str, progress: Progress | None = None, take_short: bool = False
+        self, source: Source, tokens: int, field: str, progress: Progress | None = None, take_short: bool = False
     ) -> list[int]:
-        """Refuse, naming config key `key`, to prepare more tokens than the corpus split holds; runs no LM.
+        """Refuse, as `field`, to prepare more tokens than the corpus split holds; runs no LM.
 
         Returns the tokens of the fewest leading shards that hold them; with `take_short`, of all if they hold fewer.
         """
         if tokens < 1:
-            raise ConfigError(key, tokens, "must be at least 1")
+            raise Refused(field, tokens, "must be at least 1")
         sizes = shard_sizes(source, self._manifest(source), tokens, progress)
         if sum(sizes) < tokens and not (take_short and sizes):
-            raise too_few(key, tokens, sum(sizes), source)
+            raise too_few(field, tokens, sum(sizes), source)
         return sizes
 
     def prepare(
@@ -48,10 +48,10 @@ class ActivationCache:
         Any number of processes may ask at once: one writes, the others wait. A complete cache is opened without
         lock and without writing. A writer that was killed is resumed at its first incomplete shard.
         `progress` is called with (tokens done, tokens in all).
-        ConfigError before any LM work if the corpus (see `check`) or the disk is too small; CacheError if files are
+        Refused before any LM work if the corpus (see `check`) or the disk is too small; CacheError if files are
         damaged.
         """
-        sizes = self.check(source, tokens, "data.tokens")
+        sizes = self.check(source, tokens, "tokens")
         layers = sorted(set(layers))
         folder = self.path(source)
         manifest = Manifest.load(folder, source)
@@ -80,9 +80,9 @@ class ActivationCache:
         return sum(shard.bytes(source.d_model) for shard in missing)
 
     def make_room(self, keep: Path, needed: int) -> None:
-        """See that `needed` more bytes fit; ConfigError if not."""
-        other = "other caches cannot make way" if self.evict else "or drop the least used: activations.evict=true"
-        make_room(self.folder, keep, needed, self.disk_gib, self.evict, f"lower data.tokens ({other})")
+        """See that `needed` more bytes fit; Refused if not."""
+        other = "other caches cannot make way" if self.evict else "or drop the least used: evict=true"
+        make_room(self.folder, keep, needed, self.disk_gib, self.evict, f"lower tokens ({other})")
 
     def path(self, source: Source) -> Path:
         """The folder of `source`'s cache."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from bisae.activations.cache import ActivationCache
 from bisae.activations.reader import CachedActivations
 from bisae.activations.store import Progress, Request, Source
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Positive, Text
 from bisae.runtime.ranks import Part
 from bisae.runtime.values import writable
@@ -30,14 +30,14 @@ class Cached:
     def __post_init__(self) -> None:
         listed = isinstance(self.layers, Sequence) and all(str(layer).isdecimal() for layer in self.layers)
         if self.layers != "all" and not listed:
-            raise ConfigError("activations.layers", self.layers, "give a list of layers, or all")
+            raise Refused("layers", self.layers, "give a list of layers, or all")
 
     def check(self, asked: Request, progress: Progress) -> list[int]:
-        writable({"activations.folder": Path(self.folder)})
+        writable({"folder": Path(self.folder)})
         cache, needed, there = self._cache(asked.part), 0, []
         used = self._with_others(asked.layers, asked.training.depth)
-        for source, tokens, key in asked.texts:
-            sizes = cache.check(source, tokens, key, progress, asked.take_short)
+        for source, tokens, field in asked.texts:
+            sizes = cache.check(source, tokens, field, progress, asked.take_short)
             needed += cache.missing_bytes(source, used, sizes)
             there.append(min(tokens, sum(sizes)))
         if needed and not self.evict:  # with eviction there is no telling yet what makes way

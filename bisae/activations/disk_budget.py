@@ -11,7 +11,7 @@ from filelock import Timeout
 
 from bisae.activations.manifest import NAME as MANIFEST
 from bisae.runtime.atomic import sync
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.lock import LOCK, acquired
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def note_use(folder: Path) -> None:
 def make_room(root: Path, keep: Path, needed: int, disk_gib: int | float, evict: bool, remedy: str) -> None:
     """See that `needed` more bytes fit under `root`, evicting the least recently used caches other than `keep`.
 
-    ConfigError if they do not fit in `disk_gib` or on the file system; then nothing has been deleted. Plans of
+    Refused if they do not fit in `disk_gib` or on the file system; then nothing has been deleted. Plans of
     other writers that run right now are not known here.
     """
     used = _folder_bytes(root)
@@ -40,7 +40,7 @@ def make_room(root: Path, keep: Path, needed: int, disk_gib: int | float, evict:
     if excess <= 0 or (evict and _evict(root, keep, excess)):
         return
     sizes = f"{_gib(needed)} needed, {_gib(used)} used by {root}, budget {disk_gib:g} GiB, {_gib(free)} free on disk"
-    raise ConfigError("activations.disk_gib", disk_gib, f"{sizes}; raise it or {remedy}")
+    raise Refused("disk_gib", disk_gib, f"{sizes}; raise it or {remedy}")
 
 
 def _evict(root: Path, keep: Path, excess: int) -> bool:

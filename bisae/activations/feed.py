@@ -11,7 +11,7 @@ from torch.utils.data import IterableDataset
 
 from bisae.activations.order import ReadingOrder
 from bisae.activations.store import Activations, Rows
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranks import ALONE, Part
 
 
@@ -52,7 +52,7 @@ class Feed:
         part: Part = ALONE,
     ) -> None:
         if order.tokens > activations.tokens:
-            raise ConfigError("data.tokens", order.tokens, f"there are only {activations.tokens} tokens")
+            raise Refused("tokens", order.tokens, f"there are only {activations.tokens} tokens")
         self.layers = tuple(layers)
         self._activations, self._order, self._epochs, self._part = activations, order, epochs, part
         self._window: tuple[int, int] | None = None  # epoch, number

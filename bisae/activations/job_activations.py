@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from bisae.activations.store import Activations, Request, Store
 from bisae.runtime.atomic import write_json
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.progress import tokens_bar
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def open_activations(store: Store, asked: Request, job: str, checked: bool, fold
     """Have the activations at hand, or being made, with progress bars.
 
     `job` names what is kept for this job only, `folder` is its own; `checked`: whether an earlier run of it has checked
-    the corpus. ConfigError, before any LM runs, for what cannot be had.
+    the corpus. Refused, before any LM runs, for what cannot be had.
     """
     asked = _there(store, asked, checked, folder / "tokens.json")
     opened = []
@@ -48,15 +48,15 @@ def _there(store: Store, asked: Request, checked: bool, kept: Path) -> Request:
             there = store.check(asked, progress)
         for remark in dict.fromkeys(remark for source, _, _ in asked.texts for remark in source.remarks()):
             log.warning("%s", remark)
-        for (source, tokens, key), held in zip(asked.texts, there, strict=True):
+        for (source, tokens, field), held in zip(asked.texts, there, strict=True):
             if held < tokens:
-                log.warning("%s=%d: all %d tokens that there are: %s", key, tokens, held, source.ended())
+                log.warning("%s=%d: all %d tokens that there are: %s", field, tokens, held, source.ended())
         if there != [tokens for _, tokens, _ in asked.texts]:
             write_json(kept, there)
     if not kept.exists():
         return asked
     training, held_out = json.loads(kept.read_bytes())
     if not asked.take_short:
-        remedy = f"this job was begun with all {training} tokens there are; data.short_split=take goes on with them"
-        raise ConfigError("data.tokens", asked.order.tokens, remedy)
+        remedy = f"this job was begun with all {training} tokens there are; short_split=take goes on with them"
+        raise Refused("tokens", asked.order.tokens, remedy)
     return asked.limited(training, held_out)

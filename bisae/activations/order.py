@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Int64
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,17 @@ class ReadingOrder:
 
     def __post_init__(self) -> None:
         if self.seed < 0:
-            raise ConfigError("data.seed", self.seed, "must not be negative")
+            raise Refused("seed", self.seed, "must not be negative")
         if self.batch < 1:
-            raise ConfigError("data.batch", self.batch, "must be at least 1")
+            raise Refused("batch", self.batch, "must be at least 1")
         if self.batch > self.tokens:
-            raise ConfigError("data.batch", self.batch, f"is more than data.tokens={self.tokens}")
+            raise Refused("batch", self.batch, f"is more than tokens={self.tokens}")
         if self.block < 1:
-            raise ConfigError("data.block", self.block, "must be at least 1")
+            raise Refused("block", self.block, "must be at least 1")
         if self.pool_batches < 1:
-            raise ConfigError("data.pool_batches", self.pool_batches, "must be at least 1")
+            raise Refused("pool_batches", self.pool_batches, "must be at least 1")
         if self.window_pools < 1:
-            raise ConfigError("data.window_pools", self.window_pools, "must be at least 1")
+            raise Refused("window_pools", self.window_pools, "must be at least 1")
 
     @property
     def steps_per_epoch(self) -> int:
@@ -80,7 +80,7 @@ class ReadingOrder:
     def pool_rows(self, epoch: int, pool: int, rank: int = 0, world: int = 1) -> Int64[np.ndarray, "batch token"]:
         """The `rank_rows` of all batches of a pool, read-only; the last pool may have fewer batches."""
         if self.batch % world:
-            raise ConfigError("data.batch", self.batch, f"must be a multiple of the number of ranks, {world}")
+            raise Refused("batch", self.batch, f"must be a multiple of the number of ranks, {world}")
         if not 0 <= rank < world:
             raise IndexError(f"rank {rank} of {world}")
         share = self.batch // world

@@ -44,16 +44,16 @@ class Rolling:
 
     def check(self, asked: Request, progress: Progress) -> list[int]:
         folder, window = Path(self.folder), asked.order.window(0)[1]
-        writable({"activations.folder": folder})
+        writable({"folder": folder})
         rows, left, there = 0, 0, []
-        for source, tokens, key in asked.texts:
-            held, shard = check_split(source, tokens, key, progress, asked.take_short)
+        for source, tokens, field in asked.texts:
+            held, shard = check_split(source, tokens, field, progress, asked.take_short)
             there.append(held)
             rows += min(2 * window + 3 * shard, held + shard)  # windows end within shards
             files = folder.glob(f"rolling/*-{source_name(source)}/layer*/*.bin")
             left += sum(file.stat().st_size for file in files)  # by this job when it was killed: used again
         needed = max(0, rows * asked.training.d_model * BYTES_PER_VALUE * len(asked.layers) - left)
-        make_room(folder, folder, needed, self.disk_gib, False, "lower data.window_pools")
+        make_room(folder, folder, needed, self.disk_gib, False, "lower window_pools")
         return there
 
     def open(

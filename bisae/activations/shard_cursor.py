@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from bisae.activations.store import Progress, Source, TokenShard, too_few
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 
 class PlacedShard(NamedTuple):
@@ -22,13 +22,13 @@ class ShardCursor:
     """Finds the shards of row ranges without running the LM. Ranges follow each other; going back starts anew."""
 
     def __init__(self, source: Source, asked: int) -> None:
-        """`asked`: data.tokens, for the error."""
+        """`asked`: the tokens wanted, for the error."""
         self._source, self._asked = source, asked
         self._kept: list[PlacedShard] = []
         self._next = (0, 0)  # number and first row of the shard after those kept
 
     def covering(self, start: int, stop: int) -> list[PlacedShard]:
-        """The shards of the rows start ... stop - 1; those before are forgotten. ConfigError if the split ends."""
+        """The shards of the rows start ... stop - 1; those before are forgotten. Refused if the split ends."""
         if start < (self._kept[0].first if self._kept else self._next[1]):
             self._kept, self._next = [], (0, 0)
         while True:
@@ -39,25 +39,27 @@ class ShardCursor:
             number, first = self._next
             tokens = self._source.tokens(number)
             if tokens is None:
-                raise too_few("data.tokens", self._asked, first, self._source)
+                raise too_few("tokens", self._asked, first, self._source)
             self._kept.append(PlacedShard(number, first, tokens))
             self._next = number + 1, first + tokens.tokens
 
 
-def check_split(source: Source, tokens: int, key: str, progress: Progress, take_short: bool = False) -> tuple[int, int]:
+def check_split(
+    source: Source, tokens: int, field: str, progress: Progress, take_short: bool = False
+) -> tuple[int, int]:
     """How many of the `tokens` there are, and the tokens of the largest shard they lie in; runs no LM.
 
-    Without `take_short` ConfigError, naming config key `key`, if there are fewer.
+    Without `take_short` Refused for `field` if there are fewer.
     """
     if tokens < 1:
-        raise ConfigError(key, tokens, "must be at least 1")
+        raise Refused(field, tokens, "must be at least 1")
     held = number = largest = 0
     while held < tokens:
         shard = source.tokens(number)
         if shard is None:
             if take_short and held:
                 break
-            raise too_few(key, tokens, held, source)
+            raise too_few(field, tokens, held, source)
         source.forget(number)
         held, number, largest = held + shard.tokens, number + 1, max(largest, shard.tokens)
         progress(min(held, tokens), tokens)

@@ -10,7 +10,7 @@ from jaxtyping import BFloat16, Int16, Int32, Int64, UInt8
 from torch import Tensor
 
 from bisae.activations.order import ReadingOrder
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranks import Part
 
 FEW = 16  # tokens
@@ -56,7 +56,7 @@ class Source(Protocol):
         ...
 
     def ready(self, layers: Sequence[int]) -> None:
-        """Load the LM for `layers`, which `activations` does too; ConfigError where it cannot be read."""
+        """Load the LM for `layers`, which `activations` does too; Refused where it cannot be read."""
 
     def tokens(self, shard: int) -> TokenShard | None:
         """Shard `shard` without running the LM; None past the end of the corpus split."""
@@ -79,11 +79,10 @@ class Source(Protocol):
         """One LM pass over the shard: the residual stream at each of `layers`, rows as in `tokens(shard)`."""
 
 
-def too_few(key: str, tokens: int, held: int, source: Source) -> ConfigError:
-    """That the split of `source`, read to its end, holds fewer than the `tokens` that config key `key` asks for."""
-    take = f"{key.rpartition('.')[0]}.short_split=take".lstrip(".")
-    remedy = f"the corpus split holds only {held} tokens: {source.ended()}"
-    return ConfigError(key, tokens, f"{remedy}; lower it, give more text, or take what there is: {take}")
+def too_few(field: str, tokens: int, held: int, source: Source) -> Refused:
+    """That the split of `source`, read to its end, holds fewer than the `tokens` that `field` asks for."""
+    remedy = "lower it, give more text, or take what there is: short_split=take"
+    return Refused(field, tokens, f"the corpus split holds only {held} tokens: {source.ended()}; {remedy}")
 
 
 def computed(
@@ -91,7 +90,7 @@ def computed(
 ) -> dict[int, BFloat16[Tensor, "token d_model"]]:
     """One LM pass over a shard of `tokens` tokens, its values on the CPU.
 
-    ValueError if they are not what they must be; ConfigError if they are the same for all tokens.
+    ValueError if they are not what they must be; Refused if they are the same for all tokens.
     """
     found = source.activations(shard, layers)
     values = {layer: found[layer].detach().cpu().contiguous() for layer in layers}
@@ -104,13 +103,13 @@ def computed(
 
 
 def check_varied(rows: BFloat16[Tensor, "token d_model"], layer: int, shard: int) -> None:
-    """ConfigError if all tokens of a shard have the same activations, which say nothing about any of them."""
+    """Refused if all tokens of a shard have the same activations, which say nothing about any of them."""
     # Two rows tell it in nearly all shards, so that nothing more is read. A few tokens may be the same word.
     if len(rows) < FEW or not torch.equal(rows[0], rows[-1]) or not bool((rows == rows[0]).all()):
         return
     are = "0" if not rows[0].any() else "the same vector"
-    remedy = "is this part of the LM (model.hook) without effect, or its weights not trained? Leave the layer out"
-    raise ConfigError("layer", layer, f"all {len(rows)} activations of shard {shard} are {are}: {remedy}")
+    remedy = "is this part of the LM (hook) without effect, or its weights not trained? Leave the layer out"
+    raise Refused("layer", layer, f"all {len(rows)} activations of shard {shard} are {are}: {remedy}")
 
 
 @runtime_checkable
@@ -180,10 +179,10 @@ class Request(NamedTuple):
 
     @property
     def texts(self) -> list[tuple[Source, int, str]]:
-        """Each source, the tokens wanted of it, and the config key that says so."""
+        """Each source, the tokens wanted of it, and the field that says so."""
         return [
-            (self.training, self.order.tokens, "data.tokens"),
-            (self.held_out, self.held_out_tokens, "data.validation_tokens"),
+            (self.training, self.order.tokens, "tokens"),
+            (self.held_out, self.held_out_tokens, "validation_tokens"),
         ]
 
     def limited(self, training: int, held_out: int) -> "Request":
@@ -196,7 +195,7 @@ class Store(Protocol):
     """Where activations are kept (config group `activations`)."""
 
     def check(self, asked: Request, progress: Progress) -> list[int]:
-        """Refuse, before any LM runs, what cannot be had: ConfigError naming the key. Reads the corpus once.
+        """Refuse, before any LM runs, what cannot be had: Refused. Reads the corpus once.
 
         Returns how many tokens there are of each of `asked.texts`, at most those asked for.
         """

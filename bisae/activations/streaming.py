@@ -17,7 +17,7 @@ from bisae.activations.disk_budget import GIB
 from bisae.activations.manifest import BYTES_PER_VALUE, source_name
 from bisae.activations.shard_cursor import PlacedShard, ShardCursor, check_split
 from bisae.activations.store import Progress, Request, Source, computed
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranks import ALONE, Part
 
 
@@ -34,8 +34,8 @@ class Streaming:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if needed > memory:
             sizes = f"a process needs {needed / GIB:.3g} GiB for its windows, the machine has {memory / GIB:.3g} GiB"
-            remedy = "lower it, data.pool_batches or activations.pass.shard_batches"
-            raise ConfigError("data.window_pools", asked.order.window_pools, f"{sizes}; {remedy}")
+            remedy = "lower it, pool_batches or shard_batches"
+            raise Refused("window_pools", asked.order.window_pools, f"{sizes}; {remedy}")
         return [held for held, _ in found]
 
     def open(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 from bisae.runtime.atomic import atomic_folder
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 log = logging.getLogger("bisae.analysis")
 OLD = re.compile(r"\.old\d+")  # Cell.move_aside
@@ -55,7 +55,7 @@ class FoundCell:
         return {} if trained else {"kind": self.sae, "settings": sae}
 
 
-def find_cells(where: str, runs: Path, damaged: list[ConfigError] | None = None) -> list[FoundCell]:
+def find_cells(where: str, runs: Path, damaged: list[Refused] | None = None) -> list[FoundCell]:
     """The finished cells that `where` names, sorted by model, step, layer and SAE.
 
     `where`: a cell's folder or one above cells, or a glob of such, in the working directory or else in `runs`; or the
@@ -63,7 +63,7 @@ def find_cells(where: str, runs: Path, damaged: list[ConfigError] | None = None)
     Cells that `force` moved aside (`*.old1`) are found by run id, or where the last part of `where` has `.old` in it.
 
     Raises:
-        ConfigError: there is none, or a `cell.json` is damaged; with a list `damaged` it gets the latter errors.
+        Refused: there is none, or a `cell.json` is damaged; with a list `damaged` it gets the latter errors.
     """
     cells, run = _named(where, runs, damaged), RUN.fullmatch(where)
     if run and not cells:
@@ -71,7 +71,7 @@ def find_cells(where: str, runs: Path, damaged: list[ConfigError] | None = None)
         if run[1] and not cells:
             cells = _from_wandb(where, run[2], runs)
     if not cells and not damaged:
-        raise ConfigError(
+        raise Refused(
             "cells",
             where,
             f"no finished cell: no such folder or glob in {Path.cwd()} or {runs}, nor the id of a W&B run of a cell "
@@ -80,7 +80,7 @@ def find_cells(where: str, runs: Path, damaged: list[ConfigError] | None = None)
     return sorted(cells, key=lambda cell: (cell.model, cell.step, cell.layer, cell.sae, cell.folder))
 
 
-def _named(where: str, runs: Path, damaged: list[ConfigError] | None) -> list[FoundCell]:
+def _named(where: str, runs: Path, damaged: list[Refused] | None) -> list[FoundCell]:
     """Cells at or below the folder or glob `where`, in the first of the two places that has any."""
     where = os.path.expanduser(where)
     aside = ".old" in Path(where).name
@@ -92,7 +92,7 @@ def _named(where: str, runs: Path, damaged: list[ConfigError] | None) -> list[Fo
             if aside or not OLD.search(file.parent.name):
                 try:
                     cells.append(_read(file))
-                except ConfigError as error:
+                except Refused as error:
                     if damaged is None:
                         raise
                     damaged.append(error)
@@ -123,7 +123,7 @@ def _from_wandb(path: str, run: str, runs: Path) -> list[FoundCell]:
         return [_read(runs / "downloaded" / run / "cell.json")]
     except Exception as error:  # whatever W&B raises
         remedy = "copy the cell's folder to this machine, or train with logger.upload=true"
-        raise ConfigError("cells", path, f"not from W&B ({type(error).__name__}: {error}); {remedy}") from error
+        raise Refused("cells", path, f"not from W&B ({type(error).__name__}: {error}); {remedy}") from error
 
 
 def _whole(file: Path) -> bool:
@@ -143,7 +143,7 @@ def _read(file: Path) -> FoundCell:
                 raise ValueError(f"{word!r} must be a word")
         _check_links(file.parent)
     except (ValueError, TypeError) as error:
-        raise ConfigError("cells", file, f"is damaged, or no cell's: {error}") from error
+        raise Refused("cells", file, f"is damaged, or no cell's: {error}") from error
     return cell
 
 
@@ -160,18 +160,18 @@ def _check_links(folder: Path) -> None:
 def chosen_cells(
     runs: Sequence[str], model: object, step: object, layer: object
 ) -> tuple[list[FoundCell], list[FoundCell], list[str]]:
-    """The cells that config key `runs` names, those of them that `only` chooses, and what is damaged or not there.
+    """The cells that `runs` name, those of them with this model, step and layer, and what is damaged or not there.
 
-    ConfigError if there is none.
+    Refused if there is none.
     """
     cells: dict[Path, FoundCell] = {}
-    wrong: list[ConfigError] = []
+    wrong: list[Refused] = []
     for where in runs:
-        damaged: list[ConfigError] = []
+        damaged: list[Refused] = []
         try:
             for cell in find_cells(where, Path("runs"), damaged):
                 cells[cell.folder.resolve()] = cell
-        except ConfigError as error:
+        except Refused as error:
             damaged.append(error)
         wrong += damaged
     if not cells:
@@ -179,16 +179,16 @@ def chosen_cells(
     twice = Counter((cell.model, cell.step, cell.layer, cell.hash) for cell in cells.values())
     for place, cell in list(cells.items()):
         if twice[cell.model, cell.step, cell.layer, cell.hash] > 1:
-            wrong.append(ConfigError("runs", cell.folder, "the same cell is in another folder too: name one of them"))
+            wrong.append(Refused("cells", cell.folder, "the same cell is in another folder too: name one of them"))
             del cells[place]
     chosen = list(cells.values())
-    for key, wanted in (("model", model), ("step", step), ("layer", layer)):
+    for field, wanted in (("model", model), ("step", step), ("layer", layer)):
         if wanted is not None:
             values = wanted if isinstance(wanted, list) else [wanted]
-            there = sorted({getattr(cell, key) for cell in cells.values()})
+            there = sorted({getattr(cell, field) for cell in cells.values()})
             if missing := [value for value in values if value not in there]:
-                raise ConfigError(f"only.{key}", missing[0], f"no cell of it; there are {there}")
-            chosen = [cell for cell in chosen if getattr(cell, key) in values]
+                raise Refused(field, missing[0], f"no cell of it; there are {there}")
+            chosen = [cell for cell in chosen if getattr(cell, field) in values]
     warn_of_same_weights(chosen)
     return list(cells.values()), chosen, [str(error) for error in wrong]
 

@@ -17,7 +17,7 @@ from bisae.corpus.corpus import Corpus
 from bisae.corpus.pairs import PairSentences
 from bisae.lm.lm_pass import LMPass, PairPass
 from bisae.lm.model import Checkpoint
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 # A cell may come from anybody: of its config only these are made, never whatever `_target_` says.
 KNOWN = {
@@ -46,12 +46,12 @@ class Recipe:
 
     @classmethod
     def of(cls, cell: FoundCell, model: Any, corpus: Any, cache: Path) -> "Recipe":
-        """`model` and `corpus`: config nodes in place of the cell's own, or None. ConfigError for unknown ones."""
+        """`model` and `corpus`: config nodes in place of the cell's own, or None. Refused for unknown ones."""
         config = _config(cell)
         chosen = dict(model or _known(config, "model", cell))
         if not model and chosen.get("trust_remote_code"):  # the cell's word is not the user's
             remedy = f"is what {cell.folder}/config.yaml says; give model=... here to run code that comes with an LM"
-            raise ConfigError("model.trust_remote_code", True, remedy)
+            raise Refused("trust_remote_code", True, remedy)
         if "unpack_to" in chosen:
             chosen["unpack_to"] = str(cache / "lm")
         corpus = dict(corpus or _known(config, "corpus", cell))
@@ -60,17 +60,17 @@ class Recipe:
         try:
             reading = {key: cell.identity["activations"][key] for key in READING}
         except KeyError as error:
-            raise ConfigError("runs", cell.folder, f"is no cell of this version: its identity lacks {error}") from error
+            raise Refused("cells", cell.folder, f"is no cell of this version: its identity lacks {error}") from error
         return cls(cell, chosen, instantiate(corpus, "corpus"), reading, cache / "tokenizers")
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
-        """ConfigError if it has other weights, another tokenizer or hook than those the SAE was trained on."""
+        """Refused if it has other weights, another tokenizer or hook than those the SAE was trained on."""
         checkpoint: Checkpoint = instantiate(self.model, "model").checkpoint(self.cell.step)
         for what in ("weights", "tokenizer", "hook"):
             if getattr(checkpoint, what) != self.cell.identity["activations"].get(what):
                 remedy = f"has other {what} than the SAE in {self.cell.folder} was trained on"
-                raise ConfigError("model", checkpoint.folder, remedy)
+                raise Refused("model", checkpoint.folder, remedy)
         return checkpoint
 
     def text(self, split: str) -> dict[str, Any]:
@@ -93,9 +93,9 @@ def _config(cell: FoundCell) -> Mapping[str, Any]:
     try:
         config: Any = OmegaConf.to_container(OmegaConf.load(cell.folder / "config.yaml"), resolve=False)
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:  # ValueError: no UTF-8
-        raise ConfigError("runs", cell.folder, f"its config.yaml cannot be read: {error}") from error
+        raise Refused("cells", cell.folder, f"its config.yaml cannot be read: {error}") from error
     if not isinstance(config, Mapping):
-        raise ConfigError("runs", cell.folder, "its config.yaml is no config")
+        raise Refused("cells", cell.folder, "its config.yaml is no config")
     return config
 
 
@@ -104,7 +104,7 @@ def _known(config: Mapping[str, Any], group: str, cell: FoundCell) -> Any:
     known = isinstance(node, Mapping) and node.get("_target_") in KNOWN[group] and _targets(node) == 1
     if not known or "${" in str(node):  # an interpolation may read the environment
         found = node.get("_target_") if isinstance(node, Mapping) else node
-        raise ConfigError(group, found, f"in {cell.folder}/config.yaml is not one of bisae's; give {group}=... here")
+        raise Refused(group, found, f"in {cell.folder}/config.yaml is not one of bisae's; give {group}=... here")
     return node
 
 

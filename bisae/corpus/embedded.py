@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bisae.corpus.corpus import Document
 from bisae.corpus.pairs import documents, read_pairs
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Index, Name
 
 EMBEDDED = Path(__file__).parents[1] / "embedded" / "corpus"
@@ -28,7 +28,7 @@ class EmbeddedCorpus:
     def checksum(self, split: str) -> str:
         splits = json.loads((EMBEDDED / "corpus.json").read_text(encoding="utf-8"))["splits"]
         if split not in splits:
-            raise ConfigError("corpus.split", split, f"the embedded corpus has {sorted(splits)}")
+            raise Refused("split", split, f"the embedded corpus has {sorted(splits)}")
         return f"{splits[split]['sha256']}-{self.seed}"
 
     def documents(self, split: str, language: int) -> Iterator[Document]:

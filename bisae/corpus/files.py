@@ -12,7 +12,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 READABLE = (
     "what can be read: JSON Lines in UTF-8 (one object a line), plain or packed (.gz, .zst, .xz, .bz2); Parquet; "
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def find(patterns: Sequence[str]) -> list[str]:
-    """The files that paths, folders and globs name, each once and sorted; ConfigError for one that names none.
+    """The files that paths, folders and globs name, each once and sorted; Refused for one that names none.
 
     What exists under a name that could also be a glob is what was meant.
     """
@@ -39,10 +39,10 @@ def find(patterns: Sequence[str]) -> list[str]:
         folders = [match for match in matches if match.is_dir()] if pattern.strip() else []
         files = [match for match in matches if match.is_file()]
         if files and folders:
-            log.info("corpus.files=%s: only the files it names are read, not the folder %s", pattern, folders[0])
+            log.info("%s: only the files it names are read, not the folder %s", pattern, folders[0])
         files = files or [file for folder in folders for file in files_in(folder)]
         if not files:
-            raise ConfigError("corpus.files", pattern, f"no such file; {READABLE}")
+            raise Refused("files", pattern, f"no such file; {READABLE}")
         found.update(map(str, files))
     once: dict[str, str] = {}
     for file in sorted(found):
@@ -58,14 +58,14 @@ def files_in(folder: Path, above: frozenset[Path] = frozenset()) -> list[Path]:
         if (described := folder / ABOUT_DATA[0]).is_file():
             splits = json.loads(described.read_bytes())["splits"]
             if len(splits) > 1:
-                log.info("corpus.files=%s: all its splits are read, %s", folder, ", ".join(splits))
+                log.info("%s: all its splits are read, %s", folder, ", ".join(splits))
             return [file for split in splits for file in files_in(folder / split)]
         if all((folder / name).is_file() for name in ("dataset_info.json", "state.json")):
             return [
                 folder / file["filename"] for file in json.loads((folder / "state.json").read_bytes())["_data_files"]
             ]
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError("corpus.files", folder, f"is damaged, or not what `datasets` saved: {error!r}") from error
+        raise Refused("files", folder, f"is damaged, or not what `datasets` saved: {error!r}") from error
     files, left_out = [], []
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
@@ -77,7 +77,7 @@ def files_in(folder: Path, above: frozenset[Path] = frozenset()) -> list[Path]:
         else:
             left_out.append(path.name)
     if left_out:
-        log.info("corpus.files=%s: not read: %s", folder, ", ".join(left_out))
+        log.info("%s: not read: %s", folder, ", ".join(left_out))
     return files
 
 
@@ -111,7 +111,7 @@ def cells(path: str, field: str) -> Iterator[tuple[str, Any]]:
         for name in (field, field.split(".")[0]):
             if name in names:
                 return name
-        raise ConfigError("corpus.field", field, f"no such text in {path}, which has {list(names)}")
+        raise Refused("field", field, f"no such text in {path}, which has {list(names)}")
 
     if path.lower().endswith(".parquet"):
         with ParquetFile(path) as file:

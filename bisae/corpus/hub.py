@@ -3,17 +3,16 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from bisae.corpus.streamed import StreamedCorpus
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.hub import reachable
 
-OTHERWISE = (
-    "without the hub set HF_ENDPOINT to a mirror, or give local files: corpus=jsonl 'corpus.files={en:en.jsonl,...}'"
-)
+OTHERWISE = "without the hub set HF_ENDPOINT to a mirror, or give local files: corpus=jsonl"
 
 
 @dataclass(frozen=True)
@@ -30,22 +29,21 @@ class HubCorpus(StreamedCorpus):
     def __post_init__(self) -> None:
         super().__post_init__()
         for language, source in self.sources.items():
-            key = f"corpus.sources.{language}"
-            if set(source) != {"path", "name", "split", "revision"}:
-                raise ConfigError(key, source, "needs path, name (of a configuration, or null), split and revision")
+            if not isinstance(source, Mapping) or set(source) != {"path", "name", "split", "revision"}:
+                remedy = "needs path, name (of a configuration, or null), split and revision"
+                raise Refused("sources", f"{{{language}: {source}}}", remedy)
             if not re.fullmatch("[0-9a-f]{40}", str(source["revision"])):
                 remedy = "must be a commit of 40 digits: a branch or tag can change under the name of a finished cell"
-                raise ConfigError(f"{key}.revision", source["revision"], remedy)
+                raise self._refused(language, f"the revision {source['revision']} {remedy}")
             # load_dataset would read a folder of this name, of no matter what revision.
             if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source["path"])) or Path(source["path"]).exists():
-                raise ConfigError(f"{key}.path", source["path"], "must be owner/name on the hub, and no local folder")
+                raise self._refused(language, "the path must be owner/name on the hub, and no local folder")
+        for other, language in combinations(self.sources, 2):
+            if self.sources[other] == self.sources[language]:
+                raise self._refused(language, f"the same text as of {other}: it cannot be both {other} and {language}")
 
-        languages = list(self.sources)
-        for number, language in enumerate(languages):
-            for other in languages[:number]:
-                if self.sources[other] == self.sources[language]:
-                    remedy = f"the same text as of {other}: it cannot be both {other} and {language}"
-                    raise ConfigError(f"corpus.sources.{language}", self.sources[language]["path"], remedy)
+    def _refused(self, language: str, remedy: str) -> Refused:
+        return Refused("sources", f"{{{language}: {self.sources[language]['path']}}}", remedy)
 
     def content(self) -> object:
         return list(self.sources.values())
@@ -61,4 +59,4 @@ class HubCorpus(StreamedCorpus):
             with TemporaryDirectory() as empty:
                 return load_dataset(**source, streaming=True, cache_dir=empty)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"corpus.sources.{language}", source["path"], f"{error}; {OTHERWISE}") from error
+            raise self._refused(language, f"{error}; {OTHERWISE}") from error

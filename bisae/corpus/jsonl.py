@@ -14,7 +14,7 @@ import xxhash
 
 from bisae.corpus.files import READABLE, cells, find, is_arrow, lines
 from bisae.corpus.streamed import BAD, StreamedCorpus, text_of
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.values import check_texts
 
 log = logging.getLogger(__name__)
@@ -52,9 +52,7 @@ class JsonlCorpus(StreamedCorpus):
 
     @cached_property
     def _paths(self) -> dict[str, list[str]]:
-        return {
-            language: find(check_texts(f"corpus.files.{language}", files)) for language, files in self.files.items()
-        }
+        return {language: find(check_texts("files", files)) for language, files in self.files.items()}
 
     @cached_property
     def _digests(self) -> list[list[str]]:
@@ -67,8 +65,8 @@ class JsonlCorpus(StreamedCorpus):
                     continue
                 if of != language:
                     remedy = f"the same text as {other}: it cannot be both {of} and {language}"
-                    raise ConfigError(f"corpus.files.{language}", path, remedy)
-                log.warning("corpus.files.%s: %s holds the same text as %s: it is read twice", language, path, other)
+                    raise Refused("files", path, remedy)
+                log.warning("%s holds the same text as %s: %s is read twice", path, other, language)
         return digests
 
     def _check_first(self, path: str) -> None:
@@ -82,11 +80,11 @@ def digest(path: str) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
     except OSError as error:
-        raise ConfigError("corpus.files", path, f"cannot be read: {error.strerror}") from error
+        raise Refused("files", path, f"cannot be read: {error.strerror}") from error
 
 
 def read(paths: Sequence[str], field: str, skip_bad: bool = False) -> Iterator[dict[str, str | None]]:
-    """The text of each row; ConfigError naming file and row, blank lines counted.
+    """The text of each row; Refused naming file and row, blank lines counted.
 
     With `skip_bad` a row that holds no text is {field: None, BAD: file and row}. Files that are cut off or damaged are
     refused all the same.
@@ -108,13 +106,13 @@ def read(paths: Sequence[str], field: str, skip_bad: bool = False) -> Iterator[d
                     if skip_bad:
                         yield {field: None, BAD: place}
                         continue
-                    if isinstance(error, ConfigError):
+                    if isinstance(error, Refused):
                         raise
-                    remedy = READABLE if number == 1 else "corpus.skip_bad=true leaves such rows out"
-                    raise ConfigError("corpus.files", place, f"cannot be read as {kind}: {error}; {remedy}") from error
+                    remedy = READABLE if number == 1 else "skip_bad=true leaves such rows out"
+                    raise Refused("files", place, f"cannot be read as {kind}: {error}; {remedy}") from error
                 yield {field: text}
-        except ConfigError:
+        except Refused:
             raise
         except UNREADABLE as error:
             remedy = f"cannot be read as {kind}: {error}; {READABLE}"
-            raise ConfigError("corpus.files", f"{path}:{number}", remedy) from error
+            raise Refused("files", f"{path}:{number}", remedy) from error

@@ -13,7 +13,7 @@ import xxhash
 
 from bisae.corpus.corpus import Document
 from bisae.corpus.languages import codes_of
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Index, Name, Text
 
 BAD = "bisae: bad row"  # key of a record that holds no text: says which row of which file
@@ -35,7 +35,7 @@ class SkippedRows:
 
     def __str__(self) -> str:
         places = ", ".join(self.places) + (" ..." if self.count > len(self.places) else "")
-        return f"corpus.skip_bad: {self.count:,} rows of {self.language} are left out: {places}"
+        return f"skip_bad: {self.count:,} rows of {self.language} are left out: {places}"
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,15 @@ class StreamedCorpus(ABC):
         places = getattr(self, self.by_language)
         if not isinstance(places, Mapping) or not places or not all(isinstance(language, str) for language in places):
             remedy = "must be {language: ...}; a language that YAML reads as something else, like `no`, in quotes"
-            raise ConfigError(f"corpus.{self.by_language}", places, remedy)
+            raise Refused(self.by_language, places, remedy)
         try:
             codes_of(places)
         except ValueError as error:
-            raise ConfigError(f"corpus.{self.by_language}", f"{{{', '.join(places)}}}", str(error)) from error
+            raise Refused(self.by_language, f"{{{', '.join(places)}}}", str(error)) from error
         shares = self.splits.values()
         if not all(isinstance(share, int | float) and share > 0 for share in shares) or sum(shares) > 1 + 1e-9:
-            remedy = "shares must be numbers above 0 and at most 1 together; `~corpus.splits.analysis` takes one away"
-            raise ConfigError("corpus.splits", self.splits, remedy)
+            remedy = "shares must be numbers above 0 and at most 1 together; give less to one, or leave one out"
+            raise Refused("splits", self.splits, remedy)
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -82,7 +82,7 @@ class StreamedCorpus(ABC):
 
     @abstractmethod
     def records(self, language: str) -> Any:
-        """A `datasets.IterableDataset`, by the user's name for a language; what cannot be read is a ConfigError."""
+        """A `datasets.IterableDataset`, by the user's name for a language; what cannot be read is a Refused."""
         ...
 
     def checksum(self, split: str) -> str:
@@ -102,7 +102,7 @@ class StreamedCorpus(ABC):
                 place = f"record {number} of {name}"
                 try:
                     text = text_of(record, self.field, place)
-                except ConfigError:
+                except Refused:
                     if not self.skip_bad:
                         raise
                     left_out.add(record.get(BAD, place))
@@ -114,7 +114,7 @@ class StreamedCorpus(ABC):
     def _share(self, split: str) -> tuple[float, float]:
         """The part of [0, 1) that holds the documents of a split."""
         if split not in self.splits:
-            raise ConfigError("corpus.split", split, f"{self.name} has {sorted(self.splits)}")
+            raise Refused("split", split, f"{self.name} has {sorted(self.splits)}")
         ends = (0.0, *accumulate(self.splits.values()))
         return dict(zip(self.splits, pairwise(ends), strict=True))[split]
 
@@ -125,7 +125,7 @@ class StreamedCorpus(ABC):
 def text_of(record: Any, field: str, where: str) -> str:
     """The text at `field` of a record: a field of this name or, with dots, of objects within objects.
 
-    ConfigError naming `where` there is none, and what is there.
+    Refused naming `where` there is none, and what is there.
     """
     found, parts = record, [field]
     if isinstance(record, dict) and field not in record:
@@ -134,14 +134,14 @@ def text_of(record: Any, field: str, where: str) -> str:
         inside = ".".join(parts[:number])
         if not isinstance(found, dict):
             what = f"{inside} of {where}" if inside else where
-            raise ConfigError("corpus.field", field, f"no such text in {what}, which is {_kind(found)}, no object")
+            raise Refused("field", field, f"no such text in {what}, which is {_kind(found)}, no object")
         if part not in found:
             there = f"which has {list(found)}" if not inside else f"where {inside} has {list(found)}"
-            raise ConfigError("corpus.field", field, f"no such text in {where}, {there}")
+            raise Refused("field", field, f"no such text in {where}, {there}")
         found = found[part]
     if not isinstance(found, str):
-        remedy = f"is {_kind(found)} in {where}, no text; corpus.skip_bad=true leaves such rows out"
-        raise ConfigError("corpus.field", field, remedy)
+        remedy = f"is {_kind(found)} in {where}, no text; skip_bad=true leaves such rows out"
+        raise Refused("field", field, remedy)
     return found
 
 

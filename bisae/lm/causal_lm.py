@@ -15,7 +15,7 @@ from bisae.lm.model import Checkpoint
 
 
 def load_causal_lm(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """The whole LM with its head, ready to be asked. ConfigError as in `bisae.lm.loading.load`.
+    """The whole LM with its head, ready to be asked. Refused as in `bisae.lm.loading.load`.
 
     It generates as it is told, never as its folder says (`bisae.lm.generation`).
     """

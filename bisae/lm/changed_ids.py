@@ -21,7 +21,7 @@ CHARACTERS = 4000  # of each document
 def changed_ids(checkpoint: Checkpoint, corpus: Corpus, split: str, findings: Path | None) -> str | None:
     """16 hex digits for the ids of the first documents of a split, where `AutoTokenizer` gives others; else None.
 
-    What is found is kept in the folder `findings`, by the tokenizer and the text. ConfigError for a tokenizer that the
+    What is found is kept in the folder `findings`, by the tokenizer and the text. Refused for a tokenizer that the
     LM cannot read with.
     """
     name = _digest([checkpoint.tokenizer, corpus.checksum(split), split, list(corpus.languages)])

@@ -3,17 +3,17 @@
 from pathlib import Path
 
 from bisae.lm.weight_files import weight_files
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.hub import reachable
 
 NOT_WEIGHTS = ["config.json", "*.index.json", "*token*.json", "vocab*", "merges*", "*.model"]
 
 
-def fetch(repository: str, revision: str | None, trust_remote_code: bool, key: str = "model.path") -> Path:
+def fetch(repository: str, revision: str | None, trust_remote_code: bool, field: str = "path") -> Path:
     """The local snapshot of a hub repository, downloaded if it is not there yet: the weights transformers would load.
 
     Without network what the local hub cache holds, which an interrupted download may have left without some weights.
-    ConfigError naming config key `key` where it cannot be had.
+    Refused of `field` where it cannot be had.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -33,6 +33,6 @@ def fetch(repository: str, revision: str | None, trust_remote_code: bool, key: s
             "neither a local folder nor in the local hub cache with all its files, and the hub cannot be reached; "
             f"give a folder, or run `hf download {repository}` with a network first"
         )
-        raise ConfigError(key, repository, remedy) from error
+        raise Refused(field, repository, remedy) from error
     except (HfHubHTTPError, HFValidationError) as error:
-        raise ConfigError(key, repository, f"the hub says: {error}") from error
+        raise Refused(field, repository, f"the hub says: {error}") from error

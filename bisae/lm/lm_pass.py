@@ -17,7 +17,7 @@ from bisae.activations.store import TokenShard
 from bisae.corpus.read import ReadSoFar
 from bisae.corpus.tokens import TokenizedDocument, balanced, heads
 from bisae.lm.pass_settings import PassSettings
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.device import torch_device
 
 
 @dataclass
@@ -33,8 +33,7 @@ class LMPass(PassSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._read = ReadSoFar(self.corpus.languages)
-        if self.device not in ("auto", "cpu", "cuda") or (self.device == "cuda" and not torch.cuda.is_available()):
-            raise ConfigError("activations.pass.device", self.device, "choose auto, cpu, or cuda where there is a GPU")
+        torch_device(self.device)  # refused now, not when the LM is loaded
 
     @property
     def d_model(self) -> int:
@@ -94,12 +93,13 @@ class LMPass(PassSettings):
         self.__dict__.pop("_stream", None)
 
     def ready(self, layers: Many[int]) -> None:
-        """Load the LM, cut at the deepest layer. ConfigError where it cannot be read (see `bisae.lm.residual`)."""
+        """Load the LM, cut at the deepest layer. Refused where it cannot be read (see `bisae.lm.residual`)."""
         if self._reader is None or set(self._reader.layers) != set(layers):
             from bisae.lm.residual import ResidualReader
 
-            gpu = self.device == "cuda" or (self.device == "auto" and torch.cuda.is_available())
-            device = torch.device("cuda", self.gpu) if gpu else torch.device("cpu")
+            device = torch_device(self.device)
+            if device.type == "cuda":
+                device = torch.device("cuda", self.gpu)
             self._reader = ResidualReader(self.checkpoint, sorted(layers), getattr(torch, self.lm_dtype), device)
 
     def activations(self, shard: int, layers: Many[int]) -> dict[int, BFloat16[Tensor, "token d_model"]]:

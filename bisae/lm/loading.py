@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from bisae.lm.model import Checkpoint
 from bisae.lm.probe import ROUNDING, leaked, text_config
-from bisae.runtime.errors import ConfigError, explained
+from bisae.runtime.errors import Refused, explained
 
 # Buffers that old exports hold among the weights of a block: causal masks, rotary tables, positions.
 BUFFER = re.compile(
@@ -29,7 +29,7 @@ POOLER = re.compile(r"(^|\.)pooler\.")  # reads the last stream and writes to no
 def load(auto: Any, checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedModel:
     """The whole LM that the auto class `auto` has for the folder, on the CPU, in evaluation mode.
 
-    ConfigError, which names model.path, for an LM that is not decoder-only (see `bisae.lm.probe`), and for weights that
+    Refused, of `path`, for an LM that is not decoder-only (see `bisae.lm.probe`), and for weights that
     cannot be read, are missing, have another shape than config.json says, or have no place in the LM it describes.
     """
     model, loading = _from_pretrained(auto, checkpoint, dtype)
@@ -38,7 +38,7 @@ def load(auto: Any, checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedMod
         # In half precision experts round differently with other neighbours, and some products exist on a GPU only.
         leak, why = _leaked(_from_pretrained(auto, checkpoint, torch.float32)[0])
     if leak > ROUNDING:
-        raise ConfigError("model.path", checkpoint.folder, f"not a decoder-only LM{why}")
+        raise Refused("path", checkpoint.folder, f"not a decoder-only LM{why}")
     check_complete(model, checkpoint.folder, loading)  # last: an encoder's missing pooler says less than the above
     return model
 
@@ -70,24 +70,24 @@ def _from_pretrained(auto: Any, checkpoint: Checkpoint, dtype: torch.dtype) -> t
             ignore_mismatched_sizes=True,  # refused below, by name
         )
     except Exception as error:  # of pickle, zipfile, safetensors, torch and the LM's own code
-        if isinstance(error, ConfigError) or explained(error):  # memory, a disk, a right that is missing
+        if explained(error):  # refused already; memory, a disk, a right that is missing
             raise
-        raise ConfigError("model.path", checkpoint.folder, f"cannot be loaded: {_line(error)}") from error
+        raise Refused("path", checkpoint.folder, f"cannot be loaded: {_line(error)}") from error
     return model.eval(), loading
 
 
 def check_complete(model: PreTrainedModel, folder: Path, loading: Mapping[str, Any]) -> None:
-    """ConfigError if by its loading info the model is not what the folder holds."""
+    """Refused if by its loading info the model is not what the folder holds."""
     if mismatched := sorted(loading["mismatched_keys"]):
         name, held, described = mismatched[0]
         shapes = f"{name} is {list(held)} in its weights and {list(described)} by its config.json"
-        raise ConfigError("model.path", folder, f"holds {len(mismatched)} weights of another shape: {shapes}")
+        raise Refused("path", folder, f"holds {len(mismatched)} weights of another shape: {shapes}")
     if missing := sorted(name for name in loading["missing_keys"] if not POOLER.search(name)):
-        raise ConfigError("model.path", folder, f"lacks {len(missing)} weights, such as {missing[0]}")
+        raise Refused("path", folder, f"lacks {len(missing)} weights, such as {missing[0]}")
     if left_over := sorted(name for name in loading["unexpected_keys"] if _of_the_stream(name, model)):
         described = f"num_hidden_layers {getattr(text_config(model), 'num_hidden_layers', None)}"
         held = f"holds {len(left_over)} weights, such as {left_over[0]}, that have no place in the LM of config.json"
-        raise ConfigError("model.path", folder, f"{held} ({described}): is it the config of another LM?")
+        raise Refused("path", folder, f"{held} ({described}): is it the config of another LM?")
 
 
 def _of_the_stream(name: str, model: PreTrainedModel) -> bool:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from bisae.corpus import tokens
 from bisae.lm.batches import batches
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 
 class TokenLoss(NamedTuple):
@@ -59,12 +59,12 @@ def windows(ids: Sequence[int], bos: int | None, context: int, stride: int) -> I
 
     The first predicts all it holds, each later one `stride` tokens (the last perhaps fewer) after as many of the
     document as fit before them. Every window begins with BOS, as all that the LM's SAEs were trained on does; an LM
-    without BOS cannot predict a document's first token. ConfigError for a stride that leaves no room.
+    without BOS cannot predict a document's first token. Refused for a stride that leaves no room.
     """
     prefix = [] if bos is None else [bos]
     room = context - len(prefix)
     if not 1 <= stride < context:
-        raise ConfigError("stride", stride, f"must be between 1 and {context - 1}, to leave context before a token")
+        raise Refused("stride", stride, f"must be between 1 and {context - 1}, to leave context before a token")
     done = 0
     while done < len(ids):
         stop = min(len(ids), done + (stride if done else room))

@@ -14,7 +14,7 @@ from bisae.lm.step_names import STEP, check_listed, check_step, named
 from bisae.lm.tokenizer import TextTokenizer, load_tokenizer
 from bisae.lm.weight_files import parameter_count, weight_files
 from bisae.runtime.atomic import atomic_folder
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.naming import checksum
 from bisae.runtime.ranges import Count, Index, Name, Text
 
@@ -57,19 +57,19 @@ class Checkpoint:
         return getattr(config.get_text_config(), "vocab_size", None)
 
     def load_tokenizer(self) -> TextTokenizer:
-        """The LM's tokenizer; ConfigError naming `model.tokenizer` for one that the LM cannot read with."""
+        """The LM's tokenizer; Refused of `tokenizer` for one that the LM cannot read with."""
         return load_tokenizer(self.tokenizer_folder or self.folder, self.trust_remote_code, self.embeddings)
 
 
 def read_at(model: str, hook: str | None) -> str:
     """The name that cells of an LM have: by its part too, if not its residual stream is read.
 
-    ConfigError for what cannot be the path of a part.
+    Refused for what cannot be the path of a part.
     """
     if hook is None:
         return model
     if not re.fullmatch(r"\w+(\.\w+)*", hook):
-        raise ConfigError("model.hook", hook, "must be the path of a part of a decoder block, as self_attn or mlp")
+        raise Refused("hook", hook, "must be the path of a part of a decoder block, as self_attn or mlp")
     return f"{model}@{hook}"
 
 
@@ -78,7 +78,7 @@ def _step_number(step: object, steps: str) -> int | None:
     if step == FINAL:
         return None
     if isinstance(step, bool) or not isinstance(step, int) or step < 0:
-        raise ConfigError("checkpoint", step, f"give a step of the LM's pre-training or `final`; {steps}")
+        raise Refused("checkpoint", step, f"give a step of the LM's pre-training or `final`; {steps}")
     return step
 
 
@@ -94,14 +94,14 @@ class EmbeddedModel:
         file = EMBEDDED / "lm" / self.name / "ladder.json"
         if not file.is_file():
             shipped = sorted(ladder.parent.name for ladder in EMBEDDED.glob("lm/*/ladder.json"))
-            raise ConfigError("model.name", self.name, f"no LM of this name is shipped; there are {', '.join(shipped)}")
+            raise Refused("name", self.name, f"no LM of this name is shipped; there are {', '.join(shipped)}")
         ladder = json.loads(file.read_text(encoding="utf-8"))
         known = {int(number): about for number, about in ladder["checkpoints"].items()}
         number = _step_number(step, f"{self.name} has {sorted(known)}")
         if number is None:
             number = max(known)
         if number not in known:
-            raise ConfigError("checkpoint", step, f"{self.name} has the steps {sorted(known)} and `final`")
+            raise Refused("checkpoint", step, f"{self.name} has the steps {sorted(known)} and `final`")
         about = known[number]
         tokenizer = EMBEDDED / "tokenizer" / "tokenizer.json"
         folder = Path(self.unpack_to) / self.name / f"step{number:07d}-{about['sha256'][:8]}"
@@ -167,12 +167,12 @@ class HuggingFaceModel:
         number = _step_number(step, "as in the names of the model's checkpoints")
         template = STEP.search(self.path) or STEP.search(self.revision or "")
         if number is None and self.final_step is None:
-            raise ConfigError("model.final_step", None, "give the step of `final`, which names the folder of its cells")
+            raise Refused("final_step", None, "give the step of `final`, which names the folder of its cells")
         if number is None and not self.final_path and template:
-            raise ConfigError("model.final_path", None, "give where `final` lies, or ask for a step")
+            raise Refused("final_path", None, "give where `final` lies, or ask for a step")
         if number is not None and not template and number != self.final_step:
-            raise ConfigError(
-                "model.path", self.path, f"has no %d or %07d, so step {number} would load the same weights as any other"
+            raise Refused(
+                "path", self.path, f"has no %d or %07d, so step {number} would load the same weights as any other"
             )
         if number is not None:
             check_listed(number, self.steps)
@@ -182,43 +182,43 @@ class HuggingFaceModel:
         if number is None and self.final_path:
             source, revision = self.final_path, ""
         if STEP.search(source + revision) and actual % self.step_unit:
-            raise ConfigError("checkpoint", step, f"must be a multiple of model.step_unit={self.step_unit}")
+            raise Refused("checkpoint", step, f"must be a multiple of step_unit={self.step_unit}")
         source, revision = (named(text, actual, self.step_unit, self.tokens_per_step) for text in (source, revision))
         folder = Path(source).expanduser()
         if folder.is_dir():
             if revision:
-                raise ConfigError("model.revision", revision, f"{source} is a local folder, which has no revisions")
+                raise Refused("revision", revision, f"{source} is a local folder, which has no revisions")
             check_step(folder, actual, actual // self.step_unit)
         elif folder.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
-            raise ConfigError("checkpoint", step, f"no folder {source}; model.path says where to look")
+            raise Refused("checkpoint", step, f"no folder {source}; give the path of the checkpoints")
         else:
             folder = fetch(source, revision or None, self.trust_remote_code)
         return self._describe(actual, folder)
 
     def _describe(self, step: int, folder: Path) -> Checkpoint:
-        """Read what can be known of a folder without loading it; ConfigError when it is not a whole checkpoint."""
+        """Read what can be known of a folder without loading it; Refused when it is not a whole checkpoint."""
         from safetensors import SafetensorError
         from transformers import AutoConfig
 
         weights = weight_files(folder)
         lacking = [file.name for file in (folder / "config.json", *weights) if not file.is_file()]
         if lacking or not weights:
-            raise ConfigError("model.path", folder, f"lacks {lacking or '*.safetensors or pytorch_model*.bin weights'}")
+            raise Refused("path", folder, f"lacks {lacking or '*.safetensors or pytorch_model*.bin weights'}")
         try:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=self.trust_remote_code)
             parameters = parameter_count(weights)
         except (OSError, ValueError, SafetensorError) as error:
-            raise ConfigError("model.path", folder, f"cannot be read: {error}") from error
+            raise Refused("path", folder, f"cannot be read: {error}") from error
         layers, d_model, positions = _shape(config, folder)
-        for key, found in (("layers", layers), ("d_model", d_model)):
-            if getattr(self, key) not in (None, found):
-                raise ConfigError("model.path", folder, f"has {key} {found}, not model.{key}={getattr(self, key)}")
+        for name, actual in (("layers", layers), ("d_model", d_model)):
+            if getattr(self, name) not in (None, actual):
+                raise Refused("path", folder, f"has {name} {actual}, not {name}={getattr(self, name)}")
         code = sorted(folder.glob("*.py")) if self.trust_remote_code else []
         apart = None if self.tokenizer is None else Path(self.tokenizer).expanduser()
         if apart and not apart.is_dir():
             if apart.exists() or apart.is_absolute() or str(self.tokenizer).startswith((".", "~")):
-                raise ConfigError("model.tokenizer", self.tokenizer, "no such folder; give the one of tokenizer.json")
-            apart = fetch(str(self.tokenizer), None, self.trust_remote_code, "model.tokenizer")
+                raise Refused("tokenizer", self.tokenizer, "no such folder; give the one of tokenizer.json")
+            apart = fetch(str(self.tokenizer), None, self.trust_remote_code, "tokenizer")
         return Checkpoint(
             model=read_at(self.name, self.hook),
             step=step,
@@ -239,18 +239,18 @@ class HuggingFaceModel:
 def _shape(config: Any, folder: Path) -> tuple[int, int, int | None]:
     """Layers, width and positions of the text decoder, which in a model of several parts is one of them.
 
-    ConfigError for an LM that by its configuration alone is none that can be read; the rest is measured when it is
+    Refused for an LM that by its configuration alone is none that can be read; the rest is measured when it is
     loaded (`bisae.lm.loading`).
     """
     if config.is_encoder_decoder:
-        raise ConfigError("model.path", folder, f"not a decoder-only LM: {config.model_type} has an encoder too")
+        raise Refused("path", folder, f"not a decoder-only LM: {config.model_type} has an encoder too")
     text = config.get_text_config(decoder=True)
     for part in (config, text):
         if quantised := getattr(part, "quantization_config", None):
             how = quantised.get("quant_method", "") if isinstance(quantised, dict) else quantised.quant_method
             remedy = "give the LM as it was before, in float32, bfloat16 or float16"
-            raise ConfigError("model.path", folder, f"is quantised ({getattr(how, 'value', how)}): {remedy}")
+            raise Refused("path", folder, f"is quantised ({getattr(how, 'value', how)}): {remedy}")
     layers, d_model = (getattr(text, key, None) for key in ("num_hidden_layers", "hidden_size"))
     if not isinstance(layers, int) or not isinstance(d_model, int):
-        raise ConfigError("model.path", folder, f"not a decoder-only LM: {config.model_type} names no layers or width")
+        raise Refused("path", folder, f"not a decoder-only LM: {config.model_type} names no layers or width")
     return layers, d_model, getattr(text, "max_position_embeddings", None)

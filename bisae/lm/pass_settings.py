@@ -9,7 +9,7 @@ from bisae.corpus.corpus import Corpus
 from bisae.lm.changed_ids import changed_ids
 from bisae.lm.model import Checkpoint
 from bisae.runtime.device import DTYPES
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 LONGEST = 2**15 - 1  # positions are stored as int16
 
@@ -36,14 +36,14 @@ class PassSettings:
 
     def __post_init__(self) -> None:
         if self.context > LONGEST:
-            raise ConfigError("activations.pass.context", self.context, f"must be at most {LONGEST}")
+            raise Refused("context", self.context, f"must be at most {LONGEST}")
         if self.checkpoint.positions is not None and self.context >= self.checkpoint.positions:  # BOS takes one
             most = self.checkpoint.positions - 1
-            raise ConfigError("activations.pass.context", self.context, f"the LM can read at most {most} tokens")
+            raise Refused("context", self.context, f"the LM can read at most {most} tokens")
         if self.shortest > self.context:
-            raise ConfigError("activations.pass.shortest", self.shortest, f"is more than context={self.context}")
+            raise Refused("shortest", self.shortest, f"is more than context={self.context}")
         if self.lm_dtype not in DTYPES:
-            raise ConfigError("activations.pass.lm_dtype", self.lm_dtype, f"choose one of {', '.join(DTYPES)}")
+            raise Refused("lm_dtype", self.lm_dtype, f"choose one of {', '.join(DTYPES)}")
 
     @cached_property
     def fingerprint(self) -> Mapping[str, object]:

@@ -12,7 +12,7 @@ from transformers import AutoModel
 from bisae.lm.loading import load
 from bisae.lm.model import Checkpoint
 from bisae.lm.probe import decoder_blocks, probe_ids, stream_of, text_config
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 
 def hooked(block: nn.Module, hook: str | None) -> nn.Module:
@@ -21,7 +21,7 @@ def hooked(block: nn.Module, hook: str | None) -> nn.Module:
         return block.get_submodule(hook or "")
     except AttributeError:
         paths = ", ".join(path for path, _ in block.named_modules() if path)
-        raise ConfigError("model.hook", hook, f"is no part of a {type(block).__name__}; it has {paths}") from None
+        raise Refused("hook", hook, f"is no part of a {type(block).__name__}; it has {paths}") from None
 
 
 class _DeepEnough(Exception):
@@ -34,7 +34,7 @@ class ResidualReader:
     Layer L >= 1 is the output of decoder block L, before the final norm; layer 0 is what enters the first block. With
     `checkpoint.hook`, layer L is the output of that part of block L.
 
-    ConfigError is raised for an LM that cannot be read (see `bisae.lm.loading`); with a hook for layer 0, and for a
+    Refused is raised for an LM that cannot be read (see `bisae.lm.loading`); with a hook for layer 0, and for a
     part there is not, that does not run once in a pass, or does not put out a vector of the stream's width a token.
     """
 
@@ -42,7 +42,7 @@ class ResidualReader:
         self.layers, self.device = tuple(layers), torch.device("cpu")
         self._checkpoint = checkpoint
         if checkpoint.hook and 0 in layers:
-            raise ConfigError("layer", 0, f"is no decoder block, which model.hook={checkpoint.hook} would be a part of")
+            raise Refused("layer", 0, f"is no decoder block, which hook={checkpoint.hook} would be a part of")
         self.model = load(AutoModel, checkpoint, dtype)
         self._streams: dict[int, Tensor] = {}
         self._ids_shape = torch.Size()
@@ -103,9 +103,9 @@ class ResidualReader:
             raise self._refused(f"gives {list(found.shape)} for {list(self._ids_shape)} tokens, not a vector for each")
         self._streams[layer] = found
 
-    def _refused(self, why: str) -> ConfigError:
+    def _refused(self, why: str) -> Refused:
         hook, folder = self._checkpoint.hook, self._checkpoint.folder
-        return ConfigError("model.hook", hook, why) if hook else ConfigError("model.path", folder, f"its block {why}")
+        return Refused("hook", hook, why) if hook else Refused("path", folder, f"its block {why}")
 
     @torch.no_grad()
     def read(self, ids: Int[Tensor, "sequence position"]) -> dict[int, Float[Tensor, "sequence position d_model"]]:

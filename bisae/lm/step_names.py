@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 STEP = re.compile(r"%0?\d*d")  # printf's, since braces mean something else on Hydra's command line
 BILLIONS = "%b"
@@ -15,24 +15,24 @@ BILLIONS = "%b"
 def named(template: str, step: int, step_unit: int, tokens_per_step: int | None) -> str:
     """A path or revision of one step: `%d` or `%07d` becomes step / step_unit, `%b` the billions of tokens seen.
 
-    These are rounded up, as on the hub. ConfigError for `%b` where the tokens of a step are not known.
+    These are rounded up, as on the hub. Refused for `%b` where the tokens of a step are not known.
     """
     if BILLIONS in template:
         if tokens_per_step is None:
-            raise ConfigError("model.tokens_per_step", None, f"give it: {template} holds {BILLIONS}, tokens seen")
+            raise Refused("tokens_per_step", None, f"give it: {template} holds {BILLIONS}, tokens seen")
         template = template.replace(BILLIONS, str(-(-step * tokens_per_step // 10**9)))
     return STEP.sub(lambda place: place[0] % (step // step_unit), template)
 
 
 def check_listed(step: int, steps: Sequence[Any] | None) -> None:
-    """ConfigError for a step that is none of `steps`: numbers and [first, last, every], both ends with them."""
+    """Refused for a step that is none of `steps`: numbers and [first, last, every], both ends with them."""
     try:
         ranges = [[one, one, 1] if isinstance(one, int) else one for one in steps or []]
         known = steps is None or any(step in range(first, last + 1, every) for first, last, every in ranges)
     except (TypeError, ValueError):
-        raise ConfigError("model.steps", steps, "must be a list of steps and of [first, last, every]") from None
+        raise Refused("steps", steps, "must be a list of steps and of [first, last, every]") from None
     if not known:
-        raise ConfigError("checkpoint", step, f"is none of model.steps={steps}; null asks for any step")
+        raise Refused("checkpoint", step, f"is none of steps={steps}; null asks for any step")
 
 
 def check_step(folder: Path, step: int, in_names: int) -> None:
@@ -48,4 +48,4 @@ def check_step(folder: Path, step: int, in_names: int) -> None:
                 said[file] = value
     for place, value in said.items():
         if value != step:
-            raise ConfigError("checkpoint", step, f"{folder} holds step {value} ({place})")
+            raise Refused("checkpoint", step, f"{folder} holds step {value} ({place})")

@@ -7,9 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
-KEY = "model.tokenizer"
 ROLES = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")  # what byte fallback looks up by name: never renamed
 # No text holds these two noncharacters around a word. What is named so is out of reach of a text.
@@ -55,7 +54,7 @@ class TextTokenizer:
         found: dict[str, list[Any]]
         if self._read is None:
             if return_offsets_mapping:
-                raise ConfigError(KEY, self._folder, "is written in Python: it does not say where its tokens stand")
+                raise Refused("tokenizer", self._folder, "is written in Python: it does not say where its tokens stand")
             encoded = self.written(texts, add_special_tokens=False, split_special_tokens=True)
             found = {"input_ids": self._checked(encoded.input_ids)}
         else:
@@ -70,7 +69,7 @@ class TextTokenizer:
         if self._read is None:
             spelled = next((token for token in self.special if token in text), None)
             if spelled is not None:
-                raise ConfigError(KEY, self._folder, f"is written in Python: {spelled!r} would be read as text")
+                raise Refused("tokenizer", self._folder, f"is written in Python: {spelled!r} would be read as text")
             return text
         return self._spelled.sub(lambda match: hidden(match[0]), text) if self.special else text
 
@@ -83,11 +82,13 @@ class TextTokenizer:
         return re.compile("|".join(map(re.escape, self.special)))
 
     def _checked(self, rows: list[list[int]]) -> list[list[int]]:
-        """The ids; ConfigError where a text has become a special token, which only tokenizers in Python can do."""
+        """The ids; Refused where a text has become a special token, which only tokenizers in Python can do."""
         never = set(self.written.all_special_ids) - {self.written.unk_token_id}
         if found := {token for row in rows for token in never.intersection(row)}:
             name = self.written.convert_ids_to_tokens(min(found))
-            raise ConfigError(KEY, self._folder, f"reads text as the special token {name!r}; give its tokenizer.json")
+            raise Refused(
+                "tokenizer", self._folder, f"reads text as the special token {name!r}; give its tokenizer.json"
+            )
         return rows
 
 
@@ -99,21 +100,23 @@ def hidden(token: str) -> str:
 def load_tokenizer(folder: Path, trust_remote_code: bool, embeddings: int | None) -> TextTokenizer:
     """The tokenizer in `folder`, checked against an LM that has so many `embeddings`, None: unknown.
 
-    ConfigError naming `model.tokenizer` where there is none, it cannot be read, or a text or BOS could get an id that
+    Refused of `tokenizer` where there is none, it cannot be read, or a text or BOS could get an id that
     the LM has no embedding for.
     """
     tokenizer = _load(folder, trust_remote_code)
     written = tokenizer.written
     readable = {name: number for name, number in written.get_vocab().items() if name not in set(tokenizer.special)}
     if len(readable) < 2:
-        raise ConfigError(KEY, folder, "knows no tokens but special ones; give a folder with tokenizer.json")
+        raise Refused("tokenizer", folder, "knows no tokens but special ones; give a folder with tokenizer.json")
     if embeddings is not None:
         name, last = max(readable.items(), key=lambda item: item[1])
         remedy = f"while the LM has {embeddings} embeddings; give the tokenizer it was trained with"
         if last >= embeddings:
-            raise ConfigError(KEY, folder, f"has ids up to {last} ({name!r}), {remedy}")
+            raise Refused("tokenizer", folder, f"has ids up to {last} ({name!r}), {remedy}")
         if written.bos_token_id is not None and written.bos_token_id >= embeddings:
-            raise ConfigError(KEY, folder, f"its BOS {written.bos_token!r} has the id {written.bos_token_id}, {remedy}")
+            raise Refused(
+                "tokenizer", folder, f"its BOS {written.bos_token!r} has the id {written.bos_token_id}, {remedy}"
+            )
         if written.pad_token_id is not None and written.pad_token_id >= embeddings:
             written.pad_token = None  # added for batches, and never trained: not to be read by the LM
     return tokenizer
@@ -137,7 +140,7 @@ def _load(folder: Path, trust_remote_code: bool) -> TextTokenizer:
     except Exception as error:  # transformers raises anything
         if not there:
             remedy = "holds no tokenizer that can be read; give a folder or repository with tokenizer.json"
-            raise ConfigError(KEY, folder, f"{remedy} ({_line(error)})") from error
+            raise Refused("tokenizer", folder, f"{remedy} ({_line(error)})") from error
         named = None
     try:
         if there:
@@ -154,10 +157,10 @@ def _load(folder: Path, trust_remote_code: bool) -> TextTokenizer:
             _check_files(named, folder, trust_remote_code)
             written = named
             described = json.loads(named.backend_tokenizer.to_str()) if named.is_fast else None
-    except ConfigError:
+    except Refused:
         raise
     except Exception as error:  # a plain Exception is what tokenizers raises
-        raise ConfigError(KEY, file, f"cannot be read: {_line(error)}") from error
+        raise Refused("tokenizer", file, f"cannot be read: {_line(error)}") from error
     special = set(written.all_special_tokens)
     if described is None:
         return TextTokenizer(written, None, special, folder)
@@ -210,7 +213,7 @@ def _names(named: Any, known: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _check_added(named: Any, known: Mapping[str, int], folder: Path) -> None:
-    """ConfigError for tokens of a text that added_tokens.json or tokenizer_config.json adds to tokenizer.json."""
+    """Refused for tokens of a text that added_tokens.json or tokenizer_config.json adds to tokenizer.json."""
     special = set(named.all_special_tokens)
     lacking = [
         token.content
@@ -219,16 +222,16 @@ def _check_added(named: Any, known: Mapping[str, int], folder: Path) -> None:
     ]
     if lacking:
         remedy = f"its tokenizer.json lacks the added token {lacking[0]!r} of its other files; save the tokenizer again"
-        raise ConfigError(KEY, folder, remedy)
+        raise Refused("tokenizer", folder, remedy)
 
 
 def _check_files(named: Any, folder: Path, trust_remote_code: bool) -> None:
-    """ConfigError where transformers has made a tokenizer from nothing: of some classes it makes empty ones."""
+    """Refused where transformers has made a tokenizer from nothing: of some classes it makes empty ones."""
     other = [*folder.glob("tekken.json"), *folder.glob("*tiktoken*")]
     needed = [name for role, name in named.vocab_files_names.items() if role != "tokenizer_file"]
     lacking = [name for name in needed if not (folder / name).is_file()]
     if lacking and not other and not trust_remote_code:
-        raise ConfigError(KEY, folder, f"holds no tokenizer.json, and no {' and '.join(lacking)} in place of it")
+        raise Refused("tokenizer", folder, f"holds no tokenizer.json, and no {' and '.join(lacking)} in place of it")
 
 
 def _line(error: BaseException) -> str:

@@ -2,21 +2,21 @@
 
 import torch
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 DTYPES = ("float32", "bfloat16", "float16")
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """ConfigError for one that LMs are not read in."""
+    """Refused for one that LMs are not read in."""
     if name not in DTYPES:
-        raise ConfigError("dtype", name, f"choose one of {', '.join(DTYPES)}")
+        raise Refused("dtype", name, f"choose one of {', '.join(DTYPES)}")
     dtype: torch.dtype = getattr(torch, name)
     return dtype
 
 
 def torch_device(name: str) -> torch.device:
-    """A GPU for `auto` where there is one; ConfigError for one that is not there."""
+    """A GPU for `auto` where there is one; Refused for one that is not there."""
     if name not in ("auto", "cpu", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
-        raise ConfigError("device", name, "choose auto, cpu, or cuda where there is a GPU")
+        raise Refused("device", name, "choose auto, cpu, or cuda where there is a GPU")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -59,7 +59,7 @@ def explained(error: BaseException | None) -> str | None:
     if isinstance(error, OSError) and (error.errno == EROFS or isinstance(error, PermissionError)):
         return f"cannot be written or read ({_line(found)}); give another folder (runs, cache, output) or the right"
     if isinstance(error, MemoryError) or "out of memory" in found or "can't allocate memory" in found:
-        fewer = "fewer SAEs in a job (layer, lists of sae.*), or a smaller data.batch or data.pool_batches"
+        fewer = "fewer SAEs in a job (layer, lists of sae.*), or a smaller batch or pool_batches"
         return f"memory is too small ({_line(found)}); {fewer}"
     return None
 

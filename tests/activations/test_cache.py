@@ -13,7 +13,7 @@ from bisae.activations import disk_budget, writer
 from bisae.activations.cache import ActivationCache
 from bisae.activations.manifest import Manifest
 from bisae.activations.reader import CachedActivations
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from tests.activations.fake_source import FakeSource, snapshot
 
 ROOT = Path(__file__).parents[2]
@@ -63,14 +63,14 @@ def test_extension_by_tokens_and_layers_computes_only_the_gaps_and_equals_a_cach
 
 def test_a_corpus_that_is_too_short_is_refused_before_any_lm_work(tmp_path: Path) -> None:
     source = FakeSource()
-    with pytest.raises(ConfigError, match=r"data.tokens=201: the corpus split holds only 200 tokens"):
+    with pytest.raises(Refused, match=r"^tokens=201: the corpus split holds only 200 tokens"):
         make_cache(tmp_path).prepare(source, [2], tokens=201)
     assert source.passes == []
     assert make_cache(tmp_path).prepare(source, [2], tokens=200).tokens == 200
 
 
 def test_no_tokens_at_all_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="data.tokens=0"):
+    with pytest.raises(Refused, match="^tokens=0"):
         make_cache(tmp_path).prepare(FakeSource(), [2], tokens=0)
 
 

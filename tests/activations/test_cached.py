@@ -8,7 +8,7 @@ from bisae.activations.manifest import CacheError, layer_path
 from bisae.activations.order import ReadingOrder
 from bisae.activations.reader import CachedActivations
 from bisae.activations.store import Request
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranks import ALONE, Part
 from tests.activations.fake_source import FakeSource, silent
 
@@ -65,20 +65,20 @@ def test_rank_0_alone_reads_every_byte_to_verify(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tokens", "held_out", "layers", "key"),
     [
-        (201, 60, [], "data.tokens"),
-        (200, 201, [], "data.validation_tokens"),
-        (200, 60, "middle", "activations.layers"),
-        (200, 60, [-1], "activations.layers"),
+        (201, 60, [], "tokens"),
+        (200, 201, [], "validation_tokens"),
+        (200, 60, "middle", "layers"),
+        (200, 60, [-1], "layers"),
     ],
 )
-def test_what_cannot_be_had_is_refused_by_key_before_any_lm_work(
+def test_what_cannot_be_had_is_refused_by_field_before_any_lm_work(
     tmp_path: Path, tokens: int, held_out: int, layers: list[int] | str, key: str
 ) -> None:
     training, validation = FakeSource(), FakeSource(checkpoint=20)
     order = ReadingOrder(seed=0, tokens=tokens, batch=10, block=8, pool_batches=4, window_pools=1)
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(Refused) as refused:
         store(tmp_path, layers).check(Request(training, validation, [2], order, held_out, ALONE), silent)
-    assert refused.value.key == key
+    assert refused.value.field == key
     assert training.passes == validation.passes == []
 
 
@@ -91,7 +91,7 @@ def test_what_can_be_had_is_not_refused_and_costs_no_lm_work(tmp_path: Path) -> 
 
 def test_a_disk_too_small_is_refused_before_any_lm_work(tmp_path: Path) -> None:
     source = FakeSource()
-    with pytest.raises(ConfigError, match="activations.disk_gib"):
+    with pytest.raises(Refused, match="^disk_gib="):
         opened(store(tmp_path, disk_gib=1e-6), source, [2])
     assert source.passes == []
 
@@ -107,6 +107,6 @@ def test_a_disk_that_holds_the_training_text_but_not_the_validation_text_is_refu
         if fits:
             cached.check(Request(training, validation, [2], order, 200, ALONE), silent)
         else:
-            with pytest.raises(ConfigError, match="activations.disk_gib"):
+            with pytest.raises(Refused, match="^disk_gib="):
                 cached.check(Request(training, validation, [2], order, 200, ALONE), silent)
     assert training.passes == validation.passes == []

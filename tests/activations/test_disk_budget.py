@@ -8,7 +8,7 @@ from filelock import FileLock
 
 from bisae.activations import disk_budget
 from bisae.activations.cache import ActivationCache
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from tests.activations.fake_source import FakeSource
 
 KIB = 2**-20  # in GiB
@@ -33,9 +33,7 @@ def is_there(cache: ActivationCache, source: FakeSource) -> bool:
 
 def test_a_cache_over_budget_is_refused_before_any_lm_work(tmp_path: Path) -> None:
     source = FakeSource()
-    with pytest.raises(
-        ConfigError, match=r"activations.disk_gib=.* needed, .* used .* budget .* activations.evict=true"
-    ):
+    with pytest.raises(Refused, match=r"^disk_gib=.* needed, .* used .* budget .* evict=true"):
         make_cache(tmp_path, kib=3).prepare(source, [2, 4], tokens=60)
     assert source.passes == []
 
@@ -43,7 +41,7 @@ def test_a_cache_over_budget_is_refused_before_any_lm_work(tmp_path: Path) -> No
 def test_other_caches_count_and_stay_unless_eviction_is_asked_for(tmp_path: Path) -> None:
     old = fill(tmp_path, checkpoint=1, last_use=1)
     new, cache = FakeSource(checkpoint=2), make_cache(tmp_path, kib=8)
-    with pytest.raises(ConfigError, match="activations.disk_gib"):
+    with pytest.raises(Refused, match="^disk_gib="):
         cache.prepare(new, [2, 4], tokens=60)
     assert new.passes == [] and is_there(cache, old)
 
@@ -78,14 +76,14 @@ def test_a_cache_that_is_being_written_is_never_evicted(tmp_path: Path) -> None:
 def test_nothing_is_evicted_where_that_would_not_suffice(tmp_path: Path) -> None:
     old = fill(tmp_path, checkpoint=1, last_use=1)
     cache, new = make_cache(tmp_path, kib=6, evict=True), FakeSource(checkpoint=2)
-    with pytest.raises(ConfigError, match="other caches cannot make way"):
+    with pytest.raises(Refused, match="other caches cannot make way"):
         cache.prepare(new, [2, 4], tokens=200)
     assert new.passes == [] and is_there(cache, old)
 
 
 def test_growing_a_cache_never_evicts_itself(tmp_path: Path) -> None:
     source = fill(tmp_path, checkpoint=1, last_use=1)
-    with pytest.raises(ConfigError, match="activations.disk_gib"):
+    with pytest.raises(Refused, match="^disk_gib="):
         make_cache(tmp_path, kib=10, evict=True).prepare(source, [2, 4], tokens=200)
     assert is_there(make_cache(tmp_path, kib=10), source)
 
@@ -104,7 +102,7 @@ def test_a_foreign_folder_in_the_root_is_never_deleted(tmp_path: Path) -> None:
     foreign = tmp_path / "notes" / "mine.txt"
     foreign.parent.mkdir()
     foreign.write_bytes(b"x" * 8192)
-    with pytest.raises(ConfigError, match="activations.disk_gib"):
+    with pytest.raises(Refused, match="^disk_gib="):
         make_cache(tmp_path, kib=10, evict=True).prepare(FakeSource(), [2, 4], tokens=60)
     assert foreign.exists()
 
@@ -115,7 +113,7 @@ def test_a_file_system_without_room_is_refused_before_any_lm_work(
     real = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(disk_budget.shutil, "disk_usage", lambda _: real._replace(free=disk_budget.MARGIN_BYTES + 1000))
     source = FakeSource()
-    with pytest.raises(ConfigError, match="free on disk"):
+    with pytest.raises(Refused, match="free on disk"):
         make_cache(tmp_path, kib=1000).prepare(source, [2], tokens=60)
     assert source.passes == []
 

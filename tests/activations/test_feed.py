@@ -8,7 +8,7 @@ from bisae.activations.cache import ActivationCache
 from bisae.activations.feed import ActivationBatch, Feed
 from bisae.activations.order import ReadingOrder
 from bisae.activations.reader import CachedActivations
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranks import Part
 from tests.activations.fake_source import FakeSource
 
@@ -79,5 +79,5 @@ def test_a_pool_is_read_once(cached: CachedActivations, monkeypatch: pytest.Monk
 
 
 def test_an_order_longer_than_the_cache_is_refused(cached: CachedActivations) -> None:
-    with pytest.raises(ConfigError, match="data.tokens=201: there are only 200 tokens"):
+    with pytest.raises(Refused, match="^tokens=201: there are only 200 tokens"):
         Feed(cached, [2], ReadingOrder(seed=0, tokens=201, batch=10, block=8, pool_batches=4, window_pools=1), epochs=1)

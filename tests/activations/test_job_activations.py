@@ -12,7 +12,7 @@ from bisae.activations.order import ReadingOrder
 from bisae.activations.rolling import Rolling
 from bisae.activations.store import Request, Store
 from bisae.activations.streaming import Streaming
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranks import ALONE, Part
 from tests.activations.fake_source import SIZES, FakeSource
 
@@ -40,14 +40,14 @@ def test_a_short_corpus_is_taken_whole_where_asked_and_that_is_said_and_kept(
     job = tmp_path / "job"
     first = open_activations(store(name, tmp_path), asked(300, 100, True), "job", False, job)
     assert first.asked.order.tokens == first.training.tokens == sum(SIZES) and first.asked.held_out_tokens == 100
-    assert "data.tokens=300: all 200 tokens that there are: en ran out after 83 tokens" in caplog.text
+    assert "tokens=300: all 200 tokens that there are: en ran out after 83 tokens" in caplog.text
     assert "validation" not in caplog.text
     first.close(False)
     for part, checked in ((ALONE, True), (Part(1, 2), False)):  # a job that goes on, and another rank
         again = asked(300, 100, True, part)
         opened = _there_only(again, checked, job)
         assert opened.order.tokens == 200 and not again.training.asked  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match="data.tokens=300: .*all 200 tokens there are; data.short_split=take"):
+    with pytest.raises(Refused, match="^tokens=300: .*all 200 tokens there are; short_split=take"):
         open_activations(store(name, tmp_path), asked(300, 100, False), "job", True, job)
 
 
@@ -59,9 +59,9 @@ def _there_only(wanted: Request, checked: bool, job: Path) -> Request:
 
 @pytest.mark.parametrize("name", STORES)
 def test_a_short_corpus_is_refused_otherwise_naming_the_language_that_ran_out(tmp_path: Path, name: str) -> None:
-    for tokens, held_out, key in ((300, 100, "data.tokens=300"), (100, 300, "data.validation_tokens=300")):
-        error = f"{key}: the corpus split holds only 200 tokens: en ran out after 83 tokens; .*data.short_split=take"
-        with pytest.raises(ConfigError, match=error):
+    for tokens, held_out, key in ((300, 100, "tokens=300"), (100, 300, "validation_tokens=300")):
+        error = f"{key}: the corpus split holds only 200 tokens: en ran out after 83 tokens; .*short_split=take"
+        with pytest.raises(Refused, match=error):
             open_activations(store(name, tmp_path), asked(tokens, held_out, False), "job", False, tmp_path / "job")
     assert not (tmp_path / "job" / "tokens.json").exists()
 
@@ -81,5 +81,5 @@ def test_a_corpus_without_any_text_is_refused_all_the_same(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FakeSource, "tokens", lambda *_: None)
-    with pytest.raises(ConfigError, match="data.tokens=300: the corpus split holds only 0 tokens"):
+    with pytest.raises(Refused, match="^tokens=300: the corpus split holds only 0 tokens"):
         store(name, tmp_path).check(asked(300, 100, True), lambda *_: None)

@@ -16,7 +16,7 @@ from bisae.activations.feed import Feed
 from bisae.activations.order import ReadingOrder
 from bisae.activations.rolling import Rolling, RollingActivations
 from bisae.activations.store import Request
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranks import ALONE, Part
 from tests.activations.fake_ranks import check_batch, covering, in_ranks, orders
 from tests.activations.fake_source import D_MODEL, FakeSource, silent
@@ -147,13 +147,13 @@ def test_the_lm_runs_while_a_window_is_read_and_the_corpus_is_never_read_beside_
     assert source.slips == []
 
 
-def test_a_corpus_that_ends_within_a_later_window_is_refused_by_key_at_once_and_when_it_ends(tmp_path: Path) -> None:
+def test_a_corpus_that_ends_within_a_later_window_is_refused_by_field_at_once_and_when_it_ends(tmp_path: Path) -> None:
     order = ReadingOrder(seed=0, tokens=300, batch=10, block=8, pool_batches=5, window_pools=1)
-    with pytest.raises(ConfigError, match="data.tokens=300: the corpus split holds only 200 tokens"):
+    with pytest.raises(Refused, match="^tokens=300: the corpus split holds only 200 tokens"):
         Rolling(str(tmp_path), 1).check(Request(FakeSource(), FakeSource(), [2], order, 100, ALONE), silent)
     with reading(tmp_path, tokens=300) as activations:
         feed = Feed(activations, [2], order, 1)
-        with pytest.raises(ConfigError, match=r"data.tokens=300: the corpus split holds only 200 tokens"):
+        with pytest.raises(Refused, match=r"^tokens=300: the corpus split holds only 200 tokens"):
             for step in range(30):
                 check_batch(feed, order, 0, step)
     assert step >= 10

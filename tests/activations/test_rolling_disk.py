@@ -14,7 +14,7 @@ from bisae.activations.manifest import layer_path
 from bisae.activations.order import ReadingOrder
 from bisae.activations.rolling import Rolling, RollingActivations
 from bisae.activations.store import Request
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranks import ALONE, Part
 from tests.activations.fake_ranks import check_batch, covering, orders
 from tests.activations.fake_source import D_MODEL, SIZES, FakeSource, silent
@@ -142,26 +142,26 @@ def gib(rows: int) -> float:
 @pytest.mark.parametrize(
     ("tokens", "held_out", "disk_gib", "key"),
     [
-        (190, 201, 1.0, "data.validation_tokens"),
-        (1000, 200, 1.0, "data.tokens"),  # the first window holds 240 tokens
-        (190, 100, gib(190 + 100), "activations.disk_gib"),
+        (190, 201, 1.0, "validation_tokens"),
+        (1000, 200, 1.0, "tokens"),  # the first window holds 240 tokens
+        (190, 100, gib(190 + 100), "disk_gib"),
     ],
 )
-def test_what_cannot_be_had_is_refused_by_key_before_any_lm_work(
+def test_what_cannot_be_had_is_refused_by_field_before_any_lm_work(
     tmp_path: Path, tokens: int, held_out: int, disk_gib: float, key: str
 ) -> None:
     training, validation = FakeSource(), FakeSource(checkpoint=20)
     order = ReadingOrder(seed=0, tokens=tokens, batch=12, block=8, pool_batches=4, window_pools=5)
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(Refused) as refused:
         Rolling(str(tmp_path / "new"), disk_gib).check(
             Request(training, validation, [2, 4], order, held_out, ALONE), silent
         )
-    assert refused.value.key == key
+    assert refused.value.field == key
     assert training.passes == validation.passes == []
 
 
-def test_a_folder_that_cannot_be_made_is_refused_by_key() -> None:
-    with pytest.raises(ConfigError, match=r"activations.folder=/proc/x"):
+def test_a_folder_that_cannot_be_made_is_refused_by_field() -> None:
+    with pytest.raises(Refused, match=r"^folder=/proc/x"):
         Rolling("/proc/x", 1).check(Request(FakeSource(), FakeSource(), [2], ORDER, 100, ALONE), silent)
 
 
@@ -175,7 +175,7 @@ def test_a_disk_that_was_large_enough_is_so_for_going_on_after_a_kill(tmp_path: 
     assert size_of(tmp_path) > 0
     store.check(Request(*sources, [2, 4], ORDER, 190, ALONE), silent)
     (tmp_path / "other").write_bytes(bytes(int(enough * 2**30) // 2))  # but not what others have there
-    with pytest.raises(ConfigError, match="activations.disk_gib"):
+    with pytest.raises(Refused, match="^disk_gib="):
         store.check(Request(*sources, [2, 4], ORDER, 190, ALONE), silent)
 
 

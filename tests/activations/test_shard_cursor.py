@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bisae.activations.shard_cursor import ShardCursor, check_split
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from tests.activations.fake_ranks import BORDERS, covering
 from tests.activations.fake_source import SIZES, FakeSource, silent
 
@@ -42,17 +42,17 @@ def test_a_later_start_holds_nothing_of_what_lies_before() -> None:
 @pytest.mark.parametrize("start", [0, 190, 200])
 def test_rows_behind_the_end_of_the_corpus_are_refused_with_what_there_is(start: int) -> None:
     walk = ShardCursor(FakeSource(), asked=999)
-    with pytest.raises(ConfigError, match=r"data.tokens=999: the corpus split holds only 200 tokens"):
+    with pytest.raises(Refused, match=r"^tokens=999: the corpus split holds only 200 tokens"):
         walk.covering(start, 201)
     assert [shard.number for shard in walk.covering(40, 41)] == [1]
 
 
 @pytest.mark.parametrize("tokens", [0, 201])
-def test_a_split_that_is_too_short_is_refused_by_key_without_an_lm(tokens: int) -> None:
+def test_a_split_that_is_too_short_is_refused_by_field_without_an_lm(tokens: int) -> None:
     source = FakeSource()
-    with pytest.raises(ConfigError) as refused:
-        check_split(source, tokens, "data.validation_tokens", silent)
-    assert refused.value.key == "data.validation_tokens"
+    with pytest.raises(Refused) as refused:
+        check_split(source, tokens, "validation_tokens", silent)
+    assert refused.value.field == "validation_tokens"
     assert source.passes == []
 
 
@@ -63,6 +63,6 @@ def test_a_split_that_is_long_enough_is_read_no_further_and_not_kept(
     tokens: int, asked: list[int], largest: int
 ) -> None:
     source = FakeSource()
-    assert check_split(source, tokens, "data.tokens", silent) == (tokens, largest)
+    assert check_split(source, tokens, "tokens", silent) == (tokens, largest)
     assert source.asked == asked
     assert source.held == set()

@@ -7,7 +7,7 @@ from bisae.activations.cached import Cached
 from bisae.activations.rolling import Rolling
 from bisae.activations.store import Store, computed
 from bisae.activations.streaming import Streaming
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranks import ALONE
 from tests.activations.fake_source import D_MODEL, SIZES, FakeSource
 
@@ -31,7 +31,7 @@ class Bias(Constant):
 def test_activations_that_are_the_same_for_all_tokens_are_refused_by_layer_and_shard(
     source: type[Constant], are: str
 ) -> None:
-    with pytest.raises(ConfigError, match=rf"^layer=3: all 50 activations of shard 2 are {are}: "):
+    with pytest.raises(Refused, match=rf"^layer=3: all 50 activations of shard 2 are {are}: "):
         computed(source(), 2, SIZES[2], [1, 3])
 
 
@@ -51,6 +51,6 @@ def test_every_store_refuses_them(kind: str, tmp_path: Path) -> None:
         "rolling": Rolling(str(tmp_path), 1),
         "streaming": Streaming(),
     }
-    with pytest.raises(ConfigError, match=r"^layer=3: all 50 activations of shard 2 are 0"):
+    with pytest.raises(Refused, match=r"^layer=3: all 50 activations of shard 2 are 0"):
         activations = stores[kind].open(Constant(), [3], 123, "job", ALONE, lambda done, total: None)
         activations.window(0, 123, lambda: torch.arange(123).numpy(), None)

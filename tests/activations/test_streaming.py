@@ -14,7 +14,7 @@ from bisae.activations.order import ReadingOrder
 from bisae.activations.rolling import RollingActivations
 from bisae.activations.store import Request
 from bisae.activations.streaming import Streaming, StreamingActivations
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranks import ALONE, Part
 from tests.activations.fake_ranks import check_batch, covering, in_ranks, orders
 from tests.activations.fake_source import D_MODEL, FakeSource, silent
@@ -151,20 +151,20 @@ def test_two_real_processes_read_what_each_of_them_should(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("tokens", "held_out", "memory", "key"),
     [
-        (190, 201, 2**30, "data.validation_tokens"),
-        (1000, 200, 2**30, "data.tokens"),  # the first window holds 240 tokens
-        (190, 100, 190 * 2 * D_MODEL * 2, "data.window_pools"),
+        (190, 201, 2**30, "validation_tokens"),
+        (1000, 200, 2**30, "tokens"),  # the first window holds 240 tokens
+        (190, 100, 190 * 2 * D_MODEL * 2, "window_pools"),
     ],
 )
-def test_what_cannot_be_had_is_refused_by_key_before_any_lm_work(
+def test_what_cannot_be_had_is_refused_by_field_before_any_lm_work(
     monkeypatch: pytest.MonkeyPatch, tokens: int, held_out: int, memory: int, key: str
 ) -> None:
     monkeypatch.setattr("os.sysconf", lambda name: {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": memory}[name])
     training, validation = FakeSource(), FakeSource(checkpoint=20)
     order = ReadingOrder(seed=0, tokens=tokens, batch=12, block=8, pool_batches=4, window_pools=5)
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(Refused) as refused:
         Streaming().check(Request(training, validation, [2, 4], order, held_out, ALONE), silent)
-    assert refused.value.key == key
+    assert refused.value.field == key
     assert training.passes == validation.passes == []
 
 
@@ -179,18 +179,18 @@ def test_memory_is_enough_for_a_ranks_part_of_both_windows_and_two_shards(
         monkeypatch.setattr("os.sysconf", memory.__getitem__)
         try:
             Streaming().check(Request(FakeSource(), FakeSource(), [2, 4], order, 100, Part(0, world)), silent)
-        except ConfigError:
+        except Refused:
             assert not fits
         else:
             assert fits
 
 
-def test_a_corpus_that_ends_within_a_later_window_is_refused_by_key_at_once_and_when_it_ends() -> None:
+def test_a_corpus_that_ends_within_a_later_window_is_refused_by_field_at_once_and_when_it_ends() -> None:
     order = ReadingOrder(seed=0, tokens=300, batch=10, block=8, pool_batches=5, window_pools=1)
-    with pytest.raises(ConfigError, match="data.tokens=300: the corpus split holds only 200 tokens"):
+    with pytest.raises(Refused, match="^tokens=300: the corpus split holds only 200 tokens"):
         Streaming().check(Request(FakeSource(), FakeSource(), [2], order, 100, ALONE), silent)
     feed = Feed(StreamingActivations(FakeSource(), [2], 300), [2], order, 1)
     for step in range(20):
         check_batch(feed, order, 0, step)
-    with pytest.raises(ConfigError, match=r"data.tokens=300: the corpus split holds only 200 tokens"):
+    with pytest.raises(Refused, match=r"^tokens=300: the corpus split holds only 200 tokens"):
         feed.batch(0, 20)

@@ -10,7 +10,7 @@ import pytest
 
 from bisae.cells.cell import Cell
 from bisae.cells.find import FoundCell, find_cells, warn_of_same_weights
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import TopK
 
 
@@ -87,13 +87,13 @@ def test_what_is_not_found_or_damaged_is_an_error_that_says_where_it_looked(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for where in ("nowhere", "*/*", "0123456789ab"):
-        with pytest.raises(ConfigError, match=r"no finished cell: .*runs") as error:
+        with pytest.raises(Refused, match=r"no finished cell: .*runs") as error:
             find_cells(where, tmp_path / "runs")
-        assert error.value.key == "cells" and str(tmp_path) in str(error.value) and where in str(error.value)
+        assert error.value.field == "cells" and str(tmp_path) in str(error.value) and where in str(error.value)
     cell = write_cell(tmp_path)
     for damage in ("{", "[]", '{"model": "tiny"}'):
         (cell.folder / "cell.json").write_text(damage)
-        with pytest.raises(ConfigError, match=f"{cell.folder}/cell.json: is damaged"):
+        with pytest.raises(Refused, match=f"{cell.folder}/cell.json: is damaged"):
             find_cells(str(tmp_path), tmp_path)
 
 
@@ -107,7 +107,7 @@ def test_a_link_out_of_a_cells_folder_is_refused_and_one_within_it_is_not(tmp_pa
     place.parent.mkdir(parents=True, exist_ok=True)
     place.unlink(missing_ok=True)
     place.symlink_to(tmp_path / "secret")
-    with pytest.raises(ConfigError, match=f"{place} leads out of the cell's folder; put a copy"):
+    with pytest.raises(Refused, match=f"{place} leads out of the cell's folder; put a copy"):
         find_cells(str(tmp_path / "runs"), tmp_path)
 
 
@@ -117,7 +117,7 @@ def test_names_in_a_cell_lead_nowhere_else(tmp_path: Path, key: str, value: str)
     cell = write_cell(tmp_path)
     about = json.loads((cell.folder / "cell.json").read_text())
     (cell.folder / "cell.json").write_text(json.dumps({**about, key: value}))
-    with pytest.raises(ConfigError, match="is damaged, or no cell's: .* must be a word"):
+    with pytest.raises(Refused, match="is damaged, or no cell's: .* must be a word"):
         find_cells(str(tmp_path), tmp_path)
 
 
@@ -161,7 +161,7 @@ def test_a_run_of_wandb_is_found_in_its_folder_also_when_that_was_moved_aside(
     aside = cell.move_aside()
     write_cell(tmp_path / "elsewhere")
     assert names(path, tmp_path / "runs") == [aside.name]
-    with pytest.raises(ConfigError, match="could not find run me/other/"):
+    with pytest.raises(Refused, match="could not find run me/other/"):
         find_cells(path.replace("bisae", "other"), tmp_path / "runs")
 
 
@@ -172,7 +172,7 @@ def test_a_run_of_another_machine_is_downloaded_once_and_only_whole(
     path, there = f"me/bisae/{cell.run_id}", Path("/another/machine/cell")
     for artifact in (None, FakeArtifact("sae", None)):
         online(monkeypatch, path, there, artifact)
-        with pytest.raises(ConfigError, match=r"cells=me/.*logger.upload=true"):
+        with pytest.raises(Refused, match=r"^cells=me/.*logger.upload=true"):
             find_cells(path, runs)
         assert not list(runs.rglob("*.json"))
     online(monkeypatch, path, there, FakeArtifact("sae", cell.folder))
@@ -183,7 +183,7 @@ def test_a_run_of_another_machine_is_downloaded_once_and_only_whole(
 
 
 def test_without_a_login_the_error_says_so_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="wandb login"):
+    with pytest.raises(Refused, match="wandb login"):
         find_cells("me/bisae/0123456789ab", tmp_path)
 
 

@@ -8,7 +8,7 @@ import yaml
 
 from bisae.cells.find import FoundCell
 from bisae.cells.recipe import Recipe
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 MODEL = {"_target_": "bisae.lm.model.EmbeddedModel", "name": "embedded", "unpack_to": "elsewhere"}
 CORPUS = {"_target_": "bisae.corpus.embedded.EmbeddedCorpus", "name": "embedded", "seed": 0}
@@ -40,7 +40,7 @@ def test_a_cell_leads_to_the_lm_the_text_and_the_way_it_was_read(cell: FoundCell
 
 def test_a_model_or_corpus_given_here_takes_the_place_of_the_cells_own(cell: FoundCell, tmp_path: Path) -> None:
     write_config(cell, {"model": {"_target_": "gone.Model"}, "corpus": CORPUS})
-    with pytest.raises(ConfigError, match="^model=gone.Model: .*give model="):
+    with pytest.raises(Refused, match="^model=gone.Model: .*give model="):
         Recipe.of(cell, None, None, tmp_path)
     assert Recipe.of(cell, MODEL, {**CORPUS, "seed": 3}, tmp_path).corpus.seed == 3  # type: ignore[attr-defined]
 
@@ -67,7 +67,7 @@ def test_nothing_but_known_models_and_corpora_is_made_of_a_cells_config(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_config(cell, config)
-    with pytest.raises(ConfigError):
+    with pytest.raises(Refused):
         Recipe.of(cell, None, None, tmp_path)
     assert not (tmp_path / "made").exists()
 
@@ -75,34 +75,34 @@ def test_nothing_but_known_models_and_corpora_is_made_of_a_cells_config(
 @pytest.mark.parametrize("text", ["model: [", "\x00", "model: ${nowhere}"])
 def test_a_damaged_config_is_refused_by_name(cell: FoundCell, tmp_path: Path, text: str) -> None:
     (cell.folder / "config.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=r"config\.yaml"):
+    with pytest.raises(Refused, match=r"config\.yaml"):
         Recipe.of(cell, None, None, tmp_path)
     (cell.folder / "config.yaml").unlink()
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(Refused, match="cannot be read"):
         Recipe.of(cell, None, None, tmp_path)
 
 
 def test_an_lm_with_other_weights_is_refused(cell: FoundCell, tmp_path: Path) -> None:
     made_from = json.loads(json.dumps(cell.identity["activations"])) | {"weights": "of another"}
     other = replace(cell, identity={"activations": made_from})
-    with pytest.raises(ConfigError, match="has other weights than the SAE in"):
+    with pytest.raises(Refused, match="has other weights than the SAE in"):
         _ = Recipe.of(other, None, None, tmp_path).checkpoint
 
 
 def test_an_lm_read_at_another_part_of_its_blocks_is_refused(cell: FoundCell, tmp_path: Path) -> None:
     other = {**MODEL, "hook": "mlp"}
-    with pytest.raises(ConfigError, match="has other hook than the SAE in"):
+    with pytest.raises(Refused, match="has other hook than the SAE in"):
         _ = Recipe.of(cell, other, None, tmp_path).checkpoint
     cell.identity["activations"]["hook"] = "mlp"
     recipe = Recipe.of(cell, other, None, tmp_path)
     assert recipe.checkpoint.model == "embedded@mlp"
     assert recipe.text("analysis")["hook"] == recipe.lm_pass("analysis", "cpu").fingerprint["hook"] == "mlp"
-    with pytest.raises(ConfigError, match="has other hook than the SAE in"):
+    with pytest.raises(Refused, match="has other hook than the SAE in"):
         _ = Recipe.of(cell, MODEL, None, tmp_path).checkpoint
-    with pytest.raises(ConfigError, match=r"^model\.hook=a/b: must be the path of a part"):
+    with pytest.raises(Refused, match=r"^hook=a/b: must be the path of a part"):
         _ = Recipe.of(cell, {**MODEL, "hook": "a/b"}, None, tmp_path).checkpoint
 
 
 def test_a_cell_of_another_program_is_refused(cell: FoundCell, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="lacks 'activations'"):
+    with pytest.raises(Refused, match="lacks 'activations'"):
         Recipe.of(replace(cell, identity={}), None, None, tmp_path)

@@ -3,7 +3,7 @@ from itertools import islice
 import pytest
 
 from bisae.corpus.embedded import EmbeddedCorpus
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 CORPUS = EmbeddedCorpus("embedded", seed=0)
 
@@ -24,5 +24,5 @@ def test_the_order_depends_on_the_seed_and_is_part_of_the_checksum() -> None:
 
 
 def test_an_unknown_split_is_refused() -> None:
-    with pytest.raises(ConfigError, match="corpus.split=test: the embedded corpus has"):
+    with pytest.raises(Refused, match="^split=test: the embedded corpus has"):
         CORPUS.checksum("test")

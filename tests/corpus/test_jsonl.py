@@ -12,7 +12,7 @@ from bisae.config.instantiate import instantiate
 from bisae.corpus.corpus import Corpus
 from bisae.corpus.jsonl import JsonlCorpus
 from bisae.corpus.tokens import balanced
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 WORDS = {
     "fr": "le chat noir dort sous un arbre et la pluie tombe près de nous",
@@ -96,50 +96,50 @@ def test_three_languages_are_balanced_by_tokens(folder: Path) -> None:
 
 @pytest.mark.parametrize("missing", ["fr/*.json", "en.jsonl", "no_folder/"])
 def test_a_path_or_glob_without_files_is_refused(folder: Path, missing: str) -> None:
-    with pytest.raises(ConfigError, match=r"corpus.files=.*: no such file"):
+    with pytest.raises(Refused, match=r"^files=.*: no such file"):
         jsonl({"de": f"{folder}/de.jsonl.gz", "fr": [f"{folder}/fr/*.jsonl", f"{folder}/{missing}"]})
 
 
 @pytest.mark.parametrize(
     ("line", "error"),
     [
-        (b'{"body": "x"}', r"corpus.field=text: no such text in .*bad.jsonl:1, which has \['body'\]"),
-        (b'{"text": null}', r"corpus.field=text: is null in .*bad.jsonl:1, no text; corpus.skip_bad=true"),
-        (b'{"text": ["a"]}', r"corpus.field=text: is a list in .*bad.jsonl:1, no text"),
-        (b"[1, 2]", r"corpus.field=text: no such text in .*bad.jsonl:1, which is a list, no object"),
-        (b"3", r"corpus.field=text: no such text in .*bad.jsonl:1, which is a number, no object"),
+        (b'{"body": "x"}', r"^field=text: no such text in .*bad.jsonl:1, which has \['body'\]"),
+        (b'{"text": null}', r"^field=text: is null in .*bad.jsonl:1, no text; skip_bad=true"),
+        (b'{"text": ["a"]}', r"^field=text: is a list in .*bad.jsonl:1, no text"),
+        (b"[1, 2]", r"^field=text: no such text in .*bad.jsonl:1, which is a list, no object"),
+        (b"3", r"^field=text: no such text in .*bad.jsonl:1, which is a number, no object"),
         (
             b"[" * 100_000,
-            r"corpus.files=.*bad.jsonl:1: cannot be read as JSON: .*recursion.*what can be read: JSON Lines",
+            r"^files=.*bad.jsonl:1: cannot be read as JSON: .*recursion.*what can be read: JSON Lines",
         ),
-        (b'{"text": %s}' % (b"1" * 5000), r"corpus.files=.*bad.jsonl:1: cannot be read as JSON: Exceeds the limit"),
-        (b"no JSON", r"corpus.files=.*bad.jsonl:1: cannot be read as JSON: Expecting value"),
-        (b'{"text": "\xff\xff"}', r"corpus.files=.*bad.jsonl:1: cannot be read as JSON: .*decode"),
-        (b'{"text": "\\ud800"}', r"corpus.files=.*bad.jsonl:1: cannot be read as JSON: .*surrogate"),
+        (b'{"text": %s}' % (b"1" * 5000), r"^files=.*bad.jsonl:1: cannot be read as JSON: Exceeds the limit"),
+        (b"no JSON", r"^files=.*bad.jsonl:1: cannot be read as JSON: Expecting value"),
+        (b'{"text": "\xff\xff"}', r"^files=.*bad.jsonl:1: cannot be read as JSON: .*decode"),
+        (b'{"text": "\\ud800"}', r"^files=.*bad.jsonl:1: cannot be read as JSON: .*surrogate"),
     ],
 )
 def test_a_bad_first_record_is_refused_at_once_by_file(tmp_path: Path, line: bytes, error: str) -> None:
     (tmp_path / "bad.jsonl").write_bytes(line + b"\n")
-    with pytest.raises(ConfigError, match=error):
+    with pytest.raises(Refused, match=error):
         jsonl({"fr": f"{tmp_path}/bad.jsonl"})
 
 
 def test_a_bad_record_further_on_is_named_by_file_and_line(folder: Path) -> None:
     with (folder / "sv.jsonl").open("a") as file:
         file.write('{"text": "hej"}\n{"text": 1}\n')
-    with pytest.raises(ConfigError, match=r"corpus.field=text: is a number in .*sv.jsonl:103, no text"):
+    with pytest.raises(Refused, match=r"^field=text: is a number in .*sv.jsonl:103, no text"):
         list(of(folder).documents("sae", 2))
 
 
 def test_a_file_that_is_not_packed_as_named_cut_off_or_damaged_is_refused(folder: Path) -> None:
     (folder / "sv.jsonl").rename(folder / "plain.gz")
-    with pytest.raises(ConfigError, match=r"corpus.files=.*plain.gz:0: cannot be read as JSON: Not a gzip"):
+    with pytest.raises(Refused, match=r"^files=.*plain.gz:0: cannot be read as JSON: Not a gzip"):
         jsonl({"sv": f"{folder}/plain.gz"})
     packed = (folder / "de.jsonl.gz").read_bytes()
     damaged = packed[:4000] + b"\xff" * 100 + packed[4100:]
     for content, error in ((packed[:-500], "ended"), (damaged, "while decompressing")):
         (folder / "bad.gz").write_bytes(content)
-        with pytest.raises(ConfigError, match=rf"corpus.files=.*bad.gz:\d+: cannot be read as JSON: .*{error}"):
+        with pytest.raises(Refused, match=rf"^files=.*bad.gz:\d+: cannot be read as JSON: .*{error}"):
             list(jsonl({"de": f"{folder}/bad.gz"}).documents("sae", 0))
 
 

@@ -15,7 +15,7 @@ from bisae.features.measures.language import check_script_languages, class_names
 from bisae.intervention.kinds import feature_set
 from bisae.intervention.specs import checked_kinds
 from bisae.report.interventions.blocks import metrics_of
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.translation.llm_jp_eval import LlmJpEvalTasks
 from bisae.translation.tasks import JsonlTasks
 
@@ -75,29 +75,29 @@ def test_what_cannot_be_a_language_is_refused(name: object) -> None:
 def test_of_a_name_that_is_no_code_nothing_is_taken_for_granted(name: str) -> None:
     assert code_of(name) == name == plain_of(name) and script_of(name) is None
     assert class_names([name]) == {name: name} and checked_kinds(name) == [name]
-    with pytest.raises(ConfigError, match="language=script"):
+    with pytest.raises(Refused, match="language=script"):
         check_script_languages(("en", name))
 
 
 def test_two_names_of_one_language_are_refused_by_key(tmp_path: Path) -> None:
     one = "'ja' and 'jpn' are one language, ja"
-    with pytest.raises(ConfigError, match=rf"^corpus.files={{ja, jpn}}: {one}"):
+    with pytest.raises(Refused, match=rf"^files={{ja, jpn}}: {one}"):
         jsonl(tmp_path, "ja", "jpn")
     write_pairs(tmp_path / "pairs.tsv", ("ja", "jpn"), [])
     with pytest.raises(ValueError, match=f"pairs.tsv:1: {one}"):
         read_pairs(tmp_path / "pairs.tsv")
-    with pytest.raises(ConfigError, match=f"^translation.tasks.keys=.*{one}"):
+    with pytest.raises(Refused, match=f"^translation.tasks.keys=.*{one}"):
         JsonlTasks("t", "no file", {"ja": "a", "jpn": "b"}, 0, None, 9).read()
-    with pytest.raises(ConfigError, match=f"^translation.tasks.directions.alt=.*{one}"):
+    with pytest.raises(Refused, match=f"^translation.tasks.directions.alt=.*{one}"):
         LlmJpEvalTasks("no folder", "test", {"alt": ["ja", "jpn"]}, 0, None, 9).read()
-    with pytest.raises(ConfigError, match=r"^corpus.files={en, all}: 'all' means something else"):
+    with pytest.raises(Refused, match=r"^files={en, all}: 'all' means something else"):
         jsonl(tmp_path, "en", "all")
 
 
 def test_the_script_rule_knows_english_of_every_region_and_no_romanised_japanese() -> None:
     check_script_languages(("en-GB", "ja"))
     for languages in (("en", "ja-Latn"), ("en", "fr"), ("ja",)):
-        with pytest.raises(ConfigError, match="language=script"):
+        with pytest.raises(Refused, match="language=script"):
             check_script_languages(languages)
     assert [plain_of(code) for code in ("en-GB", "ja-Latn", "x-mine", "zh-TW")] == ["en", "ja-Latn", "x-mine", "zh-TW"]
 
@@ -106,7 +106,7 @@ def test_a_kind_that_is_no_code_is_refused_with_what_there_is() -> None:
     table = pd.DataFrame({"class": ["zh-TW", "English"], "bilingual": False, "aligned": False})
     (kind,) = checked_kinds("zh-tw")
     assert feature_set(table, kind, ("en", "zh-TW")).tolist() == [True, False]
-    with pytest.raises(ConfigError, match="kind=klingon: choose one of none, en, zh-TW"):
+    with pytest.raises(Refused, match="kind=klingon: choose one of none, en, zh-TW"):
         feature_set(table, checked_kinds("klingon")[0], ("en", "zh-TW"))
 
 

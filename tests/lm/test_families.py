@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bisae.lm.model import HuggingFaceModel
 from bisae.lm.residual import ResidualReader
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from tests.lm.tiny_lms import VOCABULARY, families, tiny_lm
 
 PARTS = 6
@@ -64,7 +64,7 @@ def outcome(family: str, folder: Path) -> str:
             expected = outputs(lm)
             for layer in layers:
                 torch.testing.assert_close(found[layer], expected[layer - 1], rtol=1e-5, atol=1e-6)
-    except ConfigError as refused:
+    except Refused as refused:
         if "a later token changes" in str(refused):
             assert looks_ahead(lm), f"{family} was refused as no decoder-only LM, but is one"
             return "looks ahead"

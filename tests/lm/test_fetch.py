@@ -11,7 +11,7 @@ from huggingface_hub.utils import filter_repo_objects
 
 import bisae.lm.fetch
 from bisae.lm.fetch import fetch
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 COMMIT = "0123456789" * 4
 
@@ -21,7 +21,7 @@ def test_without_network_a_repository_is_refused_at_once(hub: Callable[[str], No
         closed.bind(("127.0.0.1", 0))
         hub(f"http://127.0.0.1:{closed.getsockname()[1]}")
         start = time.monotonic()
-        with pytest.raises(ConfigError, match="model.path=nobody/nothing: neither .* run `hf download nobody/nothing`"):
+        with pytest.raises(Refused, match="^path=nobody/nothing: neither .* run `hf download nobody/nothing`"):
             fetch("nobody/nothing", COMMIT, False)  # the hub's library alone tries a commit for 23 s
         assert time.monotonic() - start < 3
 
@@ -79,7 +79,7 @@ def test_without_network_the_local_hub_cache_serves(tmp_path: Path, monkeypatch:
     write(folder.parents[1] / "refs")
     (folder.parents[1] / "refs" / "main").write_text(COMMIT)
     assert fetch("some/model", None, False) == fetch("some/model", COMMIT, False) == folder
-    with pytest.raises(ConfigError, match="model.path=some/model: neither"):
+    with pytest.raises(Refused, match="^path=some/model: neither"):
         fetch("some/model", "another", False)
-    with pytest.raises(ConfigError, match="model.path=not a name: the hub says: "):
+    with pytest.raises(Refused, match="^path=not a name: the hub says: "):
         fetch("not a name", None, False)

@@ -26,7 +26,7 @@ from bisae.lm.loading import load
 from bisae.lm.model import Checkpoint, HuggingFaceModel
 from bisae.lm.probe import decoder_blocks
 from bisae.lm.residual import ResidualReader
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 CPU = torch.device("cpu")
 IDS = torch.arange(1, 25).reshape(3, 8)
@@ -72,9 +72,9 @@ def test_weights_that_are_not_those_config_json_describes_are_refused(
     folder: Path, changes: dict[str, object], said: str
 ) -> None:
     change_config(folder, **changes)
-    with pytest.raises(ConfigError, match=rf"^model\.path=\S+: {said}"):
+    with pytest.raises(Refused, match=rf"^path=\S+: {said}"):
         load(AutoModel, checkpoint_of(folder), torch.float32)
-    with pytest.raises(ConfigError, match=r"^model\.path=\S+: (holds|lacks) \d+ weights"):
+    with pytest.raises(Refused, match=r"^path=\S+: (holds|lacks) \d+ weights"):
         load_causal_lm(checkpoint_of(folder), torch.float32, CPU)
 
 
@@ -95,7 +95,7 @@ def test_weights_that_change_no_stream_may_be_left_over(folder: Path) -> None:
 @pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "fp8"])
 def test_a_quantised_folder_is_refused_before_it_is_loaded(folder: Path, method: str) -> None:
     change_config(folder, quantization_config={"quant_method": method, "bits": 4})
-    with pytest.raises(ConfigError, match=rf"^model\.path=\S+: is quantised \({method}\)"):
+    with pytest.raises(Refused, match=rf"^path=\S+: is quantised \({method}\)"):
         checkpoint_of(folder)
 
 
@@ -106,17 +106,17 @@ def test_a_pickled_file_that_is_cut_off_is_refused(folder: Path, kept: int) -> N
     whole = (folder / "pytorch_model.bin").read_bytes()
     assert load(AutoModel, checkpoint_of(folder), torch.float32)
     (folder / "pytorch_model.bin").write_bytes(whole[:kept])
-    with pytest.raises(ConfigError, match=r"^model\.path=\S+: cannot be loaded: "):
+    with pytest.raises(Refused, match=r"^path=\S+: cannot be loaded: "):
         load(AutoModel, checkpoint_of(folder), torch.float32)
 
 
 def test_an_lm_with_an_encoder_is_refused(tmp_path: Path) -> None:
     config = T5Config(vocab_size=50, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
     T5ForConditionalGeneration(config).save_pretrained(tmp_path / "both")
-    with pytest.raises(ConfigError, match=r"^model\.path=\S+: not a decoder-only LM: t5 has an encoder too"):
+    with pytest.raises(Refused, match=r"^path=\S+: not a decoder-only LM: t5 has an encoder too"):
         checkpoint_of(tmp_path / "both")
     T5EncoderModel(config).save_pretrained(tmp_path / "encoder")
-    with pytest.raises(ConfigError, match=r"^model\.path=\S+: not a decoder-only LM"):
+    with pytest.raises(Refused, match=r"^path=\S+: not a decoder-only LM"):
         load(AutoModel, checkpoint_of(tmp_path / "encoder"), torch.float32)
 
 

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from bisae.corpus.tokens import TokenizedDocument
 from bisae.lm.batches import batches
 from bisae.lm.losses import document_losses, token_loss, token_losses, windows
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from tests.pair_of_lms import BOS, CPU
 
 
@@ -39,7 +39,7 @@ def test_windows_predict_every_token_once_and_in_order(
 
 @pytest.mark.parametrize("stride", [0, 16])
 def test_a_stride_that_leaves_no_token_or_no_context_is_refused(stride: int) -> None:
-    with pytest.raises(ConfigError, match=f"stride={stride}: must be between 1 and 15"):
+    with pytest.raises(Refused, match=f"^stride={stride}: must be between 1 and 15"):
         list(windows([5], BOS, 16, stride))
 
 

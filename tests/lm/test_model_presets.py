@@ -7,7 +7,7 @@ import pytest
 from omegaconf import DictConfig
 
 from bisae.config.instantiate import instantiate
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import TopK
 from tests.conftest import ROOT
 
@@ -42,9 +42,9 @@ def test_llm_jp_3_takes_steps_from_local_folders_and_the_final_weights_from_the_
     assert (found.layers, found.d_model, found.positions) == (model.layers, model.d_model, 2048)
     assert found.tokens_seen == 1000 * model.tokens_per_step
     assert model.final_step * model.tokens_per_step == 2_072_489_492_480  # 2.1 T, of 2,072,488,058,295 in the corpus
-    with pytest.raises(ConfigError, match=f"checkpoint=2000: no folder ./llm-jp-3-{size}/iter_0002000; model.path"):
+    with pytest.raises(Refused, match=f"^checkpoint=2000: no folder ./llm-jp-3-{size}/iter_0002000; give the path"):
         model.checkpoint(2000)
-    with pytest.raises(ConfigError, match=f"model.path=llm-jp/llm-jp-3-{size}: neither"):
+    with pytest.raises(Refused, match=f"^path=llm-jp/llm-jp-3-{size}: neither"):
         model.checkpoint("final")
 
 
@@ -63,7 +63,7 @@ def test_croissantllm_is_one_hub_repository_a_step_named_in_thousands(
     assert model.checkpoint(185000).tokens_seen == 185000 * 7680 * 2048
     assert model.checkpoint("final").step == 190000
     assert asked == ["croissantllm/base_185k", "croissantllm/CroissantLLMBase"]
-    with pytest.raises(ConfigError, match="checkpoint=5500: must be a multiple of model.step_unit=1000"):
+    with pytest.raises(Refused, match="^checkpoint=5500: must be a multiple of step_unit=1000"):
         model.checkpoint(5500)
 
 

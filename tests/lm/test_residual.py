@@ -41,7 +41,7 @@ from bisae.lm import residual
 from bisae.lm.model import Checkpoint
 from bisae.lm.probe import stream_of
 from bisae.lm.residual import ResidualReader
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 IDS = torch.arange(1, 25).reshape(3, 8)
 FAMILIES: dict[str, PreTrainedModel] = {
@@ -104,11 +104,11 @@ def test_the_parts_of_a_block_are_what_it_adds_to_the_stream(
 
 def test_a_part_that_is_not_there_or_not_as_wide_or_of_no_block_is_refused_by_key(tmp_path: Path) -> None:
     checkpoint = saved("llama", tmp_path)
-    with pytest.raises(ConfigError, match=r"^model\.hook=attention: is no part of a LlamaDecoderLayer; it has self_a"):
+    with pytest.raises(Refused, match=r"^hook=attention: is no part of a LlamaDecoderLayer; it has self_a"):
         reader(replace(checkpoint, hook="attention"), 2)
-    with pytest.raises(ConfigError, match=r"^model\.hook=\S+: gives vectors of 32"):
+    with pytest.raises(Refused, match=r"^hook=\S+: gives vectors of 32"):
         reader(replace(checkpoint, hook="mlp.up_proj"), 2)
-    with pytest.raises(ConfigError, match=r"^layer=0: is no decoder block"):
+    with pytest.raises(Refused, match=r"^layer=0: is no decoder block"):
         reader(replace(checkpoint, hook="mlp"), 0, 1)
 
 
@@ -130,7 +130,7 @@ def test_weights_that_are_missing_are_refused_rather_than_drawn_at_random(step51
     (gone,) = (name for name in weights if name.endswith("layers.2.mlp.up_proj.weight"))
     del weights[gone]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ConfigError, match=r"model.path=.*lacks 1 weights, such as layers.2.mlp.up_proj.weight"):
+    with pytest.raises(Refused, match=r"^path=.*lacks 1 weights, such as layers.2.mlp.up_proj.weight"):
         ResidualReader(replace(step512, folder=folder), [1], torch.float32, torch.device("cpu"))
 
 
@@ -149,7 +149,7 @@ def test_an_encoder_is_refused_by_what_it_does_in_every_precision(tmp_path: Path
         lm.save_pretrained(tmp_path / name)
         checkpoint = Checkpoint(name, 0, tmp_path / name, "w", "t", None, layers=2, d_model=16)
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
-            with pytest.raises(ConfigError, match=r"^model\.path=.*: not a decoder-only LM: a later token changes"):
+            with pytest.raises(Refused, match=r"^path=.*: not a decoder-only LM: a later token changes"):
                 ResidualReader(checkpoint, [0], dtype, torch.device("cpu"))
 
 
@@ -208,7 +208,7 @@ def test_blocks_that_are_none_are_refused(tmp_path: Path) -> None:
         tmp_path
     )
     checkpoint = Checkpoint("xlm", 0, tmp_path, "w", "t", None, layers=2, d_model=16)
-    with pytest.raises(ConfigError, match="not a decoder-only LM that can be read: MultiHeadAttention 2 does not read"):
+    with pytest.raises(Refused, match="not a decoder-only LM that can be read: MultiHeadAttention 2 does not read"):
         reader(checkpoint, 1)
 
 
@@ -225,5 +225,5 @@ def test_a_part_that_puts_out_one_row_after_the_other_is_shaped_back(family: str
     together = reader(checkpoint, 2).read(IDS)[2]
     for row, ids in enumerate(IDS):
         torch.testing.assert_close(together[row], reader(checkpoint, 2).read(ids[None])[2][0])
-    with pytest.raises(ConfigError, match=r"^model\.hook=\S+: gives vectors of"):
+    with pytest.raises(Refused, match=r"^hook=\S+: gives vectors of"):
         reader(replace(checkpoint, hook="fc1" if family == "opt" else "mlp.gate"), 2)

@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from bisae.corpus.embedded import EMBEDDED
 from bisae.features.tokens import pieces, token_texts
 from bisae.lm.tokenizer import load_tokenizer, of_transformers
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 SHIPPED = EMBEDDED.parent / "tokenizer"
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>"]
@@ -134,32 +134,32 @@ def test_ids_that_the_lm_has_no_embedding_for_are_refused_unless_no_text_has_the
     size = tokenizer.get_vocab_size()
     place = folder(tmp_path, tokenizer, LLAMA)
     assert load_tokenizer(place, False, size)
-    with pytest.raises(ConfigError, match=rf"model.tokenizer=.* has ids up to {size - 1} .* the LM has {size - 1} emb"):
+    with pytest.raises(Refused, match=rf"^tokenizer=.* has ids up to {size - 1} .* the LM has {size - 1} emb"):
         load_tokenizer(place, False, size - 1)
     tokenizer.add_special_tokens(["[PAD]"])  # for batches of some other program
     folder(tmp_path, tokenizer, {**LLAMA, "pad_token": "[PAD]"})
     assert load_tokenizer(place, False, size).pad_token is None
     folder(tmp_path, tokenizer, {**LLAMA, "bos_token": "[PAD]"})
-    with pytest.raises(ConfigError, match=rf"model.tokenizer=.* its BOS '\[PAD\]' has the id {size}, while the LM has"):
+    with pytest.raises(Refused, match=rf"^tokenizer=.* its BOS '\[PAD\]' has the id {size}, while the LM has"):
         load_tokenizer(place, False, size)
 
 
 def test_what_is_no_tokenizer_is_refused_by_its_key(tmp_path: Path) -> None:
     place = folder(tmp_path, None, {"tokenizer_class": "LlamaTokenizer"})
-    with pytest.raises(ConfigError, match=r"^model.tokenizer=.*: holds no tokenizer.json, and no tokenizer.model"):
+    with pytest.raises(Refused, match=r"^tokenizer=.*: holds no tokenizer.json, and no tokenizer.model"):
         load_tokenizer(place, False, None)
     (place / "tokenizer_config.json").unlink()
-    with pytest.raises(ConfigError, match=r"^model.tokenizer=.*: holds no tokenizer"):
+    with pytest.raises(Refused, match=r"^tokenizer=.*: holds no tokenizer"):
         load_tokenizer(place, False, None)
     (place / "tokenizer.json").write_text('{"version": "1.0", "model"')
-    with pytest.raises(ConfigError, match=r"^model.tokenizer=.*tokenizer.json: cannot be read: "):
+    with pytest.raises(Refused, match=r"^tokenizer=.*tokenizer.json: cannot be read: "):
         load_tokenizer(place, False, None)
 
 
 def test_an_added_token_that_tokenizer_json_lacks_is_refused(tmp_path: Path) -> None:
     added = {"content": "ordinary", "single_word": False, "lstrip": False, "rstrip": False, "normalized": True}
     place = folder(tmp_path, unigram(), {**LLAMA, "added_tokens_decoder": {"200": {**added, "special": False}}})
-    with pytest.raises(ConfigError, match=r"^model.tokenizer=.* lacks the added token 'ordinary'"):
+    with pytest.raises(Refused, match=r"^tokenizer=.* lacks the added token 'ordinary'"):
         load_tokenizer(place, False, None)
 
 
@@ -172,5 +172,5 @@ def test_a_tokenizer_written_in_python_reads_text_and_shows_characters(tmp_path:
     assert len(shown) == len(ids) and "".join(shown) == text and shown[:4] == ["", "", "彼", ""]
     assert pieces(found, ids[:2]) == ["", ""] or pieces(found, ids[:2])[-1] == "\ufffd"
     assert token_texts(found)[ord("a") + 3] == "a" and len(token_texts(found)) == len(found)
-    with pytest.raises(ConfigError, match="model.tokenizer=.* written in Python"):
+    with pytest.raises(Refused, match="^tokenizer=.* written in Python"):
         found(text, return_offsets_mapping=True)

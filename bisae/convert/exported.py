@@ -10,21 +10,21 @@ from bisae.convert.fit_to_lm import Sample
 from bisae.convert.folded import folded
 from bisae.convert.formats import chosen_format, must_fold
 from bisae.runtime.atomic import atomic_folder, write_json
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import SparseAutoencoder, load
 
 log = logging.getLogger("bisae.convert")
 
 
 def loaded(cell: FoundCell, place: Path, classes: Sequence[type[SparseAutoencoder]]) -> SparseAutoencoder:
-    """The SAE that is to be written to `place`, read with `classes` as `load` does; ConfigError if that cannot be, or
+    """The SAE that is to be written to `place`, read with `classes` as `load` does; Refused if that cannot be, or
     `place` is there already."""
     if place.exists():
-        raise ConfigError("output", place, "is there already")
+        raise Refused("output", place, "is there already")
     try:
         return load(cell.folder, classes=classes)
     except (OSError, ValueError) as error:
-        raise ConfigError("cell", cell.folder, str(error)) from error
+        raise Refused("cell", cell.folder, str(error)) from error
 
 
 def export(
@@ -55,6 +55,6 @@ def export(
         log.warning("approximate, since %s has no inputs of norm 1: %s", name, about)
     said = {"model": cell.model, "step": cell.step, "layer": cell.layer, "sae": cell.sae, "hash": cell.hash}
     with atomic_folder(place) as temporary:
-        chosen_format("to", name).write(sae, cell, temporary)
+        chosen_format(name).write(sae, cell, temporary)
         write_json(temporary / "bisae.json", {**said, "metrics": cell.metrics, "identity": cell.identity, **about})
     return place

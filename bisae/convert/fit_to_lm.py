@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bisae.lm.lm_pass import LMPass
 from bisae.metrics.reconstruction import ReconstructionMetrics
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import SparseAutoencoder
 from bisae.sae.encoder import DENSE
 
@@ -39,7 +39,7 @@ class Sample:
             shard += 1
         source.release()
         if not language:
-            raise ConfigError("data.validation_split", source.split, "has no text")
+            raise Refused("split", source.split, "has no text")
         joined = {layer: torch.cat([part[layer] for part in streams]) for layer in layers}
         return cls(source.corpus.languages, torch.cat(language), torch.cat(first).cumsum(0), joined)
 

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 from bisae.cells.find import FoundCell
 from bisae.convert import dictionary_learning, llm_jp_sae, saelens, sparsify
 from bisae.convert.source import Foreign
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import SparseAutoencoder
 from bisae.sae.architectures.raw import RAW
 
@@ -20,7 +20,7 @@ class Format(Protocol):
         """What it can say exactly."""
 
     def read(self, source: Path, k: int | None) -> Foreign:
-        """The SAE in a folder; `k` where its files do not say it. ConfigError for what cannot be read."""
+        """The SAE in a folder; `k` where its files do not say it. Refused for what cannot be read."""
 
     def write(self, sae: SparseAutoencoder, cell: FoundCell, folder: Path) -> None:
         """Fill an empty folder with an SAE that is one of WRITES."""
@@ -34,15 +34,16 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def chosen_format(key: str, name: str) -> Format:
+def chosen_format(name: str) -> Format:
+    """The format of that name; Refused as `format` where there is none."""
     if name not in FORMATS:
-        raise ConfigError(key, name, f"choose one of {', '.join(FORMATS)}")
+        raise Refused("format", name, f"choose one of {', '.join(FORMATS)}")
     return FORMATS[name]
 
 
 def must_fold(sae: SparseAutoencoder, name: str) -> bool:
-    """Whether the format knows this SAE only with a norm folded in; ConfigError if it does not know it at all."""
-    writes = chosen_format("to", name).WRITES
+    """Whether the format knows this SAE only with a norm folded in; Refused if it does not know it at all."""
+    writes = chosen_format(name).WRITES
     if type(sae) not in writes and RAW.get(type(sae)) not in writes:
-        raise ConfigError("to", name, f"cannot say what a {sae.architecture} SAE is")
+        raise Refused("format", name, f"cannot say what a {sae.architecture} SAE is")
     return type(sae) not in writes

@@ -4,7 +4,7 @@ import re
 from typing import NamedTuple
 
 from bisae.cells.find import FoundCell
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 STREAMS = (  # names of residual streams, and the layer block N's is
     (re.compile(r"blocks\.(\d+)\.hook_resid_pre"), 0),  # TransformerLens
@@ -27,7 +27,7 @@ class Read(NamedTuple):
 
 
 def read_of(hook: str) -> Read:
-    """ConfigError for a name that is not known."""
+    """Refused for a name that is not known."""
     if EMBEDDINGS.fullmatch(hook):
         return Read(0, None)
     for pattern, later in STREAMS:
@@ -38,7 +38,7 @@ def read_of(hook: str) -> Read:
             return Read(int(found["block"]) + 1, found["part"])
     if (found := BLOCK.fullmatch(hook)) and not (found[2] or "").startswith("hook_"):
         return Read(int(found[1]) + 1, found[2])
-    raise ConfigError("source", hook, "is no residual stream that is known; give layer=... if it is one")
+    raise Refused("source", hook, "is no residual stream that is known; give layer=... if it is one")
 
 
 def path(cell: FoundCell) -> str:

@@ -14,7 +14,7 @@ from bisae.convert.fit_to_lm import Sample
 from bisae.convert.hook import read_of
 from bisae.convert.source import Foreign
 from bisae.lm.lm_pass import LMPass
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import SparseAutoencoder, Weights
 
 log = logging.getLogger("bisae.convert")
@@ -31,17 +31,17 @@ class Imported:
 
     @classmethod
     def of(cls, foreign: Foreign, lm: LMPass, layer: object, name: str) -> "Imported":
-        """`layer` None: the one the files name. ConfigError if they name none, or the LM is not as wide as the SAE."""
+        """`layer` None: the one the files name. Refused if they name none, or the LM is not as wide as the SAE."""
         if lm.d_model != foreign.sae.d_model:
             wide = f"is {lm.d_model} wide, but the SAE reads {foreign.sae.d_model}"
-            raise ConfigError("model", lm.checkpoint.model, wide)
+            raise Refused("model", lm.checkpoint.model, wide)
         if layer is None:
             if foreign.hook is None:
-                raise ConfigError("layer", None, "the files do not say where the SAE reads; give its layer")
+                raise Refused("layer", None, "the files do not say where the SAE reads; give its layer")
             read, hook = read_of(foreign.hook), lm.checkpoint.hook
             if read.part != hook and not (read.part and read.part in (hook or "")):
                 remedy = f"the files say {foreign.hook}; give the part of a block it is, or layer=... to overrule them"
-                raise ConfigError("model.hook", hook, remedy)
+                raise Refused("hook", hook, remedy)
             layer = read.layer
         (found,) = layers_of([layer], lm.depth)
         return cls(foreign, lm, found, name)
@@ -55,7 +55,7 @@ class Imported:
         return Cell(runs, checkpoint.model, checkpoint.step, self.layer, self.name, identity)
 
     def check(self, tokens: int, most_fvu: float) -> Mapping[str, float]:
-        """The SAE's metrics at its layer; ConfigError for an FVU above `most_fvu`, a warning if another has less."""
+        """The SAE's metrics at its layer; Refused for an FVU above `most_fvu`, a warning if another has less."""
         layers = range(1 if self.lm.checkpoint.hook else 0, self.lm.depth + 1)
         sample = Sample.of(self.lm, layers, tokens)
         quality = {layer: sample.quality(self.foreign.sae, layer) for layer in sample.streams}
@@ -67,7 +67,7 @@ class Imported:
         if self.foreign.hook:
             said += f"; the files say {self.foreign.hook}"
         if not fvu[self.layer] <= most_fvu:  # NaN too
-            raise ConfigError("layer", self.layer, f"{said}; more than most_fvu={most_fvu}: another model or layer?")
+            raise Refused("layer", self.layer, f"{said}; more than most_fvu={most_fvu}: another model or layer?")
         log.log(logging.INFO if best == self.layer else logging.WARNING, "%s", said)
         return quality[self.layer]
 

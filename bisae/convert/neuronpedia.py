@@ -19,7 +19,7 @@ from bisae.cells.cell import FEATURES
 from bisae.cells.find import FoundCell
 from bisae.convert.hook import transformer_lens
 from bisae.runtime.atomic import atomic_folder
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 BATCH = 128  # features a file, as SAEDashboard
 EMPTY = (
@@ -35,14 +35,14 @@ ABSENT = ("dataSource", "dataIndex", "dfaTargetIndex", "dfaMaxValue", "logitCont
 
 def write(cell: FoundCell, output: Path, creator: str, name: str, created: str) -> Path:
     """The published analysis of a cell, below `output`. `creator`: who uploads, an id of Neuronpedia's, and `name` as
-    shown; `created`: ISO 8601. ConfigError if the cell is not analysed, or the folder is there already."""
+    shown; `created`: ISO 8601. Refused if the cell is not analysed, or the folder is there already."""
     analysis = published(cell)
     about = json.loads((analysis / "analysis.json").read_text(encoding="utf-8"))
     layer = max(0, cell.layer - 1)
     group = f"bisae-{cell.sae}-step{cell.step}-{cell.hash}"
     place = output / cell.model / f"{layer}-{group}"
     if place.exists():
-        raise ConfigError("output", place, "is there already")
+        raise Refused("output", place, "is there already")
     features = pd.read_parquet(analysis / FEATURES)
     contexts = pd.read_parquet(analysis / "contexts.parquet")
     sequences = pd.read_parquet(analysis / "sequences.parquet").set_index("sequence")
@@ -68,10 +68,10 @@ def published(cell: FoundCell) -> Path:
     try:
         rules = json.loads(pq.read_schema(cell.folder / FEATURES).metadata[b"bisae"])
     except (OSError, KeyError, ValueError) as error:
-        raise ConfigError("cell", cell.folder, "is not analysed; run `python analyze.py` on it first") from error
+        raise Refused("cell", cell.folder, "is not analysed; run `python analyze.py` on it first") from error
     folder = cell.folder / "analysis" / rules["name"]
     if not (folder / "analysis.json").is_file():
-        raise ConfigError("cell", cell.folder, "lacks the analysis of its features.parquet; run `python analyze.py`")
+        raise Refused("cell", cell.folder, "lacks the analysis of its features.parquet; run `python analyze.py`")
     return folder
 
 

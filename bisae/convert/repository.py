@@ -15,7 +15,7 @@ from bisae.cells.cell import FEATURES, Cell
 from bisae.cells.find import FoundCell, find_cells
 from bisae.convert.card import Shared, card
 from bisae.runtime.atomic import atomic_folder
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.hub import reachable
 from bisae.sae import SparseAutoencoder, load
 
@@ -26,7 +26,7 @@ log = logging.getLogger("bisae.convert")
 
 @dataclass(frozen=True)
 class Repository:
-    """`owner/name` on the hub. ConfigError naming `push` or `pull` for whatever the hub says against it."""
+    """`owner/name` on the hub. Refused naming `push` or `pull` for whatever the hub says against it."""
 
     name: str
 
@@ -81,17 +81,17 @@ class Repository:
         with self._answering("pull"):
             there = self._download(cache, revision, where, (*ABOUT, *SAE, FEATURES))
         if not there:
-            raise ConfigError("pull", self.name, f"has no cells{f' like cell={where}' if where else ''}")
+            raise Refused("pull", self.name, f"has no cells{f' like cell={where}' if where else ''}")
         folders = []
         for name, place in there.items():
             (found,) = find_cells(str(place), Path())
             cell = _of(found, runs)
             if cell.name != name or cell.hash != found.hash:
-                raise ConfigError("pull", self.name, f"{name} is damaged: its cell.json says {cell.name}")
+                raise Refused("pull", self.name, f"{name} is damaged: its cell.json says {cell.name}")
             try:
                 load(place, classes=classes)
             except (OSError, ValueError) as error:
-                raise ConfigError("pull", self.name, f"{name} cannot be read: {error}") from error
+                raise Refused("pull", self.name, f"{name} cannot be read: {error}") from error
             if not cell.finished:
                 with atomic_folder(cell.folder) as temporary:
                     for file in place.iterdir():
@@ -116,15 +116,15 @@ class Repository:
         return {name: folder / name for name in sorted(names)}
 
     @contextmanager
-    def _answering(self, key: str) -> Iterator[None]:
+    def _answering(self, field: str) -> Iterator[None]:
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
         if not reachable():
-            raise ConfigError(key, self.name, "the Hugging Face hub cannot be reached, or HF_HUB_OFFLINE is set")
+            raise Refused(field, self.name, "the Hugging Face hub cannot be reached, or HF_HUB_OFFLINE is set")
         try:
             yield
         except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError) as error:
-            raise ConfigError(key, self.name, f"the hub says: {error}; `hf auth login` gives access") from error
+            raise Refused(field, self.name, f"the hub says: {error}; `hf auth login` gives access") from error
 
 
 def _of(found: FoundCell, runs: Path) -> Cell:

@@ -55,7 +55,7 @@ WRITES: tuple[type[SparseAutoencoder], ...] = (*KINDS.values(), *JUMPS.values(),
 
 
 def read(source: Path, k: int | None) -> Foreign:
-    """A TopK, JumpReLU or standard SAE; ConfigError for others, and for inputs that are centred or scaled by data."""
+    """A TopK, JumpReLU or standard SAE; Refused for others, and for inputs that are centred or scaled by data."""
     path = source / "cfg.json"
     cfg = {"architecture": "standard", "normalize_activations": "none", **settings(path)}
     functions = wanted(cfg, "architecture", ENCODES, path)

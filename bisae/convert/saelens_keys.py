@@ -72,7 +72,7 @@ METADATA: Keys = {**READS, "hook_name_out": (None,), "hook_layer_out": (None,), 
 def checked(cfg: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """All of a `cfg.json` that a reader needs, side by side, with the defaults of SAELens.
 
-    `hook_name` is None where the file does not say it. ConfigError for a key or value that cannot be read.
+    `hook_name` is None where the file does not say it. Refused for a key or value that cannot be read.
     """
     found: dict[str, Any] = {}
     for key, value in cfg.items():

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import JumpReLU, SparseAutoencoder, Weights
 
 # What is of training only, so in no file.
@@ -36,8 +36,8 @@ class Foreign:
     hook: str | None
 
 
-def refused(found: object, reason: str) -> ConfigError:
-    return ConfigError("source", found, reason)
+def refused(found: object, reason: str) -> Refused:
+    return Refused("source", found, reason)
 
 
 def settings(path: Path) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def tensors(path: Path) -> dict[str, Tensor]:
 
 
 def wanted(settings: Mapping[str, Any], key: str, allowed: Mapping[Any, Any], source: Path) -> Any:
-    """What `allowed` says of the value of a key; ConfigError for any other value."""
+    """What `allowed` says of the value of a key; Refused for any other value."""
     try:
         return allowed[settings[key]]
     except (KeyError, TypeError):
@@ -81,7 +81,7 @@ def any_value(keys: str) -> Keys:
 
 
 def check_keys(settings: Mapping[str, Any], keys: Keys, source: Path) -> None:
-    """ConfigError for a key that is not in `keys`, or a value of one that cannot be read."""
+    """Refused for a key that is not in `keys`, or a value of one that cannot be read."""
     for key, value in settings.items():
         if key not in keys:
             remedy = "a key that is not known; take it out of the file if encoding and decoding do not depend on it"
@@ -92,19 +92,19 @@ def check_keys(settings: Mapping[str, Any], keys: Keys, source: Path) -> None:
 
 
 def check_sizes(settings: Mapping[str, Any], sizes: Mapping[str, int | float], source: Path) -> None:
-    """ConfigError for a key that gives another size than the tensors have."""
+    """Refused for a key that gives another size than the tensors have."""
     for key, size in sizes.items():
         if settings.get(key, size) != size:
             raise refused(source, f"{key} is {settings[key]!r}, but the tensors have {size}")
 
 
-def _unreadable(settings: Mapping[str, Any], key: str, allowed: Collection[Any], source: Path) -> ConfigError:
+def _unreadable(settings: Mapping[str, Any], key: str, allowed: Collection[Any], source: Path) -> Refused:
     return refused(source, f"{key} is {settings.get(key)!r:.80}; can be read: {', '.join(map(repr, allowed))}")
 
 
 @torch.no_grad()
 def assembled(kind: type[SparseAutoencoder], weights: Weights, source: Path, **arguments: Any) -> SparseAutoencoder:
-    """An SAE with these weights; ConfigError if they do not fit each other or are not finite."""
+    """An SAE with these weights; Refused if they do not fit each other or are not finite."""
     matrix = weights.W_enc.shape
     shapes = [tuple(tensor.shape) for tensor in weights]
     if len(matrix) != 2 or shapes != [tuple(matrix), (matrix[0],), tuple(matrix), (matrix[1],)]:
@@ -133,7 +133,7 @@ def picked(
 ) -> Weights:
     """The tensors of an SAE by their `names` in the file, in float32; one with `.T` lies there the other way round.
 
-    ConfigError if the file holds tensors besides these and `others`.
+    Refused if the file holds tensors besides these and `others`.
     """
     chosen = {to: named(found, name.removesuffix(".T"), source) for to, name in names.items()}
     if unknown := sorted(set(found) - {name.removesuffix(".T") for name in names.values()} - set(others)):
@@ -162,7 +162,7 @@ def whole_k(given: object, source: Path, *said: object) -> int:
     values = [k for k in (*said, given) if k is not None]
     k = values[0] if values else None
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise ConfigError("k", k, f"{source} does not say how many latents a token keeps; give k=...")
+        raise Refused("k", k, f"{source} does not say how many latents a token keeps; give k=...")
     if others := [other for other in values if other != k]:
-        raise ConfigError("k", others[0], f"{source} says {k}")
+        raise Refused("k", others[0], f"{source} says {k}")
     return k

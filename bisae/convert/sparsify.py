@@ -49,7 +49,7 @@ WRITES: tuple[type[SparseAutoencoder], ...] = (RawTopK,)
 
 
 def read(source: Path, k: int | None) -> Foreign:
-    """A TopK SAE; ConfigError for transcoders, group-max and whatever else is not one."""
+    """A TopK SAE; Refused for transcoders, group-max and whatever else is not one."""
     path = source / "cfg.json"
     cfg = settings(path)
     check_keys(cfg, KEYS, path)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 Ids = npt.NDArray[np.int32]
 
@@ -30,7 +30,7 @@ class Mix:
 
     def __post_init__(self) -> None:
         if min(self.pair, self.code_switched) < 0 or self.pair + self.code_switched > 1 or not 0 <= self.swap <= 1:
-            raise ConfigError("mix", self, "shares of documents must be within 0..1 and sum to at most 1")
+            raise Refused("mix", self, "shares of documents must be within 0..1 and sum to at most 1")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from bisae.corpus.pairs import ROWS_PER_DOCUMENT, Pair, documents, read_pairs
 from bisae.pretrain.documents import Group, Mix, token_rows
 from bisae.pretrain.lexicon import dice_lexicon
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 log = logging.getLogger("bisae.pretrain")
 
@@ -26,20 +26,26 @@ class Pairs:
 
     @classmethod
     def read(cls, lm: Path, validation: Path) -> "Pairs":
-        """ConfigError naming the key of a file that is missing, malformed, empty or of other languages."""
+        """Read both files.
+
+        Raises:
+            Refused: a file, named by its argument, is missing, malformed, empty or in other languages.
+        """
         parts = []
-        for key, path in (("corpus.lm", lm), ("corpus.validation", validation)):
+        for field, path in (("lm", lm), ("validation", validation)):
             if not path.is_file():
-                raise ConfigError(key, path, "no such pair file (id, then one language a column; .tsv or .tsv.xz)")
+                raise Refused(field, path, "no such pair file (id, then one language a column; .tsv or .tsv.xz)")
             try:
                 parts.append(read_pairs(path))
             except ValueError as error:
-                raise ConfigError(key, path, str(error)) from error
+                raise Refused(field, path, str(error)) from error
             if not parts[-1][1]:
-                raise ConfigError(key, path, "holds no pairs")
+                raise Refused(field, path, "holds no pairs")
         (languages, trained), (held_languages, held) = parts
         if len(languages) != 2 or held_languages != languages:
-            raise ConfigError("corpus.validation", held_languages, f"needs the two languages of corpus.lm: {languages}")
+            raise Refused(
+                "validation", held_languages, f"must have the languages of the training pairs, {languages}"
+            )
         return cls(languages, trained, held)
 
 

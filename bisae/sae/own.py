@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.values import listed
 from bisae.sae.objective import alone
 from bisae.sae.sparse_autoencoder import SparseAutoencoder
@@ -23,35 +23,35 @@ ROWS = 16
 
 
 def named_classes(names: object) -> tuple[type[SparseAutoencoder], ...]:
-    """The classes of config key `sae_classes`: their full names, or one. ConfigError for what is none."""
+    """The classes of config key `sae_classes`: their full names, or one. Refused for what is none."""
     found: dict[str, type[SparseAutoencoder]] = {}
     for name in listed(names):
         try:
             kind = resolve_name(str(name))
         except (ImportError, AttributeError, ValueError) as error:
             remedy = f"must be the full name of a class that can be imported ({error}); is its folder in PYTHONPATH?"
-            raise ConfigError("sae_classes", name, remedy) from error
+            raise Refused("sae_classes", name, remedy) from error
         if not isinstance(kind, type) or not issubclass(kind, SparseAutoencoder):
-            raise ConfigError("sae_classes", name, "is no subclass of bisae.sae.SparseAutoencoder")
+            raise Refused("sae_classes", name, "is no subclass of bisae.sae.SparseAutoencoder")
         try:
             class_of(kind.architecture, (kind,), own=True)
         except (TypeError, AttributeError) as error:
-            raise ConfigError("sae_classes", name, str(error)) from error
+            raise Refused("sae_classes", name, str(error)) from error
         if found.setdefault(kind.architecture, kind) is not kind:
             other = class_name(found[kind.architecture])
-            raise ConfigError("sae_classes", name, f"its architecture {kind.architecture!r} is that of {other} too")
+            raise Refused("sae_classes", name, f"its architecture {kind.architecture!r} is that of {other} too")
     return tuple(found.values())
 
 
 def check_own(sae: Any, target: str, latents: int) -> None:
-    """Before training: ConfigError unless what `target` makes is a shipped SAE, or one that all commands can work with.
+    """Before training: Refused unless what `target` makes is a shipped SAE, or one that all commands can work with.
 
     A copy takes a training step on random activations; it must then be what its arguments and its state make again,
     encode each token without regard to the others, and read and reconstruct as its weights say.
     """
 
-    def refuse(reason: str) -> ConfigError:
-        return ConfigError("sae._target_", target, reason)
+    def refuse(reason: str) -> Refused:
+        return Refused("_target_", target, reason)
 
     if not isinstance(sae, SparseAutoencoder):
         raise refuse(f"makes a {type(sae).__name__}; must make a subclass of bisae.sae.SparseAutoencoder")
@@ -68,7 +68,7 @@ def check_own(sae: Any, target: str, latents: int) -> None:
     if not importable:
         raise refuse(f"makes a {class_name(type(sae))}, which cannot be imported by that name to read the SAE again")
     if sae.latents != latents:
-        raise refuse(f"has {sae.latents} latents, but sae.latents is {latents}")
+        raise refuse(f"has {sae.latents} latents, but its setting latents is {latents}")
 
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -9,12 +9,19 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Index, NotNegative
 from bisae.sae.codes import Codes
 from bisae.sae.encoder import Weights, encode, normalize_rows, pre_activations
 from bisae.sae.kernels.products import weighted_sums
 from bisae.sae.objective import COEFFICIENT, Average, Objective, Take, alone, aux_k_loss, differentiable_loss
+
+
+def refuse_negative(**values: float) -> None:
+    """Refuse a setting that is negative, infinite or NaN, by its name."""
+    for field, value in values.items():
+        if not (math.isfinite(value) and value >= 0):
+            raise Refused(field, value, "must be finite and not negative")
 
 
 @torch.no_grad()
@@ -63,7 +70,7 @@ class SparseAutoencoder(nn.Module, ABC):
     An architecture is a subclass with `architecture`, `arguments`, `select` and `_objective`.
 
     Raises:
-        ConfigError: a size or coefficient that cannot work; all architectures refuse theirs on construction.
+        Refused: a size or coefficient that cannot work; all architectures refuse theirs on construction.
     """
 
     architecture: ClassVar[str]  # name in saved files
@@ -78,13 +85,12 @@ class SparseAutoencoder(nn.Module, ABC):
     ) -> None:
         super().__init__()
         if d_model < 1:
-            raise ConfigError("sae.d_model", d_model, "must be the width of the LM, at least 1")
+            raise Refused("d_model", d_model, "must be the width of the LM, at least 1")
         if latents < 1:
-            raise ConfigError("sae.latents", latents, "must be at least 1")
+            raise Refused("latents", latents, "must be at least 1")
         if not 0 <= aux_k <= latents:
-            raise ConfigError("sae.aux_k", aux_k, f"must be between 0 (off) and sae.latents={latents}")
-        if not (math.isfinite(aux_coefficient) and aux_coefficient >= 0):
-            raise ConfigError("sae.aux_coefficient", aux_coefficient, "must be finite and not negative")
+            raise Refused("aux_k", aux_k, f"must be between 0 (off) and latents={latents}")
+        refuse_negative(aux_coefficient=aux_coefficient)
         self.d_model, self.latents, self.seed = d_model, latents, seed
         self.aux_k, self.aux_coefficient = aux_k, aux_coefficient
 

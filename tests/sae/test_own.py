@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 import bisae
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import Codes, SparseAutoencoder, TopK, load, save
 from bisae.sae.architectures.batch_topk import batch_top_k
 from bisae.sae.architectures.candidate_topk import CandidateTopK
@@ -197,12 +197,12 @@ def test_the_shipped_ways_to_train_a_topk_are_no_own_classes(tmp_path: Path) -> 
         (OwnEncode(**ARGUMENTS), "`encode` must give the codes of"),
         (NoSAE(**ARGUMENTS), "makes a NoSAE; must make a subclass"),
         (type("Local", (TopK,), {"architecture": "local"})(**ARGUMENTS), "cannot be imported by that name"),
-        (Half(**{**ARGUMENTS, "latents": 21}), "has 21 latents, but sae.latents is 20"),
+        (Half(**{**ARGUMENTS, "latents": 21}), "has 21 latents, but its setting latents is 20"),
     ],
     ids=lambda made: type(made).__name__,
 )
 def test_what_the_rest_of_bisae_cannot_work_with_is_refused_before_training(made: Any, says: str) -> None:
-    with pytest.raises(ConfigError, match=f"^sae._target_=mine: .*{says}"):
+    with pytest.raises(Refused, match=f"^_target_=mine: .*{says}"):
         check_own(made, "mine", LATENTS)
 
 
@@ -222,5 +222,5 @@ def test_the_classes_of_a_command_are_named_in_full() -> None:
     ],
 )
 def test_what_is_no_class_of_ones_own_is_refused(names: list[Any], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(Refused, match=says):
         named_classes(names)

@@ -122,7 +122,7 @@ def test_truncated_weights_are_named(saved: Path, kept: int) -> None:
         ({"format": 2}, "format 2, this version reads 1"),
         ({"arguments": [1]}, "must be objects"),
         ({"arguments": {"d_model": 6, "latents": 20}}, "make no topk SAE"),
-        ({"arguments": {"d_model": 6, "latents": 20, "k": 21}}, "sae.k=21"),
+        ({"arguments": {"d_model": 6, "latents": 20, "k": 21}}, "k=21"),
         ({"other": 1}, "not written by bisae"),
     ],
 )

@@ -7,9 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Index, NotNegative, Share
-from bisae.runtime.values import numbers
 from bisae.sae.codes import Codes
 from bisae.sae.encoder import encode, largest
 from bisae.sae.objective import Average, Objective, Take, alone, sparse_objective
@@ -39,9 +38,9 @@ class BatchTopK(SparseAutoencoder):
     ) -> None:
         super().__init__(d_model, latents, seed, aux_k, aux_coefficient)
         if not 1 <= k <= latents:
-            raise ConfigError("sae.k", k, f"must be between 1 and sae.latents={latents}")
-        if not 0 < numbers("sae.threshold_rate", [threshold_rate])[0] <= 1:
-            raise ConfigError("sae.threshold_rate", threshold_rate, "must be above 0, at most 1")
+            raise Refused("k", k, f"must be between 1 and latents={latents}")
+        if not 0 < threshold_rate <= 1:
+            raise Refused("threshold_rate", threshold_rate, "must be above 0, at most 1")
         self.k, self.threshold_rate = k, threshold_rate
         self.register_buffer("threshold", torch.zeros(()))
 

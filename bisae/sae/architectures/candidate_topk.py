@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count
 from bisae.sae.architectures.topk import TopK
 from bisae.sae.codes import Codes
@@ -138,7 +138,7 @@ class CandidateTopK(TopK):
         self.measured = candidates == "auto"
         per_token = START * k if self.measured else candidates
         if not isinstance(per_token, int) or per_token < k:
-            raise ConfigError("sae.candidates", candidates, f"must be auto or an integer of at least sae.k={k}")
+            raise Refused("candidates", candidates, f"must be auto or an integer of at least k={k}")
         self.encoder = Candidates(k, per_token)
 
     def choose_encoder(self, x: Float[Tensor, "token d_model"], average: Callable[[Tensor], Tensor]) -> None:

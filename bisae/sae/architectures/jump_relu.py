@@ -8,19 +8,19 @@ within half a `bandwidth` of them: dz/dthreshold = -threshold / bandwidth, dcoun
 All other gradients are exact.
 """
 
+import math
 from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Index, NotNegative, Positive
-from bisae.runtime.values import numbers
 from bisae.sae.codes import Codes
 from bisae.sae.encoder import Weights, encode
 from bisae.sae.objective import Average, Objective, Take, alone, differentiable_loss, objective_of
-from bisae.sae.sparse_autoencoder import SparseAutoencoder, TrainingLoss
+from bisae.sae.sparse_autoencoder import SparseAutoencoder, TrainingLoss, refuse_negative
 
 
 class JumpReLU(SparseAutoencoder):
@@ -42,12 +42,9 @@ class JumpReLU(SparseAutoencoder):
         seed: Index,
     ) -> None:
         super().__init__(d_model, latents, seed)
-        if numbers("sae.l0", [l0])[0] < 0:
-            raise ConfigError("sae.l0", l0, "must not be negative")
-        if numbers("sae.initial_threshold", [initial_threshold])[0] < 0:
-            raise ConfigError("sae.initial_threshold", initial_threshold, "must not be negative")
-        if numbers("sae.bandwidth", [bandwidth])[0] <= 0:
-            raise ConfigError("sae.bandwidth", bandwidth, "must be above 0")
+        refuse_negative(l0=l0, initial_threshold=initial_threshold)
+        if not (math.isfinite(bandwidth) and bandwidth > 0):
+            raise Refused("bandwidth", bandwidth, "must be finite and above 0")
         self.l0, self.initial_threshold, self.bandwidth = l0, initial_threshold, bandwidth
         self.threshold = nn.Parameter(torch.full((latents,), float(initial_threshold)))
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Index, NotNegative, Share, Text
 from bisae.sae.architectures.batch_topk import BatchTopK, batch_top_k
 from bisae.sae.codes import Codes
@@ -54,17 +54,17 @@ def prefixes_of(groups: object, latents: int) -> list[int]:
     """How many latents the first 1, 2, ... groups have together, rounded.
 
     Raises:
-        ConfigError: no fractions above 0 that sum to 1, or a group without a latent.
+        Refused: no fractions above 0 that sum to 1, or a group without a latent.
     """
     try:
         shares = [Fraction(share) for share in str(groups).split("+")]
     except (ValueError, ZeroDivisionError):
         shares = []
     if sum(shares) != 1 or min(shares) <= 0:
-        raise ConfigError("sae.groups", groups, "must be shares above 0 that sum to 1, as 1/4+1/4+1/2")
+        raise Refused("groups", groups, "must be shares above 0 that sum to 1, as 1/4+1/4+1/2")
     prefixes = [round(share * latents) for share in accumulate(shares)]
     if len({0, *prefixes}) <= len(prefixes):
-        raise ConfigError("sae.groups", groups, f"sae.latents={latents} are too few: a group has none")
+        raise Refused("groups", groups, f"latents={latents} are too few: a group has none")
     return prefixes
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count
 from bisae.sae.architectures.topk import TopK
 from bisae.sae.codes import Codes
@@ -23,9 +23,9 @@ class TritonTopK(TopK):
     def __init__(self, d_model: int, latents: Count, k: Count, **settings: Any) -> None:
         super().__init__(d_model, latents, k, **settings)
         if importlib.util.find_spec("triton") is None:
-            raise ConfigError("sae", "topk_triton", "needs the package triton: install it, or take sae=topk")
+            raise Refused("sae", "topk_triton", "needs the package triton: install it, or take sae=topk")
         if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
-            raise ConfigError("sae", "topk_triton", "needs a CUDA GPU: take sae=topk")
+            raise Refused("sae", "topk_triton", "needs a CUDA GPU: take sae=topk")
 
     def select(self, pre_activations: Float[Tensor, "token latent"]) -> Codes:
         from bisae.sae.kernels.triton_selection import top_k

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import JumpReLU
 from bisae.sae.architectures.jump_relu import jump_relu_objective
 from bisae.sae.encoder import Weights
@@ -100,9 +100,9 @@ def test_a_higher_price_of_firing_makes_fewer_latents_fire() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    ("field", "value"),
     [("l0", -1.0), ("l0", float("nan")), ("initial_threshold", -0.1), ("bandwidth", 0.0), ("bandwidth", float("inf"))],
 )
-def test_impossible_settings_name_their_key(key: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=f"^sae.{key}={value}: "):
-        JumpReLU(**{**SETTINGS, key: value})
+def test_impossible_settings_are_refused_by_name(field: str, value: float) -> None:
+    with pytest.raises(Refused, match=f"^{field}={value}: "):
+        JumpReLU(**{**SETTINGS, field: value})

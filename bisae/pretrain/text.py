@@ -43,9 +43,7 @@ class Pairs:
                 raise Refused(field, path, "holds no pairs")
         (languages, trained), (held_languages, held) = parts
         if len(languages) != 2 or held_languages != languages:
-            raise Refused(
-                "validation", held_languages, f"must have the languages of the training pairs, {languages}"
-            )
+            raise Refused("validation", held_languages, f"must have the languages of the training pairs, {languages}")
         return cls(languages, trained, held)
 
 

@@ -19,7 +19,11 @@ def pair_file(folder: Path, name: str, text: str) -> Path:
 @pytest.mark.parametrize("field", ["lm", "validation"])
 @pytest.mark.parametrize(
     ("text", "remedy"),
-    [(None, "no such pair file"), ("id\ten\tja\n", "holds no pairs"), ("id\ten\tja\n1\tdog\n", ":2: expected a number")],
+    [
+        (None, "no such pair file"),
+        ("id\ten\tja\n", "holds no pairs"),
+        ("id\ten\tja\n1\tdog\n", ":2: expected a number"),
+    ],
 )
 def test_a_pair_file_that_cannot_be_used_is_refused_by_its_argument(
     field: str, text: str | None, remedy: str, tmp_path: Path

@@ -19,8 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bisae.sae.codes import Codes
-from bisae.sae.encoder import Weights, encode, positive, pre_activations, top_k
+from bisae.sae.encoder import Codes, Weights, encode, positive, pre_activations, top_k
 from bisae.sae.kernels.products import RowSums, SparseProducts, products_of, weighted_sums
 
 Encode = Callable[[Tensor, Weights], Codes]  # of centred inputs
@@ -33,14 +32,14 @@ class Objective(NamedTuple):
     loss: Float[Tensor, ""]
     codes: Codes
     x_hat: Float[Tensor, "token d_model"]
-    of_W_enc: RowSums
-    of_b_enc: Float[Tensor, " latent"]
-    of_W_dec: RowSums
-    of_b_pre: Float[Tensor, " d_model"]
+    grad_W_enc: RowSums
+    grad_b_enc: Float[Tensor, " latent"]
+    grad_W_dec: RowSums
+    grad_b_pre: Float[Tensor, " d_model"]
 
     @property
     def gradients(self) -> Weights:
-        return Weights(self.of_W_enc.whole(), self.of_b_enc, self.of_W_dec.whole(), self.of_b_pre)
+        return Weights(self.grad_W_enc.whole(), self.grad_b_enc, self.grad_W_dec.whole(), self.grad_b_pre)
 
 
 @torch.no_grad()
@@ -76,19 +75,19 @@ def objective_of(
         # Row by row first: one sum over all elements would lose 1e-5 in float32.
         loss = error.square().sum(1).mean() + l1 * codes.values.sum() / tokens
 
-        of_x_hat = error * (2 / tokens)
-        of_z = products.dots(of_x_hat, weights.W_dec) + l1 / tokens
-        of_z = of_z.masked_fill(codes.values <= 0, 0)  # fillers of TopK: ReLU is flat there
-        of_b_enc = products.totals(of_z)
+        grad_x_hat = error * (2 / tokens)
+        grad_z = products.dots(grad_x_hat, weights.W_dec) + l1 / tokens
+        grad_z = grad_z.masked_fill(codes.values <= 0, 0)  # fillers of TopK: ReLU is flat there
+        grad_b_enc = products.totals(grad_z)
         return Objective(
             loss,
             codes,
             x_hat,
-            of_W_enc=RowSums(products, centred, of_z),
-            of_b_enc=of_b_enc,
-            of_W_dec=RowSums(products, of_x_hat, codes.values),
+            grad_W_enc=RowSums(products, centred, grad_z),
+            grad_b_enc=grad_b_enc,
+            grad_W_dec=RowSums(products, grad_x_hat, codes.values),
             # b_pre is added to x_hat and subtracted from x; summing over tokens before W_enc spares a dense product.
-            of_b_pre=of_x_hat.sum(0) - of_b_enc @ weights.W_enc,
+            grad_b_pre=grad_x_hat.sum(0) - grad_b_enc @ weights.W_enc,
         )
 
 
@@ -110,15 +109,15 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *of_loss: Tensor) -> tuple[Tensor | None, ...]:
-        found, (scale,) = ctx.objective, of_loss
-        W_enc, W_dec = found.of_W_enc.times(scale), found.of_W_dec.times(scale)
+    def backward(ctx: Any, *grad_loss: Tensor) -> tuple[Tensor | None, ...]:
+        found, (scale,) = ctx.objective, grad_loss
+        W_enc, W_dec = found.grad_W_enc.times(scale), found.grad_W_dec.times(scale)
         if ctx.take:
             ctx.take(ctx.parameters.W_enc, W_enc, False)
             ctx.take(ctx.parameters.W_dec, W_dec, True)
-            gradients = None, scale * found.of_b_enc, None, scale * found.of_b_pre
+            gradients = None, scale * found.grad_b_enc, None, scale * found.grad_b_pre
         else:
-            gradients = W_enc.whole(), scale * found.of_b_enc, W_dec.whole(), scale * found.of_b_pre
+            gradients = W_enc.whole(), scale * found.grad_b_enc, W_dec.whole(), scale * found.grad_b_pre
         wanted = zip(gradients, ctx.needs_input_grad[2:], strict=True)
         return None, None, *(gradient if needed else None for gradient, needed in wanted)
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Index, NotNegative
-from bisae.sae.codes import Codes
-from bisae.sae.encoder import Weights, encode, normalize_rows, pre_activations
+from bisae.sae.encoder import Codes, Weights, encode, normalize_rows, pre_activations
 from bisae.sae.kernels.products import weighted_sums
 from bisae.sae.objective import COEFFICIENT, Average, Objective, Take, alone, aux_k_loss, differentiable_loss
 

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Index, NotNegative, Share
-from bisae.sae.codes import Codes
-from bisae.sae.encoder import encode, largest
+from bisae.sae.encoder import Codes, encode, largest
 from bisae.sae.objective import Average, Objective, Take, alone, sparse_objective
 from bisae.sae.sparse_autoencoder import SparseAutoencoder, TrainingLoss
 

@@ -19,8 +19,7 @@ from torch import Tensor
 from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count
 from bisae.sae.architectures.topk import TopK
-from bisae.sae.codes import Codes
-from bisae.sae.encoder import Weights, encode, largest, pre_activations, scratch, top_k
+from bisae.sae.encoder import Codes, Weights, encode, largest, pre_activations, scratch, top_k
 from bisae.sae.kernels.products import BLOCK, dots
 from bisae.sae.objective import Objective, sparse_objective
 

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Index, NotNegative, Positive
-from bisae.sae.codes import Codes
-from bisae.sae.encoder import Weights, encode
+from bisae.sae.encoder import Codes, Weights, encode
 from bisae.sae.objective import Average, Objective, Take, alone, differentiable_loss, objective_of
 from bisae.sae.sparse_autoencoder import SparseAutoencoder, TrainingLoss, refuse_negative
 
@@ -71,9 +70,9 @@ class JumpReLU(SparseAutoencoder):
         take: Take | None = None,
     ) -> TrainingLoss:
         """As of all SAEs; there is no auxiliary loss."""
-        found, of_threshold = self._jump(x)
+        found, grad_threshold = self._jump(x)
         # Of value 0; attaches a gradient that is known to a parameter.
-        attached = (self.threshold - self.threshold.detach()) @ of_threshold
+        attached = (self.threshold - self.threshold.detach()) @ grad_threshold
         return TrainingLoss(differentiable_loss(found, self.weights, take) + attached, found.codes, found.x_hat)
 
     def _objective(self, x: Float[Tensor, "token d_model"]) -> Objective:
@@ -99,7 +98,7 @@ def jump_relu_objective(
     codes = replace(near, values=near.values.where(near.values > thresholds, 0))
     found = objective_of(x, centred, codes, weights)
     with torch.autocast(x.device.type, enabled=False):
-        products, of_x_hat, _ = found.of_W_dec
-        of_entry = -(thresholds * products.dots(of_x_hat, weights.W_dec) + l0 / len(x)) / bandwidth
-        of_threshold = products.totals(of_entry.masked_fill(near.values >= thresholds + bandwidth / 2, 0))
-        return found._replace(loss=found.loss + l0 * codes.values.sign().sum() / len(x)), of_threshold
+        products, grad_x_hat, _ = found.grad_W_dec
+        grad_entry = -(thresholds * products.dots(grad_x_hat, weights.W_dec) + l0 / len(x)) / bandwidth
+        grad_threshold = products.totals(grad_entry.masked_fill(near.values >= thresholds + bandwidth / 2, 0))
+        return found._replace(loss=found.loss + l0 * codes.values.sign().sum() / len(x)), grad_threshold

@@ -14,8 +14,7 @@ from torch import Tensor
 from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Index, NotNegative, Share, Text
 from bisae.sae.architectures.batch_topk import BatchTopK, batch_top_k
-from bisae.sae.codes import Codes
-from bisae.sae.encoder import Weights, encode
+from bisae.sae.encoder import Codes, Weights, encode
 from bisae.sae.kernels.products import RowSums, products_of
 from bisae.sae.objective import Objective
 
@@ -84,18 +83,18 @@ def matryoshka_objective(x: Float[Tensor, "token d_model"], weights: Weights, k:
         error = x_hat - x
         loss = error.square().sum(2).mean()
 
-        of_x_hat = error * (2 / (groups * len(x)))
-        of_group = of_x_hat.flip(0).cumsum(0).flip(0).flatten(0, 1)
-        of_z = products.dots(of_group, weights.W_dec).masked_fill(split.values <= 0, 0)
-        of_b_enc = products.totals(of_z)
+        grad_x_hat = error * (2 / (groups * len(x)))
+        grad_group = grad_x_hat.flip(0).cumsum(0).flip(0).flatten(0, 1)
+        grad_z = products.dots(grad_group, weights.W_dec).masked_fill(split.values <= 0, 0)
+        grad_b_enc = products.totals(grad_z)
         return Objective(
             loss,
             codes,
             x_hat[-1],
-            of_W_enc=RowSums(products, centred.repeat(groups, 1), of_z),
-            of_b_enc=of_b_enc,
-            of_W_dec=RowSums(products, of_group, split.values),
-            of_b_pre=of_x_hat.sum((0, 1)) - of_b_enc @ weights.W_enc,
+            grad_W_enc=RowSums(products, centred.repeat(groups, 1), grad_z),
+            grad_b_enc=grad_b_enc,
+            grad_W_dec=RowSums(products, grad_group, split.values),
+            grad_b_pre=grad_x_hat.sum((0, 1)) - grad_b_enc @ weights.W_enc,
         )
 
 

@@ -4,8 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bisae.runtime.ranges import Count, Index, NotNegative
-from bisae.sae.codes import Codes
-from bisae.sae.encoder import positive
+from bisae.sae.encoder import Codes, positive
 from bisae.sae.objective import Objective, relu_l1_objective
 from bisae.sae.sparse_autoencoder import SparseAutoencoder, refuse_negative
 

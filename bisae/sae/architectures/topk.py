@@ -5,8 +5,7 @@ from torch import Tensor
 
 from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Index, NotNegative
-from bisae.sae.codes import Codes
-from bisae.sae.encoder import top_k
+from bisae.sae.encoder import Codes, top_k
 from bisae.sae.objective import COEFFICIENT, Objective, topk_objective
 from bisae.sae.sparse_autoencoder import SparseAutoencoder
 

@@ -12,8 +12,7 @@ from torch import Tensor
 from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count
 from bisae.sae.architectures.topk import TopK
-from bisae.sae.codes import Codes
-from bisae.sae.encoder import Weights, encode
+from bisae.sae.encoder import Codes, Weights, encode
 from bisae.sae.objective import Objective, objective_of
 
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bisae.sae.codes import Codes
+from bisae.sae.encoder import Codes
 
 # A product by entries is bound by memory, a dense one by arithmetic; on a CPU they cost the same when about
 # a tenth of the latents is kept. TopK is far below, ReLU far above it at the start of training (half are positive).

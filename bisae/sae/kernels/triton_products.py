@@ -13,7 +13,7 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bisae.sae.codes import Codes
+from bisae.sae.encoder import Codes
 from bisae.sae.kernels.products import SparseProducts
 
 PART = 128  # entries a program sums; not measured, as are the two below

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from bisae.sae import encoder
-from bisae.sae.codes import Codes
+from bisae.sae.encoder import Codes
 
 MOST = 2**12  # numbers a program sorts; more take minutes to compile, and PyTorch selects
 

@@ -33,9 +33,9 @@ class Jump(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        (pre, threshold), (of_z, of_count) = ctx.saved_tensors, gradients
+        (pre, threshold), (grad_z, grad_count) = ctx.saved_tensors, gradients
         kernel = ((pre - threshold).abs() < ctx.bandwidth / 2).to(pre) / ctx.bandwidth
-        return of_z * (pre > threshold), -(kernel * (threshold * of_z + of_count)).sum(0), None
+        return grad_z * (pre > threshold), -(kernel * (threshold * grad_z + grad_count)).sum(0), None
 
 
 @pytest.mark.parametrize("threshold", [0.3, 1.0])  # above and below the density of dense products

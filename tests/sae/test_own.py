@@ -152,7 +152,7 @@ def test_a_class_without_an_architecture_of_its_own_is_neither_saved_nor_given_t
 def test_an_sae_is_not_read_as_a_class_that_has_changed_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(randomized(Half(**ARGUMENTS)), tmp_path)
     monkeypatch.setattr(Half, "select", TopK.select)
-    with pytest.raises(ValueError, match="Half encodes otherwise than when this SAE was saved"):
+    with pytest.raises(ValueError, match="Half encodes differently than when this SAE was saved"):
         load(tmp_path, classes=[Half])
 
 
@@ -192,8 +192,8 @@ def test_the_shipped_ways_to_train_a_topk_are_no_own_classes(tmp_path: Path) -> 
         (Shipped(**ARGUMENTS), "Shipped needs an architecture of its own"),
         (OfBatch(**ARGUMENTS), "must not depend on the other tokens of its batch"),
         (Louder(**ARGUMENTS), "`decode` must be codes @ W_dec"),
-        (Scaled(**ARGUMENTS, scale=3.0), "do not make it again|made again .* encodes otherwise"),
-        (Forgets(**ARGUMENTS), "made again of its `arguments` and state_dict.. encodes otherwise"),
+        (Scaled(**ARGUMENTS, scale=3.0), "do not make it again|made again .* encodes differently"),
+        (Forgets(**ARGUMENTS), "made again of its `arguments` and state_dict.. encodes differently"),
         (OwnEncode(**ARGUMENTS), "`encode` must give the codes of"),
         (NoSAE(**ARGUMENTS), "makes a NoSAE; must make a subclass"),
         (type("Local", (TopK,), {"architecture": "local"})(**ARGUMENTS), "cannot be imported by that name"),

@@ -1,4 +1,4 @@
-"""The Matryoshka BatchTopK SAE: SAEs within each other (Bussmann et al. 2025, arXiv 2503.17547).
+"""The Matryoshka BatchTopK SAE: nested SAEs (Bussmann et al. 2025, arXiv 2503.17547).
 
 x_hat_m = the decoded codes of the first m groups of latents + b_pre
 loss    = mean over m and tokens of |x - x_hat_m|^2
@@ -20,9 +20,9 @@ from bisae.sae.objective import Objective
 
 
 class Matryoshka(BatchTopK):
-    """BatchTopK over all latents, trained so that each of the first groups of latents alone reconstructs too.
+    """BatchTopK over all latents, trained so that the first m groups of latents reconstruct alone too, for every m.
 
-    `groups`: the groups' shares of the latents, as text that sums to 1: "1/4+1/4+1/2".
+    `groups`: each group's share of the latents, as a sum that is 1: "1/4+1/4+1/2".
     """
 
     architecture = "matryoshka"
@@ -50,10 +50,10 @@ class Matryoshka(BatchTopK):
 
 
 def prefixes_of(groups: object, latents: int) -> list[int]:
-    """How many latents the first 1, 2, ... groups have together, rounded.
+    """The number of latents in the first 1, 2, ... groups together, rounded.
 
     Raises:
-        Refused: no fractions above 0 that sum to 1, or a group without a latent.
+        Refused: the shares are not above 0, or do not sum to 1, or a group has no latent.
     """
     try:
         shares = [Fraction(share) for share in str(groups).split("+")]
@@ -71,8 +71,11 @@ def prefixes_of(groups: object, latents: int) -> list[int]:
 def matryoshka_objective(x: Float[Tensor, "token d_model"], weights: Weights, k: int, prefixes: list[int]) -> Objective:
     """The loss with its exact gradients; see bisae/sae/objective.py.
 
-    A latent of group g is in x_hat_g and all later ones, so the sum of their errors takes the place of one error.
-    The codes of a token's groups are treated as those of as many tokens, so that the products are the usual ones.
+    A latent of group g is part of x_hat_g and of all later x_hat, so its gradient has the sum of their errors in place
+    of one error. The codes of one group on one token are treated as a token of their own, so that the usual products
+    can be used.
+
+    `prefixes`: the number of latents in the first 1, 2, ... groups together.
     """
     centred, groups = x - weights.b_pre, len(prefixes)
     codes = encode(centred, weights, lambda pre_activations: batch_top_k(pre_activations, k))
@@ -99,7 +102,7 @@ def matryoshka_objective(x: Float[Tensor, "token d_model"], weights: Weights, k:
 
 
 def by_group(codes: Codes, prefixes: list[int]) -> Codes:
-    """The codes of "group token": all tokens with the first group's latents, then all with the second's, ..."""
+    """The codes split by group: a row for every group and token, all tokens of the first group first."""
     ends = torch.tensor(prefixes, device=codes.indices.device)
     row = torch.bucketize(codes.indices, ends, right=True) * codes.tokens + codes.token_of_entry()
     row, order = row.sort(stable=True)

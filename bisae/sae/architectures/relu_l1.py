@@ -12,7 +12,7 @@ from bisae.sae.sparse_autoencoder import SparseAutoencoder, refuse_negative
 class ReLUL1(SparseAutoencoder):
     """z = ReLU(W_enc (x - b_pre) + b_enc), kept sparse by `l1` times its L1 norm in the loss.
 
-    The study's formula has no encoder bias: without `encoder_bias` b_enc stays zero and asks for no gradient.
+    The study's formula has no encoder bias: without `encoder_bias`, b_enc stays zero and gets no gradient.
     """
 
     architecture = "relu_l1"

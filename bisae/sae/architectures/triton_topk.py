@@ -1,4 +1,4 @@
-"""A TopK SAE whose training step selects and sums with Triton kernels."""
+"""A TopK SAE whose training step uses Triton kernels for the selection and the sparse products."""
 
 import importlib.util
 import os
@@ -17,7 +17,7 @@ from bisae.sae.objective import Objective, objective_of
 
 
 class TritonTopK(TopK):
-    """TopK, and saved as TopK, for a GPU or, with TRITON_INTERPRET=1 in the environment, Triton's interpreter."""
+    """A TopK SAE for a GPU, saved as TopK. With TRITON_INTERPRET=1 in the environment Triton's interpreter runs it."""
 
     def __init__(self, d_model: int, latents: Count, k: Count, **settings: Any) -> None:
         super().__init__(d_model, latents, k, **settings)
@@ -37,7 +37,7 @@ class TritonTopK(TopK):
 
 @torch.no_grad()
 def triton_objective(x: Float[Tensor, "token d_model"], weights: Weights, k: int) -> Objective:
-    """As topk_objective."""
+    """The same as `topk_objective`."""
     from bisae.sae.kernels.triton_products import TritonProducts
     from bisae.sae.kernels.triton_selection import top_k
 

@@ -1,4 +1,4 @@
-"""The README.md of a repository of cells: the hub's model card."""
+"""Write the README.md (model card) of a repository of cells."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ LOADERS = {
 
 @dataclass(frozen=True)
 class Shared:
-    """A cell there: `corpus` is the config of its text, `exported` what `bisae.json` says, if it is there."""
+    """A cell in the repository. `corpus`: the config of its text, as YAML; `exported`: its `bisae.json`, if any."""
 
     name: str
     cell: FoundCell
@@ -32,16 +32,16 @@ class Shared:
 
     @classmethod
     def of(cls, name: str, folder: Path, exported: Path | None) -> "Shared":
-        """From the cell in `folder` and the export in another."""
+        """Read the cell in `folder`, and the `bisae.json` in the folder `exported`."""
         (cell,) = find_cells(str(folder), Path())
         config: Any = OmegaConf.load(folder / "config.yaml")
         about = exported and exported / "bisae.json"
-        said = json.loads(about.read_text(encoding="utf-8")) if about and about.is_file() else {}
-        return cls(name, cell, OmegaConf.to_yaml(config.get("corpus") or {}), said)
+        description = json.loads(about.read_text(encoding="utf-8")) if about and about.is_file() else {}
+        return cls(name, cell, OmegaConf.to_yaml(config.get("corpus") or {}), description)
 
 
 def card(repository: str, shared: Sequence[Shared], licence: str | None) -> str:
-    """Markdown after a YAML head; `licence` of the SAEs, by the hub's name for it."""
+    """The card: a YAML head, then Markdown. `licence`: of the SAEs, by the hub's name for it."""
     languages = list(dict.fromkeys(code for one in shared for code in _languages(one.cell)))
     formats = list(dict.fromkeys(one.exported["format"] for one in shared if one.exported))
     example = shared[0].name

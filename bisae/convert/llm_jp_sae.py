@@ -1,7 +1,7 @@
-"""llm-jp-sae, the study's own: TopK on inputs of norm 1, as ours.
+"""llm-jp-sae, the study's own library: TopK on inputs of norm 1, the same as TopK here.
 
-Written is the layout of September 2025, `config.json` and `model.safetensors`; read also the first, `sae.pth` or
-`model.safetensors` with `W_dec`, mostly in bfloat16, whose program gives W_dec unit norm whenever it is used.
+This file writes the layout of September 2025, `config.json` and `model.safetensors`. It also reads the first layout:
+`sae.pth`, or `model.safetensors` with a `W_dec`, mostly in bfloat16; that code normalises W_dec whenever it is used.
 """
 
 from pathlib import Path
@@ -34,13 +34,13 @@ KEYS: Keys = {
     "dtype": DTYPES,
     "torch_dtype": DTYPES,
     **any_value("k d_in num_latents n_dim expansion_factor"),
-    **any_value("transformers_version _name_or_path auto_map"),  # transformers' own; nothing is run
+    **any_value("transformers_version _name_or_path auto_map"),  # of transformers; no code is run
 }
 WRITES: tuple[type[SparseAutoencoder], ...] = (TopK,)
 
 
 def read(source: Path, k: int | None) -> Foreign:
-    """Files do not name the layer, nor `sae.pth` its k."""
+    """Read a TopK SAE. The files do not name the layer, and `sae.pth` does not name k."""
     path = next((path for name in ("model.safetensors", "sae.pth") if (path := source / name).is_file()), None)
     if path is None:
         raise refused(source, "holds neither model.safetensors nor sae.pth")
@@ -58,7 +58,7 @@ def read(source: Path, k: int | None) -> Foreign:
 
 
 def write(sae: SparseAutoencoder, cell: FoundCell, folder: Path) -> None:
-    """One of WRITES, exactly."""
+    """Write an SAE of one of WRITES; reading it gives the same codes and reconstructions."""
     assert isinstance(sae, TopK)
     W_enc, b_enc, W_dec, b_pre = (tensor.detach().float().cpu() for tensor in sae.weights)
     found = {"encoder.weight": W_enc, "encoder.bias": b_enc, "decoder.weight": W_dec.T, "b_dec": b_pre}

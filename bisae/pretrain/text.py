@@ -1,4 +1,4 @@
-"""From sentence pairs to what a ladder reads: training rows, and validation documents."""
+"""Turn sentence pairs into the training rows and validation documents of a ladder."""
 
 import logging
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ log = logging.getLogger("bisae.pretrain")
 
 @dataclass(frozen=True)
 class Pairs:
-    """The sentence pairs of a run: `lm` is trained on, `validation` only scored."""
+    """The sentence pairs of a run: `lm` for training, `validation` for perplexities only."""
 
     languages: tuple[str, ...]
     lm: list[Pair]
@@ -50,7 +50,7 @@ class Pairs:
 def training_rows(
     pairs: Pairs, tokenizer: Any, mix: Mix, together: int, dice: float, seed: int, rows: int, context: int
 ) -> npt.NDArray[np.int32]:
-    """`[rows, context + 1]` token ids; `together` and `dice`: see `dice_lexicon`."""
+    """The training rows of a run: token ids, [rows, context + 1]. `together` and `dice`: see `dice_lexicon`."""
 
     def ids(language: int) -> list[npt.NDArray[np.int32]]:
         texts = [pair.texts[language] for pair in pairs.lm]
@@ -70,7 +70,7 @@ def training_rows(
 def validation_documents(
     languages: tuple[str, ...], pairs: list[Pair], tokenizer: Any, context: int
 ) -> dict[str, list[list[int]]]:
-    """Plain documents by language, BOS first, at most `context` tokens after it."""
+    """The token ids of plain documents by language: BOS, then at most `context` tokens."""
     documents_of = {
         name: ["\n".join(p.texts[n] for p in d) for d in documents(pairs)] for n, name in enumerate(languages)
     }

@@ -93,8 +93,8 @@ def save(sae: SparseAutoencoder, folder: str | Path, **metadata: Any) -> None:
         metadata: any values with a JSON form (LM, layer, step, ...), for `load_metadata`.
 
     Raises:
-        TypeError, ValueError: `metadata` has no JSON form, or the SAE's class has no architecture of its own. Nothing is
-            written then.
+        TypeError, ValueError: `metadata` has no JSON form, or the SAE's class has no architecture of its own. Then
+            nothing is written.
     """
     folder = Path(folder)
     card = {"format": FORMAT, "architecture": sae.architecture, "arguments": sae.arguments, "metadata": metadata}
@@ -114,8 +114,8 @@ def load(
 ) -> SparseAutoencoder:
     """Read an SAE that `save` wrote.
 
-    An SAE of a user's own class is read only if the class is among `classes`, and if it still gives the same output on a
-    few activations as when the SAE was saved.
+    An SAE of a user's own class is read only if the class is among `classes`, and if it still gives the same output on
+    a few activations as when the SAE was saved.
 
     Args:
         folder: holds `sae.json` and `sae.safetensors`.

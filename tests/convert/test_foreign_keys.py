@@ -348,7 +348,7 @@ def test_the_whole_config_of_a_dictionary_learning_trainer_is_read(tmp_path: Pat
     (folder / "config.json").write_text(json.dumps({"trainer": {**found, **training}, "buffer": buffer}))
     hook = FORMATS["dictionary_learning"].read(folder, None).hook
     assert hook == "the input of resid_post_layer_1"
-    with pytest.raises(Refused, match="is no residual stream that is known; give layer="):
+    with pytest.raises(Refused, match="is not a known residual stream; give layer="):
         read_of(hook)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bisae.convert.folded import folded
+from bisae.convert.exported import folded
 from bisae.convert.formats import FORMATS, chosen_format, must_fold
 from bisae.convert.hook import path, read_of, submodule, transformer_lens
 from bisae.runtime.errors import Refused
@@ -64,7 +64,7 @@ def test_a_written_sae_is_read_back_or_refused(name: str, kind: type[SparseAutoe
         if RAW.get(kind) in form.WRITES:
             assert must_fold(sae, name)
         else:
-            with pytest.raises(Refused, match=f"^format={name}: cannot say what a {kind.architecture} SAE is"):
+            with pytest.raises(Refused, match=f"^format={name}: cannot hold a {kind.architecture} SAE"):
                 must_fold(sae, name)
         return
     assert not must_fold(sae, name)
@@ -231,5 +231,5 @@ def test_where_a_cell_reads_is_read_back_from_every_name_of_it(layer: int, part:
 
 @pytest.mark.parametrize("hook", ["blocks.3.hook_z", "ln_final", "layers.x"])
 def test_what_is_not_known_is_no_layer(hook: str) -> None:
-    with pytest.raises(Refused, match=f"^source={hook}: is no residual stream"):
+    with pytest.raises(Refused, match=f"^source={hook}: is not a known residual stream"):
         read_of(hook)

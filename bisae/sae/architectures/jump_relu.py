@@ -4,7 +4,7 @@
     loss = mean over tokens of |x - x_hat|^2 + l0 * mean over tokens of the number of latents that fire
 
 A jump has no gradient, so thresholds get the paper's estimate, from the pre-activations within half a `bandwidth` of
-the threshold: dz/dthreshold = -threshold / bandwidth, dcount/dthreshold = -1 / bandwidth. All other gradients are exact.
+the threshold: dz/dthreshold = -threshold / bandwidth, dcount/dthreshold = -1 / bandwidth. All others are exact.
 """
 
 import math

@@ -74,19 +74,19 @@ def read(source: Path, k: int | None) -> Foreign:
     kind, names = wanted(trainer, "dict_class", KINDS, path)
     check_keys(trainer, TRAINER, path)
     check_keys(buffer, BUFFER, path)
-    found = tensors(source / "ae.pt")
-    weights = picked(found, names, source, BUFFERS.get(trainer["dict_class"], ()))
+    stored = tensors(source / "ae.pt")
+    weights = picked(stored, names, source, BUFFERS.get(trainer["dict_class"], ()))
     check_sizes(trainer, {"activation_dim": weights.b_pre.numel(), "dict_size": weights.b_enc.numel()}, path)
     if trainer["dict_class"] == "JumpReluAutoEncoder":  # it does not subtract b_pre; SAEs here always do
         weights = weights._replace(b_enc=weights.b_enc + weights.W_enc @ weights.b_pre)
     sae: SparseAutoencoder
     if kind is RawTopK:
-        trained = found["k"].item() if "k" in found and found["k"].numel() == 1 else None
+        trained = stored["k"].item() if "k" in stored and stored["k"].numel() == 1 else None
         sae = assembled(kind, weights, source, k=whole_k(k, path, trainer.get("k"), trained))
     elif kind is RawReLU:
         sae = assembled(kind, unit_decoder(weights), source, l1=0.0, encoder_bias=True)  # l1 matters only in training
     else:
-        sae = with_threshold(RawJumpReLU, weights, named(found, "threshold", source), source)
+        sae = with_threshold(RawJumpReLU, weights, named(stored, "threshold", source), source)
     layer, hook = trainer.get("layer"), trainer.get("submodule_name")
     if hook is None and layer is not None:
         hook = f"resid_post_layer_{layer}"
@@ -98,7 +98,7 @@ def read(source: Path, k: int | None) -> Foreign:
 def write(sae: SparseAutoencoder, cell: FoundCell, folder: Path) -> None:
     """Write an SAE of one of WRITES; reading it gives the same codes and reconstructions."""
     W_enc, b_enc, W_dec, b_pre = (tensor.detach().float().cpu() for tensor in sae.weights)
-    found = {"encoder.weight": W_enc, "encoder.bias": b_enc, "decoder.weight": W_dec.T.contiguous()}
+    stored = {"encoder.weight": W_enc, "encoder.bias": b_enc, "decoder.weight": W_dec.T.contiguous()}
     trainer = {
         "activation_dim": sae.d_model,
         "dict_size": sae.latents,
@@ -107,15 +107,15 @@ def write(sae: SparseAutoencoder, cell: FoundCell, folder: Path) -> None:
         "submodule_name": submodule(cell),
     }
     if isinstance(sae, TopK):
-        found |= {"b_dec": b_pre, "k": torch.tensor(sae.k, dtype=torch.int32), "threshold": torch.tensor(-1.0)}
+        stored |= {"b_dec": b_pre, "k": torch.tensor(sae.k, dtype=torch.int32), "threshold": torch.tensor(-1.0)}
         trainer |= {"dict_class": "AutoEncoderTopK", "trainer_class": "TopKTrainer", "k": sae.k}
     elif isinstance(sae, JumpReLU):
         threshold = sae.threshold.detach().float().cpu().clamp_min(0)
         b_enc = b_enc - W_enc @ b_pre
-        found = {"W_enc": W_enc.T.contiguous(), "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_pre, "threshold": threshold}
+        stored = {"W_enc": W_enc.T.contiguous(), "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_pre, "threshold": threshold}
         trainer |= {"dict_class": "JumpReluAutoEncoder", "trainer_class": "JumpReluTrainer"}
     else:
-        found["bias"] = b_pre
+        stored["bias"] = b_pre
         trainer |= {"dict_class": "AutoEncoder", "trainer_class": "StandardTrainer"}
-    torch.save(found, folder / "ae.pt")
+    torch.save(stored, folder / "ae.pt")
     write_json(folder / "config.json", {"trainer": trainer})

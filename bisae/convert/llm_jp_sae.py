@@ -46,9 +46,9 @@ def read(source: Path, k: int | None) -> Foreign:
         raise refused(source, "holds neither model.safetensors nor sae.pth")
     config = settings(source / "config.json") if (source / "config.json").is_file() else {}
     check_keys(config, KEYS, source / "config.json")
-    found = tensors(path)
-    first = "W_dec" in found
-    weights = picked(found, {**SHARED, "W_dec": "W_dec" if first else "decoder.weight.T"}, path)
+    stored = tensors(path)
+    first = "W_dec" in stored
+    weights = picked(stored, {**SHARED, "W_dec": "W_dec" if first else "decoder.weight.T"}, path)
     sae = assembled(TopK, weights, path, k=whole_k(k, source, config.get("k")))
     sizes = {"d_in": sae.d_model, "num_latents": sae.latents, "n_dim": sae.latents}
     check_sizes(config, {**sizes, "expansion_factor": sae.latents / sae.d_model}, source / "config.json")
@@ -61,8 +61,8 @@ def write(sae: SparseAutoencoder, cell: FoundCell, folder: Path) -> None:
     """Write an SAE of one of WRITES; reading it gives the same codes and reconstructions."""
     assert isinstance(sae, TopK)
     W_enc, b_enc, W_dec, b_pre = (tensor.detach().float().cpu() for tensor in sae.weights)
-    found = {"encoder.weight": W_enc, "encoder.bias": b_enc, "decoder.weight": W_dec.T, "b_dec": b_pre}
-    contiguous = {name: tensor.contiguous() for name, tensor in found.items()}
+    stored = {"encoder.weight": W_enc, "encoder.bias": b_enc, "decoder.weight": W_dec.T, "b_dec": b_pre}
+    contiguous = {name: tensor.contiguous() for name, tensor in stored.items()}
     save_file(contiguous, folder / "model.safetensors", metadata={"format": "pt"})
     config = {"architectures": ["TopKSAE"], "model_type": "topk_sae", "d_in": sae.d_model, "num_latents": sae.latents}
     write_json(folder / "config.json", {**config, "k": sae.k, "dtype": "float32"})

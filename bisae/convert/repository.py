@@ -149,5 +149,5 @@ class Repository:
             raise Refused(field, self.name, f"the hub says: {error}; `hf auth login` gives access") from error
 
 
-def _of(found: FoundCell, runs: Path) -> Cell:
-    return Cell(runs, found.model, found.step, found.layer, found.sae, found.identity)
+def _of(cell: FoundCell, runs: Path) -> Cell:
+    return Cell(runs, cell.model, cell.step, cell.layer, cell.sae, cell.identity)

@@ -111,22 +111,22 @@ def density_scores(density: Float64[np.ndarray, " latent"]) -> dict[str, float]:
 def weight_scores(sae: SparseAutoencoder) -> dict[str, Float64[np.ndarray, " latent"]]:
     """For each latent: encoder bias and norm, cosine of encoder and decoder, largest cosine to another latent."""
     W_enc, b_enc, W_dec, _ = (tensor.float().cpu() for tensor in sae.weights)
-    found = {
+    measures = {
         "encoder_bias": b_enc,
         "encoder_norm": W_enc.norm(dim=1),
         "encoder_decoder_cosine_sim": cosine_similarity(W_enc, W_dec, dim=1),
         "max_encoder_cosine_sim": largest_cosine(W_enc),
         "max_decoder_cosine_sim": largest_cosine(W_dec),
     }
-    return {name: values.double().numpy() for name, values in found.items()}
+    return {name: values.double().numpy() for name, values in measures.items()}
 
 
 def largest_cosine(vectors: Float[Tensor, "latent d_model"]) -> Float[Tensor, " latent"]:
     """For each vector its largest cosine with any other vector."""
     unit = normalize(vectors, dim=1)
-    found = []
+    largest = []
     for start, part in zip(range(0, len(unit), 1024), unit.split(1024), strict=True):
         cosine = part @ unit.T
         cosine[torch.arange(len(part)), start + torch.arange(len(part))] = -torch.inf
-        found.append(cosine.amax(1))
-    return torch.cat(found)
+        largest.append(cosine.amax(1))
+    return torch.cat(largest)

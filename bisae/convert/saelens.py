@@ -67,20 +67,20 @@ def read(source: Path, k: int | None) -> Foreign:
     for key in ("k", "rescale_acts_by_decoder_norm"):
         if cfg.get(key) and not topk:
             raise refused(path, f"{key} is {cfg[key]!r}, which belongs to topk; this SAE is {encodes}")
-    found = tensors(source / "sae_weights.safetensors")
-    weights = picked(found, NAMES, source, (*SCALES, *(["threshold"] if encodes == "jumprelu" else [])))
+    stored = tensors(source / "sae_weights.safetensors")
+    weights = picked(stored, NAMES, source, (*SCALES, *(["threshold"] if encodes == "jumprelu" else [])))
     check_sizes(cfg, {"d_in": weights.b_pre.numel(), "d_sae": weights.b_enc.numel()}, path)
     if not cfg.get("apply_b_dec_to_input", True):  # ours always is
         weights = weights._replace(b_enc=weights.b_enc + weights.W_enc @ weights.b_pre)
     if cfg.get("rescale_acts_by_decoder_norm", False):
         weights = unit_decoder(weights)
-    for name in sorted(found.keys() & set(SCALES)):
-        weights = finetuned(weights, named(found, name, source), bool(cfg.get("finetuning_scaling_factor")), source)
+    for name in sorted(stored.keys() & set(SCALES)):
+        weights = finetuned(weights, named(stored, name, source), bool(cfg.get("finetuning_scaling_factor")), source)
     scale = math.sqrt(weights.b_pre.numel()) if unit else 1.0
     weights = weights._replace(b_enc=weights.b_enc / scale, b_pre=weights.b_pre / scale)
     hook = cfg["hook_name"]
     if encodes == "jumprelu":
-        return Foreign(with_threshold(JUMPS[unit], weights, named(found, "threshold", source) / scale, source), hook)
+        return Foreign(with_threshold(JUMPS[unit], weights, named(stored, "threshold", source) / scale, source), hook)
     kept = {"k": whole_k(k, path, cfg.get("k"), arguments.get("k"))} if topk else {"l1": 0.0, "encoder_bias": True}
     return Foreign(assembled(KINDS[encodes, unit], weights, source, **kept), hook)
 
@@ -101,12 +101,12 @@ def write(sae: SparseAutoencoder, cell: FoundCell, folder: Path) -> None:
     unit = not isinstance(sae, RawInputs)
     scale = math.sqrt(sae.d_model) if unit else 1.0
     W_enc, b_enc, W_dec, b_pre = (tensor.detach().float().cpu() for tensor in sae.weights)
-    found: dict[str, Tensor] = {"W_enc": W_enc.T, "b_enc": b_enc * scale, "W_dec": W_dec, "b_dec": b_pre * scale}
+    stored: dict[str, Tensor] = {"W_enc": W_enc.T, "b_enc": b_enc * scale, "W_dec": W_dec, "b_dec": b_pre * scale}
     architecture = "topk" if isinstance(sae, TopK) else "standard"
     if isinstance(sae, BatchTopK | JumpReLU):
         architecture = "jumprelu"
-        found["threshold"] = sae.threshold.detach().float().cpu().clamp_min(0).expand(sae.latents) * scale
-    save_file({name: tensor.contiguous() for name, tensor in found.items()}, folder / "sae_weights.safetensors")
+        stored["threshold"] = sae.threshold.detach().float().cpu().clamp_min(0).expand(sae.latents) * scale
+    save_file({name: tensor.contiguous() for name, tensor in stored.items()}, folder / "sae_weights.safetensors")
     cfg = {
         "architecture": architecture,
         "d_in": sae.d_model,

@@ -78,23 +78,23 @@ def checked(cfg: Mapping[str, Any], path: Path) -> dict[str, Any]:
     Raises:
         Refused: a key or value that cannot be read.
     """
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in cfg.items():
-        if found.setdefault(RENAMED.get(key, key), value) != value:
-            raise refused(path, f"{key} is {value!r}, but {RENAMED.get(key, key)} is {found[RENAMED.get(key, key)]!r}")
-    check_keys(found, KEYS, path)
-    metadata = nested(found, "metadata", path)
+        if flat.setdefault(RENAMED.get(key, key), value) != value:
+            raise refused(path, f"{key} is {value!r}, but {RENAMED.get(key, key)} is {flat[RENAMED.get(key, key)]!r}")
+    check_keys(flat, KEYS, path)
+    metadata = nested(flat, "metadata", path)
     reads = {key: value for key, value in metadata.items() if key in METADATA}
     check_keys(reads, METADATA, path)
-    found = {"hook_name": None, **found, **reads}
-    check_keys(nested(found, "model_from_pretrained_kwargs", path), MODEL_KWARGS, path)
-    if found["hook_name"] is not None:
-        found["hook_name"] = str(found["hook_name"]).replace("{layer}", str(found.get("hook_layer")))
-        if found["hook_name"].endswith(
+    flat = {"hook_name": None, **flat, **reads}
+    check_keys(nested(flat, "model_from_pretrained_kwargs", path), MODEL_KWARGS, path)
+    if flat["hook_name"] is not None:
+        flat["hook_name"] = str(flat["hook_name"]).replace("{layer}", str(flat.get("hook_layer")))
+        if flat["hook_name"].endswith(
             "_z"
         ):  # before version 6 nothing else says that the activations are split into heads
             check_keys({"reshape_activations": "hook_z"}, KEYS, path)
-    return found
+    return flat
 
 
 def nested(settings: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:

@@ -140,12 +140,12 @@ def with_threshold(kind: type[JumpReLU], weights: Weights, threshold: Tensor, so
 
 
 def picked(
-    found: Mapping[str, Tensor], names: Mapping[str, str], source: Path, others: Collection[str] = ()
+    stored: Mapping[str, Tensor], names: Mapping[str, str], source: Path, others: Collection[str] = ()
 ) -> Weights:
     """Pick an SAE's weights, as float32, from the tensors of a file.
 
     Args:
-        found: the file's tensors by name.
+        stored: the file's tensors by name.
         names: for each field of Weights its name in the file, with `.T` at the end if it is transposed there.
         source: the file or folder, for messages.
         others: names of tensors that the file may hold besides.
@@ -153,21 +153,21 @@ def picked(
     Raises:
         Refused: a tensor is missing, not of floats, or not expected.
     """
-    chosen = {to: named(found, name.removesuffix(".T"), source) for to, name in names.items()}
-    if unknown := sorted(set(found) - {name.removesuffix(".T") for name in names.values()} - set(others)):
+    chosen = {to: named(stored, name.removesuffix(".T"), source) for to, name in names.items()}
+    if unknown := sorted(set(stored) - {name.removesuffix(".T") for name in names.values()} - set(others)):
         raise refused(source, f"holds tensors that this kind of SAE does not have: {', '.join(unknown)}")
     return Weights(**{to: (chosen[to].T if names[to].endswith(".T") else chosen[to]).float() for to in chosen})
 
 
-def named(found: Mapping[str, Tensor], name: str, source: Path) -> Tensor:
+def named(stored: Mapping[str, Tensor], name: str, source: Path) -> Tensor:
     """One tensor of floats from the tensors of a file."""
-    if name not in found:
-        raise refused(source, f"lacks {name!r}; holds {', '.join(sorted(found))}")
-    if not found[name].is_floating_point():
+    if name not in stored:
+        raise refused(source, f"lacks {name!r}; holds {', '.join(sorted(stored))}")
+    if not stored[name].is_floating_point():
         raise refused(
-            source, f"{name} is of {found[name].dtype}, and the file does not say how to turn these into numbers"
+            source, f"{name} is of {stored[name].dtype}, and the file does not say how to turn these into numbers"
         )
-    return found[name]
+    return stored[name]
 
 
 def unit_decoder(weights: Weights) -> Weights:

@@ -72,7 +72,7 @@ def write(sae: SparseAutoencoder, cell: FoundCell, folder: Path) -> None:
     place = folder / module_path(cell)
     place.mkdir()
     W_enc, b_enc, W_dec, b_pre = (tensor.detach().float().cpu().contiguous() for tensor in sae.weights)
-    found = {"encoder.weight": W_enc, "encoder.bias": b_enc, "W_dec": W_dec, "b_dec": b_pre}
-    save_file(found, place / "sae.safetensors")
+    stored = {"encoder.weight": W_enc, "encoder.bias": b_enc, "W_dec": W_dec, "b_dec": b_pre}
+    save_file(stored, place / "sae.safetensors")
     cfg = {"activation": "topk", "num_latents": sae.latents, "k": sae.k, "normalize_decoder": True, "d_in": sae.d_model}
     write_json(place / "cfg.json", cfg)

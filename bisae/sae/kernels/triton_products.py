@@ -154,7 +154,7 @@ def _add_others(before, bag_of, out, other, bags, d_model, many: tl.constexpr, w
 
 @triton.jit
 @no_type_check
-def _dots(rows, directions, indices, offsets, found, d_model, many: tl.constexpr, width: tl.constexpr):
+def _dots(rows, directions, indices, offsets, products, d_model, many: tl.constexpr, width: tl.constexpr):
     token = tl.program_id(0)
     start, stop = tl.load(offsets + token), tl.load(offsets + token + 1)
     row = rows + token.to(tl.int64) * d_model
@@ -167,7 +167,7 @@ def _dots(rows, directions, indices, offsets, found, d_model, many: tl.constexpr
             column = left + tl.arange(0, width)
             x = tl.load(row + column, mask=column < d_model, other=0)
             total += x[None, :] * _rows(directions, latent, there, column, d_model)
-        tl.store(found + entry, tl.sum(total, 1), mask=there)
+        tl.store(products + entry, tl.sum(total, 1), mask=there)
 
 
 @triton.jit

@@ -34,14 +34,14 @@ def largest(values: Float[Tensor, "token latent"], k: int) -> Int64[Tensor, "tok
     members = triton.next_power_of_2(triton.cdiv(latents, groups))
     if values.dtype == torch.float64 or max(groups, sorted_k * members) > MOST:
         return encoder.largest(values, k)
-    found = torch.empty(tokens, k, dtype=torch.int64, device=values.device)
-    _largest[(tokens,)](values.contiguous(), found, latents, k, groups, members, sorted_k)
-    return found
+    indices = torch.empty(tokens, k, dtype=torch.int64, device=values.device)
+    _largest[(tokens,)](values.contiguous(), indices, latents, k, groups, members, sorted_k)
+    return indices
 
 
 @triton.jit
 @no_type_check
-def _largest(values, found, latents, k, groups: tl.constexpr, members: tl.constexpr, sorted_k: tl.constexpr):
+def _largest(values, indices, latents, k, groups: tl.constexpr, members: tl.constexpr, sorted_k: tl.constexpr):
     token = tl.program_id(0).to(tl.int64)
     values += token * latents
     group = tl.arange(0, groups)
@@ -53,7 +53,7 @@ def _largest(values, found, latents, k, groups: tl.constexpr, members: tl.conste
     columns = tl.reshape(columns, (sorted_k * members,))
     kept = tl.topk(_packed(_ordered(values, columns, latents), columns), sorted_k)
     place = tl.arange(0, sorted_k)
-    tl.store(found + token * k + place, _columns(kept), mask=place < k)
+    tl.store(indices + token * k + place, _columns(kept), mask=place < k)
 
 
 @triton.jit

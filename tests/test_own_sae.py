@@ -64,7 +64,7 @@ def test_an_own_class_goes_through_all_commands_that_name_it_and_no_others(
         export = ["to=saelens", f"cell={cell.folder}", f"output={tmp_path}/out", f"cache={tmp_path}/cache"]
         with pytest.raises(ConfigError, match=r"^cell=.*sae_classes=\[tests\.sae\.test_own\.Half\]"):
             convert(compose("convert", export))
-        with pytest.raises(ConfigError, match="^to=saelens: cannot say what a half SAE is"):
+        with pytest.raises(ConfigError, match="^to=saelens: cannot hold a half SAE"):
             convert(compose("convert", [*export, NAMED]))
 
 

@@ -81,7 +81,7 @@ def import_sae(cfg: Any, settings: ConvertSettings) -> Path:
     """One SAE as a cell. What is one already is left as it is."""
     name, source = needed(settings.from_, "from"), Path(needed(settings.source, "source"))
     model, runs = needed(settings.model, "model"), Path(settings.runs)
-    foreign = chosen_format("from", name).read(source, settings.k)
+    foreign = chosen_format(name).read(source, settings.k)
     if settings.k is not None and not isinstance(foreign.sae, TopK):
         raise ConfigError("k", settings.k, f"an SAE of kind {foreign.sae.architecture} keeps no fixed number")
     corpus = instantiate(settings.corpus, "corpus")
@@ -107,7 +107,7 @@ def push(settings: ConvertSettings, classes: Classes) -> list[Path]:
     """Cells to the hub; returns their folders."""
     export = None
     if settings.to is not None:
-        chosen_format("to", settings.to)
+        chosen_format(settings.to)
 
         def export(cell: FoundCell, output: Path) -> Path:
             return export_cell(cell, settings, output, classes)

@@ -1,4 +1,4 @@
-"""The README.md of a repository of cells: the hub's model card."""
+"""Write the README.md (model card) of a repository of cells."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ LOADERS = {
 
 @dataclass(frozen=True)
 class Shared:
-    """A cell there: `corpus` is the config of its text, `exported` what `bisae.json` says, if it is there."""
+    """A cell in the repository. `corpus`: the config of its text, as YAML; `exported`: its `bisae.json`, if any."""
 
     name: str
     cell: FoundCell
@@ -32,18 +32,18 @@ class Shared:
 
     @classmethod
     def of(cls, name: str, folder: Path, exported: Path | None) -> "Shared":
-        """From the cell in `folder` and the export in another."""
+        """Read the cell in `folder`, and the `bisae.json` in the folder `exported`."""
         (cell,) = find_cells(str(folder), Path())
         config: Any = OmegaConf.load(folder / "config.yaml")
         about = exported and exported / "bisae.json"
-        said = json.loads(about.read_text(encoding="utf-8")) if about and about.is_file() else {}
-        return cls(name, cell, OmegaConf.to_yaml(config.get("corpus") or {}), said)
+        description = json.loads(about.read_text(encoding="utf-8")) if about and about.is_file() else {}
+        return cls(name, cell, OmegaConf.to_yaml(config.get("corpus") or {}), description)
 
 
 def card(repository: str, shared: Sequence[Shared], licence: str | None) -> str:
-    """Markdown after a YAML head; `licence` of the SAEs, by the hub's name for it."""
-    languages = list(dict.fromkeys(code for one in shared for code in _languages(one.cell)))
-    formats = list(dict.fromkeys(one.exported["format"] for one in shared if one.exported))
+    """The card: a YAML head, then Markdown. `licence`: of the SAEs, by the hub's name for it."""
+    languages = list(dict.fromkeys(code for entry in shared for code in _languages(entry.cell)))
+    formats = list(dict.fromkeys(entry.exported["format"] for entry in shared if entry.exported))
     example = shared[0].name
     return "\n".join(
         [
@@ -80,11 +80,11 @@ def card(repository: str, shared: Sequence[Shared], licence: str | None) -> str:
             "FVU: share of the variance left out, of activations divided by their norm (`fvu_raw`: of those as they "
             "are); L0: active latents a token; dead: share of latents that never fired there.",
             "",
-            *_table(("folder", "text", *METRICS), [row for one in shared for row in _measured(one)]),
+            *_table(("folder", "text", *METRICS), [row for entry in shared for row in _measured(entry)]),
             "",
             "## Training text",
             "",
-            *(f"```yaml\n{corpus}```\n" for corpus in dict.fromkeys(one.corpus for one in shared)),
+            *(f"```yaml\n{corpus}```\n" for corpus in dict.fromkeys(entry.corpus for entry in shared)),
             "An SAE that was imported was trained elsewhere; the text is then what it was measured on.",
             "",
             "## Load",
@@ -118,7 +118,7 @@ def _languages(cell: FoundCell) -> list[str]:
 
 
 def _own_classes(shared: Sequence[Shared]) -> list[str]:
-    targets = {str(one.cell.identity["sae"].get("_target_", "bisae.")) for one in shared}
+    targets = {str(entry.cell.identity["sae"].get("_target_", "bisae.")) for entry in shared}
     own = sorted(target for target in targets if not target.startswith("bisae."))
     if not own:
         return []
@@ -130,14 +130,18 @@ def _own_classes(shared: Sequence[Shared]) -> list[str]:
     ]
 
 
-def _about(one: Shared) -> tuple[object, ...]:
-    cell, sae, seen = one.cell, one.cell.identity["sae"], one.cell.provenance
-    files = f"{one.exported['format']} ({'exact' if one.exported['exact'] else 'approximate'})" if one.exported else ""
+def _about(entry: Shared) -> tuple[object, ...]:
+    cell, sae, seen = entry.cell, entry.cell.identity["sae"], entry.cell.provenance
+    files = (
+        f"{entry.exported['format']} ({'exact' if entry.exported['exact'] else 'approximate'})"
+        if entry.exported
+        else ""
+    )
     trained = seen.get("sae_tokens", "imported" if "imported" in seen else "")
     lm_tokens = seen.get("lm_tokens_seen") or ""
     kind = cell.sae
     return (
-        one.name,
+        entry.name,
         cell.model,
         cell.step,
         lm_tokens,
@@ -150,12 +154,12 @@ def _about(one: Shared) -> tuple[object, ...]:
     )
 
 
-def _measured(one: Shared) -> list[tuple[object, ...]]:
+def _measured(entry: Shared) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
-    for text in ("", *_languages(one.cell)):
+    for text in ("", *_languages(entry.cell)):
         end = f"/{text}" if text else ""
-        values = [one.cell.metrics.get(f"val/{name}{end}") for name in METRICS]
-        rows.append((one.name, text or "all", *("" if value is None else f"{value:.4g}" for value in values)))
+        values = [entry.cell.metrics.get(f"val/{name}{end}") for name in METRICS]
+        rows.append((entry.name, text or "all", *("" if value is None else f"{value:.4g}" for value in values)))
     return rows
 
 

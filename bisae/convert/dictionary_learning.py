@@ -1,6 +1,6 @@
-"""dictionary_learning: `ae.pt`, a state dict, and `config.json` with the trainer's settings. Inputs are raw.
+"""dictionary_learning: `ae.pt`, a state dict, and `config.json` with the trainer's settings.
 
-A norm of activations that it trained with is in the weights it saves.
+Inputs are not normalised: a norm of activations that was used in training is part of the saved weights.
 """
 
 import re
@@ -56,7 +56,7 @@ initial_sparsity_penalty sparsity_queue_length n_sparsity_updates anneal_start a
 target_l0 auxk_alpha top_k_aux threshold_beta threshold_start_step k_anneal_steps group_fractions group_weights
 group_sizes norm_factor
 """)
-IO = {"out": "{}", "in": "the input of {}"}  # of a module; both together: a transcoder
+IO = {"out": "{}", "in": "the input of {}"}  # the output or input of a module; an SAE with both is a transcoder
 BUFFER: Keys = {
     "io": tuple(IO),
     **any_value("d_submodule n_ctxs ctx_len refresh_batch_size out_batch_size device"),
@@ -64,7 +64,7 @@ BUFFER: Keys = {
 
 
 def read(source: Path, k: int | None) -> Foreign:
-    """One of KINDS; an AutoEncoder gets directions of norm 1, as by its own loader."""
+    """Read an SAE of one of KINDS. An AutoEncoder gets directions of norm 1, as in its own loader."""
     path = source / "config.json"
     config = settings(path)
     check_keys(config, {"trainer": ANY, "buffer": ANY}, path)
@@ -74,31 +74,31 @@ def read(source: Path, k: int | None) -> Foreign:
     kind, names = wanted(trainer, "dict_class", KINDS, path)
     check_keys(trainer, TRAINER, path)
     check_keys(buffer, BUFFER, path)
-    found = tensors(source / "ae.pt")
-    weights = picked(found, names, source, BUFFERS.get(trainer["dict_class"], ()))
+    stored = tensors(source / "ae.pt")
+    weights = picked(stored, names, source, BUFFERS.get(trainer["dict_class"], ()))
     check_sizes(trainer, {"activation_dim": weights.b_pre.numel(), "dict_size": weights.b_enc.numel()}, path)
-    if trainer["dict_class"] == "JumpReluAutoEncoder":  # does not subtract b_pre; ours always does
+    if trainer["dict_class"] == "JumpReluAutoEncoder":  # it does not subtract b_pre; SAEs here always do
         weights = weights._replace(b_enc=weights.b_enc + weights.W_enc @ weights.b_pre)
     sae: SparseAutoencoder
     if kind is RawTopK:
-        trained = found["k"].item() if "k" in found and found["k"].numel() == 1 else None
+        trained = stored["k"].item() if "k" in stored and stored["k"].numel() == 1 else None
         sae = assembled(kind, weights, source, k=whole_k(k, path, trainer.get("k"), trained))
     elif kind is RawReLU:
-        sae = assembled(kind, unit_decoder(weights), source, l1=0.0, encoder_bias=True)  # l1 is of training only
+        sae = assembled(kind, unit_decoder(weights), source, l1=0.0, encoder_bias=True)  # l1 matters only in training
     else:
-        sae = with_threshold(RawJumpReLU, weights, named(found, "threshold", source), source)
+        sae = with_threshold(RawJumpReLU, weights, named(stored, "threshold", source), source)
     layer, hook = trainer.get("layer"), trainer.get("submodule_name")
     if hook is None and layer is not None:
         hook = f"resid_post_layer_{layer}"
-    if hook and layer is not None and (said := re.search(r"_layer_(\d+)$", hook)) and int(said[1]) != layer:
+    if hook and layer is not None and (number := re.search(r"_layer_(\d+)$", hook)) and int(number[1]) != layer:
         raise refused(path, f"layer is {layer}, but submodule_name is {hook!r}")
     return Foreign(sae, hook and IO[buffer.get("io", "out")].format(hook))
 
 
 def write(sae: SparseAutoencoder, cell: FoundCell, folder: Path) -> None:
-    """One of WRITES, exactly."""
+    """Write an SAE of one of WRITES; reading it gives the same codes and reconstructions."""
     W_enc, b_enc, W_dec, b_pre = (tensor.detach().float().cpu() for tensor in sae.weights)
-    found = {"encoder.weight": W_enc, "encoder.bias": b_enc, "decoder.weight": W_dec.T.contiguous()}
+    stored = {"encoder.weight": W_enc, "encoder.bias": b_enc, "decoder.weight": W_dec.T.contiguous()}
     trainer = {
         "activation_dim": sae.d_model,
         "dict_size": sae.latents,
@@ -107,15 +107,15 @@ def write(sae: SparseAutoencoder, cell: FoundCell, folder: Path) -> None:
         "submodule_name": submodule(cell),
     }
     if isinstance(sae, TopK):
-        found |= {"b_dec": b_pre, "k": torch.tensor(sae.k, dtype=torch.int32), "threshold": torch.tensor(-1.0)}
+        stored |= {"b_dec": b_pre, "k": torch.tensor(sae.k, dtype=torch.int32), "threshold": torch.tensor(-1.0)}
         trainer |= {"dict_class": "AutoEncoderTopK", "trainer_class": "TopKTrainer", "k": sae.k}
     elif isinstance(sae, JumpReLU):
         threshold = sae.threshold.detach().float().cpu().clamp_min(0)
         b_enc = b_enc - W_enc @ b_pre
-        found = {"W_enc": W_enc.T.contiguous(), "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_pre, "threshold": threshold}
+        stored = {"W_enc": W_enc.T.contiguous(), "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_pre, "threshold": threshold}
         trainer |= {"dict_class": "JumpReluAutoEncoder", "trainer_class": "JumpReluTrainer"}
     else:
-        found["bias"] = b_pre
+        stored["bias"] = b_pre
         trainer |= {"dict_class": "AutoEncoder", "trainer_class": "StandardTrainer"}
-    torch.save(found, folder / "ae.pt")
+    torch.save(stored, folder / "ae.pt")
     write_json(folder / "config.json", {"trainer": trainer})

@@ -1,4 +1,4 @@
-"""The formats by name."""
+"""The formats of other libraries, by name."""
 
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -6,24 +6,27 @@ from typing import Protocol, runtime_checkable
 from bisae.cells.find import FoundCell
 from bisae.convert import dictionary_learning, llm_jp_sae, saelens, sparsify
 from bisae.convert.source import Foreign
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import SparseAutoencoder
 from bisae.sae.architectures.raw import RAW
 
 
 @runtime_checkable
 class Format(Protocol):
-    """A module: the files of one library."""
+    """What a module for one library's files must provide."""
 
     @property
     def WRITES(self) -> tuple[type[SparseAutoencoder], ...]:
-        """What it can say exactly."""
+        """The SAE classes that the format can hold exactly."""
 
     def read(self, source: Path, k: int | None) -> Foreign:
-        """The SAE in a folder; `k` where its files do not say it. ConfigError for what cannot be read."""
+        """Read the SAE in a folder, or refuse it.
+
+        `k`: latents that a token keeps, needed if the files do not say it.
+        """
 
     def write(self, sae: SparseAutoencoder, cell: FoundCell, folder: Path) -> None:
-        """Fill an empty folder with an SAE that is one of WRITES."""
+        """Write an SAE of one of WRITES into an empty folder."""
 
 
 FORMATS: dict[str, Format] = {
@@ -34,15 +37,20 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def chosen_format(key: str, name: str) -> Format:
+def chosen_format(name: str) -> Format:
+    """The format of that name; an unknown name is refused as `format`."""
     if name not in FORMATS:
-        raise ConfigError(key, name, f"choose one of {', '.join(FORMATS)}")
+        raise Refused("format", name, f"choose one of {', '.join(FORMATS)}")
     return FORMATS[name]
 
 
 def must_fold(sae: SparseAutoencoder, name: str) -> bool:
-    """Whether the format knows this SAE only with a norm folded in; ConfigError if it does not know it at all."""
-    writes = chosen_format("to", name).WRITES
+    """True if the format can hold this SAE only with a norm folded in.
+
+    Raises:
+        Refused: the format cannot hold an SAE of this architecture at all.
+    """
+    writes = chosen_format(name).WRITES
     if type(sae) not in writes and RAW.get(type(sae)) not in writes:
-        raise ConfigError("to", name, f"cannot say what a {sae.architecture} SAE is")
+        raise Refused("format", name, f"cannot hold a {sae.architecture} SAE")
     return type(sae) not in writes

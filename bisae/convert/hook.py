@@ -1,33 +1,38 @@
-"""Where in an LM an SAE reads: the names other libraries have for our layers, and for the parts of their blocks."""
+"""Where an SAE reads in an LM: other libraries' names for layers, and for parts of decoder blocks."""
 
 import re
 from typing import NamedTuple
 
 from bisae.cells.find import FoundCell
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
-STREAMS = (  # names of residual streams, and the layer block N's is
+STREAMS = (  # names of the residual stream at block N, and the layer it is here: N plus this number
     (re.compile(r"blocks\.(\d+)\.hook_resid_pre"), 0),  # TransformerLens
     (re.compile(r"blocks\.(\d+)\.hook_resid_post"), 1),
     (re.compile(r"resid_post_layer_(\d+)"), 1),  # dictionary_learning
 )
-PARTS = (  # what a block's attention or MLP puts out, whatever a family calls the part
+PARTS = (  # the output of a block's attention or MLP, whatever the LM's family calls the module
     re.compile(r"blocks\.(?P<block>\d+)\.hook_(?P<part>att|mlp)n?_out"),
     re.compile(r"(?P<part>att|mlp)(?:n|ention)?_out_layer_(?P<block>\d+)"),
 )
-BLOCK = re.compile(r"(?:\w+\.)*?(?:layers|h|blocks)\.(\d+)(?:\.(\w[\w.]*))?")  # a decoder block's path, or its part's
+BLOCK = re.compile(
+    r"(?:\w+\.)*?(?:layers|h|blocks)\.(\d+)(?:\.(\w[\w.]*))?"
+)  # the path of a decoder block, or of a part of it
 EMBEDDINGS = re.compile(r"hook_embed|(?:\w+\.)*(?:embed_tokens|embed_in|wte)")
 
 
 class Read(NamedTuple):
-    """Our layer, and the part of its block: its path or what that contains; None for the residual stream."""
+    """A layer (L: the output of block L; 0: the embeddings), and a part of its block.
+
+    `part`: the part's path, or a text that is in it; None: the residual stream.
+    """
 
     layer: int
     part: str | None
 
 
 def read_of(hook: str) -> Read:
-    """ConfigError for a name that is not known."""
+    """The place that another library's name stands for; an unknown name is refused as `source`."""
     if EMBEDDINGS.fullmatch(hook):
         return Read(0, None)
     for pattern, later in STREAMS:
@@ -38,22 +43,25 @@ def read_of(hook: str) -> Read:
             return Read(int(found["block"]) + 1, found["part"])
     if (found := BLOCK.fullmatch(hook)) and not (found[2] or "").startswith("hook_"):
         return Read(int(found[1]) + 1, found[2])
-    raise ConfigError("source", hook, "is no residual stream that is known; give layer=... if it is one")
+    raise Refused("source", hook, "is not a known residual stream; give layer=... if it is one")
 
 
 def path(cell: FoundCell) -> str:
-    """Below a backbone's own name, as in Llama."""
+    """The module that the cell reads, by Llama's names, below the backbone."""
     block = f"layers.{cell.layer - 1}" if cell.layer else "embed_tokens"
     return f"{block}.{cell.hook}" if cell.hook else block
 
 
 def transformer_lens(cell: FoundCell) -> str:
-    """A path where a part of a block is read: TransformerLens' own names of parts do not tell which module it is."""
+    """TransformerLens' name for where the cell reads.
+
+    For a part of a block it is the module's path, since TransformerLens' names of parts do not tell which module it is.
+    """
     if cell.hook:
         return path(cell)
     return f"blocks.{cell.layer - 1}.hook_resid_post" if cell.layer else "blocks.0.hook_resid_pre"
 
 
 def submodule(cell: FoundCell) -> str:
-    """As dictionary_learning names them."""
+    """dictionary_learning's name for where the cell reads."""
     return path(cell) if cell.hook or not cell.layer else f"resid_post_layer_{cell.layer - 1}"

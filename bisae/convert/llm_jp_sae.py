@@ -1,7 +1,7 @@
-"""llm-jp-sae, the study's own: TopK on inputs of norm 1, as ours.
+"""llm-jp-sae, the study's own library: TopK on inputs of norm 1, the same as TopK here.
 
-Written is the layout of September 2025, `config.json` and `model.safetensors`; read also the first, `sae.pth` or
-`model.safetensors` with `W_dec`, mostly in bfloat16, whose program gives W_dec unit norm whenever it is used.
+This file writes the layout of September 2025, `config.json` and `model.safetensors`. It also reads the first layout:
+`sae.pth`, or `model.safetensors` with a `W_dec`, mostly in bfloat16; that code normalises W_dec whenever it is used.
 """
 
 from pathlib import Path
@@ -34,21 +34,21 @@ KEYS: Keys = {
     "dtype": DTYPES,
     "torch_dtype": DTYPES,
     **any_value("k d_in num_latents n_dim expansion_factor"),
-    **any_value("transformers_version _name_or_path auto_map"),  # transformers' own; nothing is run
+    **any_value("transformers_version _name_or_path auto_map"),  # of transformers; no code is run
 }
 WRITES: tuple[type[SparseAutoencoder], ...] = (TopK,)
 
 
 def read(source: Path, k: int | None) -> Foreign:
-    """Files do not name the layer, nor `sae.pth` its k."""
+    """Read a TopK SAE. The files do not name the layer, and `sae.pth` does not name k."""
     path = next((path for name in ("model.safetensors", "sae.pth") if (path := source / name).is_file()), None)
     if path is None:
         raise refused(source, "holds neither model.safetensors nor sae.pth")
     config = settings(source / "config.json") if (source / "config.json").is_file() else {}
     check_keys(config, KEYS, source / "config.json")
-    found = tensors(path)
-    first = "W_dec" in found
-    weights = picked(found, {**SHARED, "W_dec": "W_dec" if first else "decoder.weight.T"}, path)
+    stored = tensors(path)
+    first = "W_dec" in stored
+    weights = picked(stored, {**SHARED, "W_dec": "W_dec" if first else "decoder.weight.T"}, path)
     sae = assembled(TopK, weights, path, k=whole_k(k, source, config.get("k")))
     sizes = {"d_in": sae.d_model, "num_latents": sae.latents, "n_dim": sae.latents}
     check_sizes(config, {**sizes, "expansion_factor": sae.latents / sae.d_model}, source / "config.json")
@@ -58,11 +58,11 @@ def read(source: Path, k: int | None) -> Foreign:
 
 
 def write(sae: SparseAutoencoder, cell: FoundCell, folder: Path) -> None:
-    """One of WRITES, exactly."""
+    """Write an SAE of one of WRITES; reading it gives the same codes and reconstructions."""
     assert isinstance(sae, TopK)
     W_enc, b_enc, W_dec, b_pre = (tensor.detach().float().cpu() for tensor in sae.weights)
-    found = {"encoder.weight": W_enc, "encoder.bias": b_enc, "decoder.weight": W_dec.T, "b_dec": b_pre}
-    contiguous = {name: tensor.contiguous() for name, tensor in found.items()}
+    stored = {"encoder.weight": W_enc, "encoder.bias": b_enc, "decoder.weight": W_dec.T, "b_dec": b_pre}
+    contiguous = {name: tensor.contiguous() for name, tensor in stored.items()}
     save_file(contiguous, folder / "model.safetensors", metadata={"format": "pt"})
     config = {"architectures": ["TopKSAE"], "model_type": "topk_sae", "d_in": sae.d_model, "num_latents": sae.latents}
     write_json(folder / "config.json", {**config, "k": sae.k, "dtype": "float32"})

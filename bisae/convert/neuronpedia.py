@@ -1,8 +1,8 @@
-"""An analysed cell's features as Neuronpedia imports them: the layout of SAEDashboard's `neuronpedia_export.py`.
+"""Write an analysed cell's features for Neuronpedia, in the layout of SAEDashboard's `neuronpedia_export.py`.
 
 `<model>/<layer>-<set>/` has `release.jsonl`, `model.jsonl`, `sourceset.jsonl`, `source.jsonl`, and rows of features and
-activations in `features/batch-<n>.jsonl.gz` and `activations/batch-<n>.jsonl.gz`. What an analysis does not hold, as
-logits, histograms and correlations, is empty. Layers count blocks from 0.
+activations in `features/batch-<n>.jsonl.gz` and `activations/batch-<n>.jsonl.gz`. Fields that an analysis does not hold
+(logits, histograms, correlations) are empty. Layers count blocks from 0.
 """
 
 import gzip
@@ -19,9 +19,9 @@ from bisae.cells.cell import FEATURES
 from bisae.cells.find import FoundCell
 from bisae.convert.hook import transformer_lens
 from bisae.runtime.atomic import atomic_folder
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
-BATCH = 128  # features a file, as SAEDashboard
+BATCH = 128  # features in a file, as in SAEDashboard
 EMPTY = (
     *("neuron_alignment_indices", "neuron_alignment_values", "neuron_alignment_l1"),
     *("correlated_neurons_indices", "correlated_neurons_pearson", "correlated_neurons_l1"),
@@ -34,15 +34,28 @@ ABSENT = ("dataSource", "dataIndex", "dfaTargetIndex", "dfaMaxValue", "logitCont
 
 
 def write(cell: FoundCell, output: Path, creator: str, name: str, created: str) -> Path:
-    """The published analysis of a cell, below `output`. `creator`: who uploads, an id of Neuronpedia's, and `name` as
-    shown; `created`: ISO 8601. ConfigError if the cell is not analysed, or the folder is there already."""
+    """Write the published analysis of a cell below `output`.
+
+    Args:
+        cell: an analysed cell.
+        output: the files go to `<output>/<model>/<layer>-<set>/`.
+        creator: Neuronpedia's id of the user who uploads.
+        name: of that user, as shown.
+        created: date and time, ISO 8601.
+
+    Returns:
+        The folder written.
+
+    Raises:
+        Refused: as `cell` if the cell is not analysed, as `output` if the folder exists.
+    """
     analysis = published(cell)
     about = json.loads((analysis / "analysis.json").read_text(encoding="utf-8"))
     layer = max(0, cell.layer - 1)
     group = f"bisae-{cell.sae}-step{cell.step}-{cell.hash}"
     place = output / cell.model / f"{layer}-{group}"
     if place.exists():
-        raise ConfigError("output", place, "is there already")
+        raise Refused("output", place, "is there already")
     features = pd.read_parquet(analysis / FEATURES)
     contexts = pd.read_parquet(analysis / "contexts.parquet")
     sequences = pd.read_parquet(analysis / "sequences.parquet").set_index("sequence")
@@ -55,30 +68,32 @@ def write(cell: FoundCell, output: Path, creator: str, name: str, created: str) 
         by_feature = dict(list(contexts.groupby("feature")))
         for batch, start in enumerate(range(0, len(features), BATCH)):
             chosen = features.iloc[start : start + BATCH].to_dict("records")
-            found = [(one, by_feature.get(one["feature"])) for one in chosen]
-            described = [_feature(one, near[one["feature"]], own, cell, row) for one, own in found]
+            pairs = [(feature, by_feature.get(feature["feature"])) for feature in chosen]
+            described = [_feature(feature, near[feature["feature"]], own, cell, row) for feature, own in pairs]
             _lines(temporary / f"features/batch-{batch}.jsonl.gz", described)
-            firing = (line for one, own in found if own is not None for line in _activations(one, own, sequences, row))
+            firing = (
+                line for feature, own in pairs if own is not None for line in _activations(feature, own, sequences, row)
+            )
             _lines(temporary / f"activations/batch-{batch}.jsonl.gz", firing)
     return place
 
 
 def published(cell: FoundCell) -> Path:
-    """The folder of the analysis that the cell's `features.parquet` is of."""
+    """The folder of the analysis that wrote the cell's `features.parquet`."""
     try:
         rules = json.loads(pq.read_schema(cell.folder / FEATURES).metadata[b"bisae"])
     except (OSError, KeyError, ValueError) as error:
-        raise ConfigError("cell", cell.folder, "is not analysed; run `python analyze.py` on it first") from error
+        raise Refused("cell", cell.folder, "is not analysed; run `python analyze.py` on it first") from error
     folder = cell.folder / "analysis" / rules["name"]
     if not (folder / "analysis.json").is_file():
-        raise ConfigError("cell", cell.folder, "lacks the analysis of its features.parquet; run `python analyze.py`")
+        raise Refused("cell", cell.folder, "lacks the analysis of its features.parquet; run `python analyze.py`")
     return folder
 
 
 def _metadata(
     cell: FoundCell, source: str, group: str, about: Mapping[str, Any], who: Mapping[str, str], name: str
 ) -> dict[str, dict[str, Any]]:
-    """One row each: the release, the LM, the set of sources (layers), this source."""
+    """One row for each of the release, the LM, the set of sources (layers) and this source."""
     release = f"bisae-{cell.model}"
     seen = {**who, "visibility": "PUBLIC"}
     text = about["settings"]["text"]
@@ -131,13 +146,17 @@ def _metadata(
 
 
 def _feature(
-    one: Mapping[str, Any], near: Mapping[str, Any], own: pd.DataFrame | None, cell: FoundCell, row: Mapping[str, Any]
+    feature: Mapping[str, Any],
+    near: Mapping[str, Any],
+    own: pd.DataFrame | None,
+    cell: FoundCell,
+    row: Mapping[str, Any],
 ) -> dict[str, Any]:
     return {
         **row,
-        "index": str(one["feature"]),
+        "index": str(feature["feature"]),
         "maxActApprox": 0.0 if own is None else _rounded(own["activation"].max()),
-        "frac_nonzero": one["rate"],
+        "frac_nonzero": feature["rate"],
         "hookName": transformer_lens(cell),
         "topkCosSimIndices": near["feature"],
         "topkCosSimValues": [_rounded(value) for value in near["cosine"]],
@@ -151,9 +170,9 @@ def _feature(
 
 
 def _activations(
-    one: Mapping[str, Any], own: pd.DataFrame, sequences: pd.DataFrame, row: Mapping[str, Any]
+    feature: Mapping[str, Any], own: pd.DataFrame, sequences: pd.DataFrame, row: Mapping[str, Any]
 ) -> Iterable[dict[str, Any]]:
-    """The contexts hold tenths of the largest of the feature, rounded up; the peak's is known exactly."""
+    """A row for each context. Contexts hold values in tenths of the feature's largest, rounded up, and exact peaks."""
     largest = own["activation"].max()
     for context in own.itertuples():
         top = _rounded(context.activation)
@@ -161,8 +180,8 @@ def _activations(
         values[context.peak] = top
         yield {
             **row,
-            "id": f"{row['layer']}-{one['feature']}-{context.rank}",
-            "index": str(one["feature"]),
+            "id": f"{row['layer']}-{feature['feature']}-{context.rank}",
+            "index": str(feature["feature"]),
             "tokens": list(sequences.at[context.sequence, "pieces"]),
             "values": values,
             "maxValue": top,

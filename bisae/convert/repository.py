@@ -1,4 +1,4 @@
-"""Cells in a repository on the Hugging Face hub, in folders as in `runs`."""
+"""Push cells to a repository on the Hugging Face hub, and pull them from it. Its folders are those of `runs`."""
 
 import logging
 import shutil
@@ -15,7 +15,7 @@ from bisae.cells.cell import FEATURES, Cell
 from bisae.cells.find import FoundCell, find_cells
 from bisae.convert.card import Shared, card
 from bisae.runtime.atomic import atomic_folder
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.hub import reachable
 from bisae.sae import SparseAutoencoder, load
 
@@ -26,7 +26,7 @@ log = logging.getLogger("bisae.convert")
 
 @dataclass(frozen=True)
 class Repository:
-    """`owner/name` on the hub. ConfigError naming `push` or `pull` for whatever the hub says against it."""
+    """The repository `owner/name` on the hub. An error of the hub becomes a refusal of `push` or `pull`."""
 
     name: str
 
@@ -38,8 +38,18 @@ class Repository:
         licence: str | None,
         cache: Path,
     ) -> None:
-        """One commit of the cells and a README.md on all that are there then. `export` writes a cell as files of
-        another library below a folder; those go beside the cell's own. A repository that is not there is made."""
+        """Upload cells in one commit, with a README.md about all cells of the repository.
+
+        Args:
+            cells: to upload.
+            export: writes a cell below a folder as files of another library, which are uploaded beside the cell's own.
+            private: whether a repository that does not exist yet is made private.
+            licence: of the SAEs, by the hub's name for it.
+            cache: folder for the files that are downloaded to write README.md.
+
+        Raises:
+            Refused: as `push`, if the hub cannot be reached or refuses.
+        """
         from huggingface_hub import CommitOperationAdd, HfApi
 
         shared = []
@@ -47,19 +57,19 @@ class Repository:
             files: dict[str, Path] = {}
             for cell in cells:
                 name = _of(cell, Path()).name
-                found = [cell.folder / file for file in (*ABOUT, *SAE, FEATURES) if (cell.folder / file).is_file()]
-                files |= {f"{name}/{file.name}": file for file in found}
-                made = export and export(cell, Path(folder))
-                if made:
-                    written = [file for file in made.rglob("*") if file.is_file()]
-                    files |= {f"{name}/{file.relative_to(made).as_posix()}": file for file in written}
-                shared.append(Shared.of(name, cell.folder, made))
+                own = [cell.folder / file for file in (*ABOUT, *SAE, FEATURES) if (cell.folder / file).is_file()]
+                files |= {f"{name}/{file.name}": file for file in own}
+                exported = export and export(cell, Path(folder))
+                if exported:
+                    written = [file for file in exported.rglob("*") if file.is_file()]
+                    files |= {f"{name}/{file.relative_to(exported).as_posix()}": file for file in written}
+                shared.append(Shared.of(name, cell.folder, exported))
             api = HfApi()
             api.create_repo(self.name, private=private, exist_ok=True)
             there = self._download(cache, None, None, (*ABOUT, "bisae.json"))
-            ours = {one.name for one in shared}
+            ours = {cell.name for cell in shared}
             shared += [Shared.of(name, place, place) for name, place in there.items() if name not in ours]
-            text = card(self.name, sorted(shared, key=lambda one: one.name), licence)
+            text = card(self.name, sorted(shared, key=lambda cell: cell.name), licence)
             operations = [CommitOperationAdd(name, str(file)) for name, file in files.items()]
             operations.append(CommitOperationAdd("README.md", text.encode()))
             with warnings.catch_warnings():
@@ -74,24 +84,35 @@ class Repository:
         cache: Path,
         classes: Sequence[type[SparseAutoencoder]] = (),
     ) -> list[Path]:
-        """Its cells, or those below a folder or glob `where` in it, as folders in `runs`; what is there is left.
+        """Download cells into `runs`. Each SAE is read first; a cell that is in `runs` already is left unchanged.
 
-        Each SAE is read, perhaps as one of `classes`, before its cell is taken.
+        Args:
+            revision: branch, tag or commit; None: the newest.
+            where: folder or glob in the repository that names cells; None: all.
+            runs: folder of cells.
+            cache: folder for the downloaded files.
+            classes: SAE classes of the user's own, for `load`.
+
+        Returns:
+            The cells' folders in `runs`.
+
+        Raises:
+            Refused: as `pull`, if the hub cannot be reached or refuses, there are no such cells, or one is damaged.
         """
         with self._answering("pull"):
             there = self._download(cache, revision, where, (*ABOUT, *SAE, FEATURES))
         if not there:
-            raise ConfigError("pull", self.name, f"has no cells{f' like cell={where}' if where else ''}")
+            raise Refused("pull", self.name, f"has no cells{f' like cell={where}' if where else ''}")
         folders = []
         for name, place in there.items():
-            (found,) = find_cells(str(place), Path())
-            cell = _of(found, runs)
-            if cell.name != name or cell.hash != found.hash:
-                raise ConfigError("pull", self.name, f"{name} is damaged: its cell.json says {cell.name}")
+            (downloaded,) = find_cells(str(place), Path())
+            cell = _of(downloaded, runs)
+            if cell.name != name or cell.hash != downloaded.hash:
+                raise Refused("pull", self.name, f"{name} is damaged: its cell.json says {cell.name}")
             try:
                 load(place, classes=classes)
             except (OSError, ValueError) as error:
-                raise ConfigError("pull", self.name, f"{name} cannot be read: {error}") from error
+                raise Refused("pull", self.name, f"{name} cannot be read: {error}") from error
             if not cell.finished:
                 with atomic_folder(cell.folder) as temporary:
                     for file in place.iterdir():
@@ -100,7 +121,7 @@ class Repository:
         return folders
 
     def _download(self, cache: Path, revision: str | None, where: str | None, files: Sequence[str]) -> dict[str, Path]:
-        """The cells' folders, by name, with these files of them."""
+        """Download these files of the cells; returns the cells' folders by name."""
         from huggingface_hub import HfApi, snapshot_download
 
         info: Any = HfApi().model_info(self.name, revision=revision)
@@ -116,16 +137,17 @@ class Repository:
         return {name: folder / name for name in sorted(names)}
 
     @contextmanager
-    def _answering(self, key: str) -> Iterator[None]:
+    def _answering(self, field: str) -> Iterator[None]:
+        """Turn an error of the hub into a refusal of `field`."""
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
         if not reachable():
-            raise ConfigError(key, self.name, "the Hugging Face hub cannot be reached, or HF_HUB_OFFLINE is set")
+            raise Refused(field, self.name, "the Hugging Face hub cannot be reached, or HF_HUB_OFFLINE is set")
         try:
             yield
         except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError) as error:
-            raise ConfigError(key, self.name, f"the hub says: {error}; `hf auth login` gives access") from error
+            raise Refused(field, self.name, f"the hub says: {error}; `hf auth login` gives access") from error
 
 
-def _of(found: FoundCell, runs: Path) -> Cell:
-    return Cell(runs, found.model, found.step, found.layer, found.sae, found.identity)
+def _of(cell: FoundCell, runs: Path) -> Cell:
+    return Cell(runs, cell.model, cell.step, cell.layer, cell.sae, cell.identity)

@@ -1,4 +1,4 @@
-"""A cell's scores as the JSON of SAEBench's core evaluation, over the cell's own text, and per language."""
+"""Write a cell's scores as SAEBench's core evaluation does, on the cell's own corpus, overall and by language."""
 
 import math
 import time
@@ -36,8 +36,24 @@ def write(
     output: Path,
     classes: Sequence[type[SparseAutoencoder]] = (),
 ) -> Path:
-    """`<output>/<model>_step..._layer..._<sae>-<hash>_eval_results.json`. `tokens`: on which reconstruction and density
-    are measured; `documents`: of each language, on which the LM reads on from the reconstruction."""
+    """Measure a cell and write `<output>/<model>_step..._layer..._<sae>-<hash>_eval_results.json`.
+
+    Args:
+        cell: to measure.
+        recipe: its LM and corpus.
+        split: of the corpus.
+        tokens: number of tokens for reconstruction and density.
+        documents: number of documents of each language for the LM's loss when it goes on from the reconstruction.
+        device: for the LM.
+        output: folder.
+        classes: SAE classes of the user's own, for `load`.
+
+    Returns:
+        The file written.
+
+    Raises:
+        Refused: the file exists, or the SAE cannot be read.
+    """
     from bisae.analysis.loss_recovered import LossRecovered  # slow to import
 
     name = cell.name.replace("/", "_")
@@ -118,9 +134,9 @@ def _config(cell: FoundCell, recipe: Recipe, split: str) -> dict[str, Any]:
 
 
 def _defined(value: Any) -> Any:
-    """-1 for what is not defined, as SAEBench writes it."""
+    """Replace NaN and infinity by -1, as SAEBench does."""
     if isinstance(value, Mapping):
-        return {key: _defined(one) for key, one in value.items()}
+        return {key: _defined(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_defined(one) for one in value]
+        return [_defined(inner) for inner in value]
     return -1.0 if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,7 +1,7 @@
-"""What SAELens and SAEBench measure of an SAE's reconstructions and weights, by their own definitions.
+"""The scores of SAELens and SAEBench for an SAE's reconstructions and weights, by their own definitions.
 
-Over all tokens given; x is the LM's activation, d_model wide, e = x - x_hat. By SAEBench 0.6 `evals/core/main.py`, the
-whole text as one batch, and by SAELens 6.54 where that is said:
+x is the LM's activation, d_model wide; e = x - x_hat; means are over all tokens. The definitions are those of SAEBench
+0.6 `evals/core/main.py`, with the whole text as one batch, and of SAELens 6.54 where the table says so:
 
 | name                           | definition                                                                      |
 |--------------------------------|---------------------------------------------------------------------------------|
@@ -36,8 +36,11 @@ GROUPS = {
 
 @dataclass(frozen=True, eq=False)
 class TokenScores:
-    """Of each token: ||x||, ||x_hat||, x . x_hat, ||e||^2, l0, l1, ||x - mean x||^2; and of each latent, the tokens and
-    the sequences it fires on."""
+    """Sums from which the scores follow.
+
+    `rows` holds for each token ||x||, ||x_hat||, x . x_hat, ||e||^2, l0, l1, ||x - mean x||^2. `tokens` and `sequences`
+    hold for each latent the number of tokens, and of sequences, on which it fires.
+    """
 
     rows: Float64[np.ndarray, "token 7"]
     tokens: Int64[np.ndarray, " latent"]
@@ -49,7 +52,7 @@ class TokenScores:
     def of(
         cls, sae: SparseAutoencoder, stream: Float[Tensor, "token d_model"], sequence: Int[Tensor, " token"]
     ) -> "TokenScores":
-        """`sequence`: a number of each token's sequence."""
+        """Encode and decode a residual stream; `sequence` is the number of each token's sequence."""
         mean = stream.double().mean(0)
         size = max(1, DENSE // sae.latents)
         parts, fired, seen = [], torch.zeros(sae.latents, dtype=torch.int64), []
@@ -71,6 +74,7 @@ class TokenScores:
         return cls(torch.cat(parts).numpy(), fired.numpy(), sequences.numpy(), sae.d_model)
 
     def scores(self) -> dict[str, float]:
+        """The scores of the table above, by name."""
         with np.errstate(invalid="ignore", divide="ignore"):
             norm, norm_hat, dot, error, l0, l1, deviation = self.rows.T
             m = (norm**2).mean() / self.d_model
@@ -89,40 +93,40 @@ class TokenScores:
             }
 
     def densities(self) -> Float64[np.ndarray, " latent"]:
-        """The share of tokens each latent fires on."""
+        """The share of tokens on which each latent fires."""
         return self.tokens / len(self.rows)
 
 
 def density_scores(density: Float64[np.ndarray, " latent"]) -> dict[str, float]:
-    """SAEBench's `misc_metrics` of densities: shares of latents, and (`normalized_`) of all firing."""
-    found = {"frac_alive": float((density > 0).mean())}
+    """SAEBench's `misc_metrics` of densities: shares of latents, and (`normalized_`) shares of all firing."""
+    scores = {"frac_alive": float((density > 0).mean())}
     for percent in (1, 10):
         often = density > percent / 100
-        found[f"freq_over_{percent}_percent"] = float(often.mean())
-        found[f"normalized_freq_over_{percent}_percent"] = float(density[often].sum() / max(density.sum(), 1e-30))
-    return found
+        scores[f"freq_over_{percent}_percent"] = float(often.mean())
+        scores[f"normalized_freq_over_{percent}_percent"] = float(density[often].sum() / max(density.sum(), 1e-30))
+    return scores
 
 
 @torch.no_grad()
 def weight_scores(sae: SparseAutoencoder) -> dict[str, Float64[np.ndarray, " latent"]]:
-    """Of each latent: encoder bias and norm, cosine of encoder and decoder, largest cosine to another latent's."""
+    """For each latent: encoder bias and norm, cosine of encoder and decoder, largest cosine to another latent."""
     W_enc, b_enc, W_dec, _ = (tensor.float().cpu() for tensor in sae.weights)
-    found = {
+    measures = {
         "encoder_bias": b_enc,
         "encoder_norm": W_enc.norm(dim=1),
         "encoder_decoder_cosine_sim": cosine_similarity(W_enc, W_dec, dim=1),
         "max_encoder_cosine_sim": largest_cosine(W_enc),
         "max_decoder_cosine_sim": largest_cosine(W_dec),
     }
-    return {name: values.double().numpy() for name, values in found.items()}
+    return {name: values.double().numpy() for name, values in measures.items()}
 
 
 def largest_cosine(vectors: Float[Tensor, "latent d_model"]) -> Float[Tensor, " latent"]:
-    """To any other."""
+    """For each vector its largest cosine with any other vector."""
     unit = normalize(vectors, dim=1)
-    found = []
+    largest = []
     for start, part in zip(range(0, len(unit), 1024), unit.split(1024), strict=True):
         cosine = part @ unit.T
         cosine[torch.arange(len(part)), start + torch.arange(len(part))] = -torch.inf
-        found.append(cosine.amax(1))
-    return torch.cat(found)
+        largest.append(cosine.amax(1))
+    return torch.cat(largest)

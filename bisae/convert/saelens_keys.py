@@ -1,7 +1,7 @@
 """The keys of a SAELens `cfg.json`, of versions 1 to 6.
 
-Before 6 all keys stand side by side, from 3 on without most that are of training only; 6 keeps what is not of the
-arithmetic in `metadata`, which may hold anything: SAELens computes with none of it.
+Before version 6 all keys are at the top level; from version 3 on, without most keys that matter only in training.
+Version 6 keeps keys that do not change what the SAE computes in `metadata`, which may hold anything.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 
 from bisae.convert.source import ANY, DTYPES, Keys, any_value, check_keys, refused
 
-RENAMED = {  # as versions before 6 write them, and as this module does
+RENAMED = {  # names before version 6, and the names used here
     "hook_point": "hook_name",
     "hook_point_layer": "hook_layer",
     "hook_point_head_index": "hook_head_index",
@@ -32,7 +32,7 @@ ARITHMETIC: Keys = {
     "rescale_acts_by_decoder_norm": BOTH,
     "finetuning_scaling_factor": (*BOTH, None),
 }
-# What the SAE reads. The LM's kwargs are TransformerLens': centred, a stream is another one.
+# Where the SAE reads. The LM's kwargs are TransformerLens'; with centred weights the residual stream is different.
 READS: Keys = {
     "hook_name": ANY,
     "hook_layer": ANY,
@@ -70,30 +70,36 @@ METADATA: Keys = {**READS, "hook_name_out": (None,), "hook_layer_out": (None,), 
 
 
 def checked(cfg: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """All of a `cfg.json` that a reader needs, side by side, with the defaults of SAELens.
+    """Flatten and check a `cfg.json`.
 
-    `hook_name` is None where the file does not say it. ConfigError for a key or value that cannot be read.
+    Returns:
+        The keys under their names in version 6, all at the top level; `hook_name` is None if the file has none.
+
+    Raises:
+        Refused: a key or value that cannot be read.
     """
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in cfg.items():
-        if found.setdefault(RENAMED.get(key, key), value) != value:
-            raise refused(path, f"{key} is {value!r}, but {RENAMED.get(key, key)} is {found[RENAMED.get(key, key)]!r}")
-    check_keys(found, KEYS, path)
-    metadata = nested(found, "metadata", path)
+        if flat.setdefault(RENAMED.get(key, key), value) != value:
+            raise refused(path, f"{key} is {value!r}, but {RENAMED.get(key, key)} is {flat[RENAMED.get(key, key)]!r}")
+    check_keys(flat, KEYS, path)
+    metadata = nested(flat, "metadata", path)
     reads = {key: value for key, value in metadata.items() if key in METADATA}
     check_keys(reads, METADATA, path)
-    found = {"hook_name": None, **found, **reads}
-    check_keys(nested(found, "model_from_pretrained_kwargs", path), MODEL_KWARGS, path)
-    if found["hook_name"] is not None:
-        found["hook_name"] = str(found["hook_name"]).replace("{layer}", str(found.get("hook_layer")))
-        if found["hook_name"].endswith("_z"):  # before 6 that is all that says it
+    flat = {"hook_name": None, **flat, **reads}
+    check_keys(nested(flat, "model_from_pretrained_kwargs", path), MODEL_KWARGS, path)
+    if flat["hook_name"] is not None:
+        flat["hook_name"] = str(flat["hook_name"]).replace("{layer}", str(flat.get("hook_layer")))
+        if flat["hook_name"].endswith(
+            "_z"
+        ):  # before version 6 nothing else says that the activations are split into heads
             check_keys({"reshape_activations": "hook_z"}, KEYS, path)
-    return found
+    return flat
 
 
 def nested(settings: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
-    """What stands below a key: nothing, where it is null or not there."""
-    found = settings.get(key) or {}
-    if not isinstance(found, dict):
-        raise refused(path, f"{key} is {found!r:.80}, which has no keys")
-    return found
+    """The object at a key; an empty one if the key is null or missing."""
+    value = settings.get(key) or {}
+    if not isinstance(value, dict):
+        raise refused(path, f"{key} is {value!r:.80}, which has no keys")
+    return value

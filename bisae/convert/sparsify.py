@@ -1,4 +1,7 @@
-"""EleutherAI's sparsify 1: a folder named by the hook point, with `cfg.json` and `sae.safetensors`. Inputs are raw."""
+"""EleutherAI's sparsify 1: a folder named after the hook point, with `cfg.json` and `sae.safetensors`.
+
+Inputs are not normalised.
+"""
 
 from pathlib import Path
 
@@ -24,9 +27,9 @@ from bisae.sae import SparseAutoencoder
 from bisae.sae.architectures.raw import RawTopK
 
 NAMES = {"W_enc": "encoder.weight", "b_enc": "encoder.bias", "W_dec": "W_dec", "b_pre": "b_dec"}
-KEYS: Keys = {  # of all versions, EleutherAI/sae's too
+KEYS: Keys = {  # of all versions, also as EleutherAI/sae
     "activation": ("topk",),
-    "signed": (False,),  # the largest of either sign
+    "signed": (False,),  # True: keeps the largest of either sign
     "transcode": (False,),
     "skip_connection": (False,),
     "embed_skip": (False,),
@@ -35,9 +38,9 @@ KEYS: Keys = {  # of all versions, EleutherAI/sae's too
     "gram_table_hash": ANY,
     "n_targets": (0,),  # of transcoders over several layers
     "n_sources": (0,),
-    "normalize_decoder": ANY,  # in training; the file has the directions that are used
+    "normalize_decoder": ANY,  # matters only in training
     "multi_topk": ANY,  # a part of the loss
-    "naive_decoder": ANY,  # which kernel decodes
+    "naive_decoder": ANY,  # chooses the kernel that decodes
     "dtype": ("none", *DTYPES),
     "k": ANY,
     "d_in": ANY,
@@ -49,7 +52,7 @@ WRITES: tuple[type[SparseAutoencoder], ...] = (RawTopK,)
 
 
 def read(source: Path, k: int | None) -> Foreign:
-    """A TopK SAE; ConfigError for transcoders, group-max and whatever else is not one."""
+    """Read a TopK SAE. Transcoders, group-max SAEs and all others are refused."""
     path = source / "cfg.json"
     cfg = settings(path)
     check_keys(cfg, KEYS, path)
@@ -64,12 +67,12 @@ def read(source: Path, k: int | None) -> Foreign:
 
 
 def write(sae: SparseAutoencoder, cell: FoundCell, folder: Path) -> None:
-    """One of WRITES, exactly."""
+    """Write an SAE of one of WRITES; reading it gives the same codes and reconstructions."""
     assert isinstance(sae, RawTopK)
     place = folder / module_path(cell)
     place.mkdir()
     W_enc, b_enc, W_dec, b_pre = (tensor.detach().float().cpu().contiguous() for tensor in sae.weights)
-    found = {"encoder.weight": W_enc, "encoder.bias": b_enc, "W_dec": W_dec, "b_dec": b_pre}
-    save_file(found, place / "sae.safetensors")
+    stored = {"encoder.weight": W_enc, "encoder.bias": b_enc, "W_dec": W_dec, "b_dec": b_pre}
+    save_file(stored, place / "sae.safetensors")
     cfg = {"activation": "topk", "num_latents": sae.latents, "k": sae.k, "normalize_decoder": True, "d_in": sae.d_model}
     write_json(place / "cfg.json", cfg)

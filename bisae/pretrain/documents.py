@@ -1,12 +1,12 @@
-"""Pre-training documents: the bridges between the languages are chosen here.
+"""Pre-training documents: how far they mix the two languages is decided here.
 
-A group of six sentence pairs becomes, by a seeded draw a group and epoch,
+In each epoch a seeded random draw turns each group of six sentence pairs into documents of one kind:
 
-- *pair* documents: sentence and translation in turn, either language first;
-- *code-switched* documents: one a language, each token that has a translation swapped with a probability;
-- *plain* documents: one a language, never both languages in one document.
+- *pair*: one document of sentences, each followed by its translation, with either language first;
+- *code-switched*: one document in each language, in which tokens are replaced by their translation with a probability;
+- *plain*: one document in each language, without the other.
 
-The mix decides whether the LM ever sees the languages side by side: with plain documents only it is the control.
+With plain documents only, the LM never sees the languages side by side: this is the control.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 Ids = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Mix:
-    """Shares of the document kinds; the rest is plain. `swap`: probability a token with a translation is swapped."""
+    """Shares (0 to 1) of groups that become pair and code-switched documents; the rest becomes plain ones.
+
+    `swap`: probability that a token with a translation is replaced, in code-switched documents.
+    """
 
     pair: float
     code_switched: float
@@ -30,18 +33,18 @@ class Mix:
 
     def __post_init__(self) -> None:
         if min(self.pair, self.code_switched) < 0 or self.pair + self.code_switched > 1 or not 0 <= self.swap <= 1:
-            raise ConfigError("mix", self, "shares of documents must be within 0..1 and sum to at most 1")
+            raise Refused("mix", self, "shares of documents must be within 0..1 and sum to at most 1")
 
 
 @dataclass(frozen=True)
 class Group:
-    """One document's worth of sentence pairs as token ids, without BOS: `sides[language][sentence]`."""
+    """The sentence pairs of one group as token ids, without BOS: `sides[language][sentence]`."""
 
     sides: tuple[tuple[Ids, ...], ...]
 
 
 def _joined(sentences: Sequence[Ids], bos: int, newline: int) -> Ids:
-    """BOS, then the sentences one a line."""
+    """BOS, then one sentence on each line."""
     parts: list[Ids] = [np.array([bos], np.int32)]
     for sentence in sentences:
         parts += [sentence, np.array([newline], np.int32)]
@@ -57,30 +60,36 @@ def _switched(sentence: Ids, lexicon: Ids, swap: float, random: np.random.Genera
 def epoch_documents(
     groups: Sequence[Group], lexicon: Ids, mix: Mix, bos: int, newline: int, seed: int, epoch: int
 ) -> list[Ids]:
-    """Every document of one epoch, shuffled: a pure function of its arguments. `lexicon`: see `dice_lexicon`."""
-    made: list[Ids] = []
+    """All documents of one epoch, shuffled. The same arguments always give the same documents.
+
+    `lexicon`: [2, vocabulary], see `dice_lexicon`.
+    """
+    documents: list[Ids] = []
     for number, group in enumerate(groups):
         random = np.random.default_rng([seed, epoch, number])
         draw = random.random()
         if draw < mix.pair:
             sides = group.sides if random.random() < 0.5 else group.sides[::-1]
-            made.append(_joined([side[row] for row in range(len(sides[0])) for side in sides], bos, newline))
+            documents.append(_joined([side[row] for row in range(len(sides[0])) for side in sides], bos, newline))
         elif draw < mix.pair + mix.code_switched:
             for language, side in enumerate(group.sides):
                 switched = [_switched(sentence, lexicon[language], mix.swap, random) for sentence in side]
-                made.append(_joined(switched, bos, newline))
+                documents.append(_joined(switched, bos, newline))
         else:
-            made += [_joined(side, bos, newline) for side in group.sides]
-    order = np.random.default_rng([seed, epoch]).permutation(len(made))
-    return [made[index] for index in order]
+            documents += [_joined(side, bos, newline) for side in group.sides]
+    order = np.random.default_rng([seed, epoch]).permutation(len(documents))
+    return [documents[index] for index in order]
 
 
 def token_rows(
     groups: Sequence[Group], lexicon: Ids, mix: Mix, bos: int, newline: int, seed: int, rows: int, context: int
 ) -> Ids:
-    """`[rows, context + 1]`: documents of as many epochs as needed, one after the other, cut into training rows.
+    """Training rows: the documents of as many epochs as needed, joined and cut into rows.
 
-    Rows are not attention-masked between documents: each document starts with BOS, as usual in LM pre-training.
+    Attention is not masked between the documents of a row; each starts with BOS, as is usual in LM pre-training.
+
+    Returns:
+        Token ids, [rows, context + 1].
     """
     wanted, parts, have, epoch = rows * (context + 1), [], 0, 0
     while have < wanted:

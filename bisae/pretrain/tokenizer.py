@@ -1,7 +1,7 @@
-"""The tokenizer of a pre-training run: BPE with byte fallback, trained on the LM's own split only.
+"""Train the tokenizer of a pre-training run: BPE with byte fallback, from the LM's training pairs only.
 
-Words carry their space as a leading mark (U+2581) as in LLM-jp's tokenizer; punctuation, digits and katakana runs are
-split off before the merges, so that an unsegmented Japanese sentence does not become one long word.
+A space becomes a mark (U+2581) at the start of the next word, as in LLM-jp's tokenizer. Punctuation, digits and runs of
+katakana are split off before the merges, so that a Japanese sentence, written without spaces, is not one long word.
 """
 
 import json
@@ -18,7 +18,7 @@ BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 
 
 def _shape(tokenizer: Tokenizer) -> None:
-    """Everything around the merges: NFKC, space marks, splits before, and BOS first."""
+    """Set NFKC, the marks for spaces, and the splits before the merges; and how to undo them."""
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(" ", "▁")])
     runs = r"[\u30a1-\u30faー]+|\p{N}|[^\p{L}\p{N}\p{M}▁]"
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -31,9 +31,13 @@ def _shape(tokenizer: Tokenizer) -> None:
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, alphabet: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of `vocabulary` tokens: specials, 256 bytes, then BPE with at most `alphabet` single characters.
+    """Train a tokenizer.
 
-    A character outside the alphabet becomes its UTF-8 bytes, so no text is lost.
+    Args:
+        texts: to train on.
+        vocabulary: number of tokens: 4 specials, 256 bytes, and BPE tokens.
+        alphabet: the largest number of single characters among the BPE tokens. Another character becomes its UTF-8
+            bytes, so that no text is lost.
     """
     learner = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
     _shape(learner)
@@ -45,7 +49,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, alphabet: int) -> Pre
     )
     learner.train_from_iterator(texts, trainer)
 
-    # Byte tokens are ordinary entries of the vocabulary: as added tokens, the text "<0x0A>" would match one.
+    # Byte tokens are ordinary entries of the vocabulary. If they were added tokens, the text "<0x0A>" would become one.
     model = json.loads(learner.to_str())["model"]
     learnt = sorted(model["vocab"], key=model["vocab"].__getitem__)[len(SPECIALS) :]
     ids = {token: index for index, token in enumerate((*SPECIALS, *BYTES, *learnt))}
@@ -61,6 +65,6 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, alphabet: int) -> Pre
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write the ordinary Hugging Face tokenizer files into a new `folder`."""
+    """Write the Hugging Face tokenizer files into a new `folder`."""
     with atomic_folder(folder) as temporary:
         tokenizer.save_pretrained(str(temporary))

@@ -5,8 +5,7 @@ from bisae.sae.architectures.jump_relu import JumpReLU
 from bisae.sae.architectures.matryoshka import Matryoshka
 from bisae.sae.architectures.relu_l1 import ReLUL1
 from bisae.sae.architectures.topk import TopK
-from bisae.sae.codes import Codes
-from bisae.sae.encoder import Weights
+from bisae.sae.encoder import Codes, Weights
 from bisae.sae.sparse_autoencoder import Reconstruction, SparseAutoencoder, TrainingLoss
 from bisae.sae.store import load, load_metadata, save
 

@@ -1,13 +1,15 @@
-"""What training minimises, with its gradients written out.
+"""The training loss, and its gradients written out by hand.
 
     z     = select(W_enc (x - b_pre) + b_enc)          TopK: Gao et al. 2024, section 2.3; ReLU: section 2.2
     x_hat = W_dec^T z + b_pre                          (rows of W_dec are directions)
     loss  = mean over tokens of |x - x_hat|^2          the square summed over d_model
             + l1 * mean over tokens of |z|_1           ReLU-L1 only
 
-x is the LM's activation divided by its L2 norm. The usual autograd would run six dense products of the encoder's
-size. Only the kept, positive activations have a gradient, so one dense product is enough; the rest is sums over
-entries. Selection is constant under small changes of the weights, so these are the exact gradients.
+x is the LM's activation divided by its L2 norm. Autograd would compute six dense products of the encoder's size. But
+only the kept, positive activations have a gradient, so one dense product is enough, and everything else is a sum over
+the entries of the codes. A small change of the weights does not change the selection, so the gradients are exact.
+
+`grad_y` is the gradient of the loss with respect to y.
 """
 
 from collections.abc import Callable
@@ -19,37 +21,42 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bisae.sae.codes import Codes
-from bisae.sae.encoder import Weights, encode, positive, pre_activations, top_k
+from bisae.sae.encoder import Codes, Weights, encode, positive, pre_activations, top_k
 from bisae.sae.kernels.products import RowSums, SparseProducts, products_of, weighted_sums
 
-Encode = Callable[[Tensor, Weights], Codes]  # of centred inputs
-Take = Callable[[Tensor, RowSums, bool], None]  # of a matrix, its gradient, and whether its rows have norm 1
+Encode = Callable[[Tensor, Weights], Codes]  # (centred inputs, weights) -> codes
+Take = Callable[[Tensor, RowSums, bool], None]  # receives a matrix, its gradient, and whether its rows must have norm 1
 
 
 class Objective(NamedTuple):
-    """A loss, all it was made from, and its gradients; nothing here is attached to a graph."""
+    """A loss, the codes and reconstruction it is computed from, and its gradients; all detached from autograd."""
 
     loss: Float[Tensor, ""]
     codes: Codes
     x_hat: Float[Tensor, "token d_model"]
-    of_W_enc: RowSums
-    of_b_enc: Float[Tensor, " latent"]
-    of_W_dec: RowSums
-    of_b_pre: Float[Tensor, " d_model"]
+    grad_W_enc: RowSums
+    grad_b_enc: Float[Tensor, " latent"]
+    grad_W_dec: RowSums
+    grad_b_pre: Float[Tensor, " d_model"]
 
     @property
     def gradients(self) -> Weights:
-        return Weights(self.of_W_enc.whole(), self.of_b_enc, self.of_W_dec.whole(), self.of_b_pre)
+        return Weights(self.grad_W_enc.whole(), self.grad_b_enc, self.grad_W_dec.whole(), self.grad_b_pre)
 
 
 @torch.no_grad()
 def sparse_objective(
     x: Float[Tensor, "token d_model"], weights: Weights, encoder: Encode, l1: float = 0.0
 ) -> Objective:
-    """The objective of any SAE whose `encoder` keeps some pre-activations as they are and drops the others.
+    """The objective of any SAE whose `encoder` keeps some pre-activations unchanged and drops the others.
 
     Under autocast only the encoder's product has the lower precision.
+
+    Args:
+        x: unit-norm inputs.
+        weights: of the SAE.
+        encoder: gives the codes of x - b_pre.
+        l1: weight of the mean L1 norm of the codes in the loss.
     """
     centred = x - weights.b_pre
     return objective_of(x, centred, encoder(centred, weights), weights, l1)
@@ -64,41 +71,47 @@ def objective_of(
     l1: float = 0.0,
     kind: type[SparseProducts] | None = None,
 ) -> Objective:
-    """`sparse_objective` where the codes are there already; `centred` is x - b_pre.
+    """`sparse_objective` for codes that are computed already.
 
-    `kind`: of the products, where it is not to be the quicker of PyTorch's two.
+    Args:
+        x: unit-norm inputs.
+        centred: x - b_pre.
+        codes: of `centred`.
+        weights: of the SAE.
+        l1: weight of the mean L1 norm of the codes in the loss.
+        kind: the class that computes the sparse products; None: the quicker of SparseProducts and DenseProducts.
     """
     tokens = len(x)
     with torch.autocast(x.device.type, enabled=False):
         products = (kind or products_of)(codes)
         x_hat = products.decode(weights.W_dec) + weights.b_pre
         error = x_hat - x
-        # Row by row first: one sum over all elements would lose 1e-5 in float32.
+        # Sum each row first: one sum over all elements would have an error of 1e-5 in float32.
         loss = error.square().sum(1).mean() + l1 * codes.values.sum() / tokens
 
-        of_x_hat = error * (2 / tokens)
-        of_z = products.dots(of_x_hat, weights.W_dec) + l1 / tokens
-        of_z = of_z.masked_fill(codes.values <= 0, 0)  # fillers of TopK: ReLU is flat there
-        of_b_enc = products.totals(of_z)
+        grad_x_hat = error * (2 / tokens)
+        grad_z = products.dots(grad_x_hat, weights.W_dec) + l1 / tokens
+        grad_z = grad_z.masked_fill(codes.values <= 0, 0)  # TopK's fillers: the gradient of ReLU is 0 there
+        grad_b_enc = products.totals(grad_z)
         return Objective(
             loss,
             codes,
             x_hat,
-            of_W_enc=RowSums(products, centred, of_z),
-            of_b_enc=of_b_enc,
-            of_W_dec=RowSums(products, of_x_hat, codes.values),
-            # b_pre is added to x_hat and subtracted from x; summing over tokens before W_enc spares a dense product.
-            of_b_pre=of_x_hat.sum(0) - of_b_enc @ weights.W_enc,
+            grad_W_enc=RowSums(products, centred, grad_z),
+            grad_b_enc=grad_b_enc,
+            grad_W_dec=RowSums(products, grad_x_hat, codes.values),
+            # b_pre is added to x_hat and subtracted from x. Summing over tokens first saves a dense product with W_enc.
+            grad_b_pre=grad_x_hat.sum(0) - grad_b_enc @ weights.W_enc,
         )
 
 
 def topk_objective(x: Float[Tensor, "token d_model"], weights: Weights, k: int) -> Objective:
-    """TopK SAE, no sparsity penalty."""
+    """The objective of a TopK SAE, which has no sparsity penalty."""
     return sparse_objective(x, weights, partial(encode, select=partial(top_k, k=k)))
 
 
 def relu_l1_objective(x: Float[Tensor, "token d_model"], weights: Weights, l1: float) -> Objective:
-    """ReLU SAE with `l1` times the mean L1 norm of the codes."""
+    """The objective of a ReLU SAE with `l1` times the mean L1 norm of the codes."""
     return sparse_objective(x, weights, partial(encode, select=positive), l1)
 
 
@@ -110,34 +123,38 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *of_loss: Tensor) -> tuple[Tensor | None, ...]:
-        found, (scale,) = ctx.objective, of_loss
-        W_enc, W_dec = found.of_W_enc.times(scale), found.of_W_dec.times(scale)
+    def backward(ctx: Any, *grad_loss: Tensor) -> tuple[Tensor | None, ...]:
+        objective, (scale,) = ctx.objective, grad_loss
+        W_enc, W_dec = objective.grad_W_enc.times(scale), objective.grad_W_dec.times(scale)
         if ctx.take:
             ctx.take(ctx.parameters.W_enc, W_enc, False)
             ctx.take(ctx.parameters.W_dec, W_dec, True)
-            gradients = None, scale * found.of_b_enc, None, scale * found.of_b_pre
+            gradients = None, scale * objective.grad_b_enc, None, scale * objective.grad_b_pre
         else:
-            gradients = W_enc.whole(), scale * found.of_b_enc, W_dec.whole(), scale * found.of_b_pre
-        wanted = zip(gradients, ctx.needs_input_grad[2:], strict=True)
-        return None, None, *(gradient if needed else None for gradient, needed in wanted)
+            gradients = W_enc.whole(), scale * objective.grad_b_enc, W_dec.whole(), scale * objective.grad_b_pre
+        pairs = zip(gradients, ctx.needs_input_grad[2:], strict=True)
+        return None, None, *(gradient if needed else None for gradient, needed in pairs)
 
 
 def differentiable_loss(objective: Objective, parameters: Weights, take: Take | None = None) -> Float[Tensor, ""]:
-    """`objective.loss`, attached to `parameters`, so that `.backward()`, clipping, DDP and any optimizer work.
+    """`objective.loss` attached to `parameters`, so that `.backward()`, clipping, DDP and any optimizer work.
 
-    With `take` backward gives the matrices' gradients to it, not yet summed, in place of their `.grad`.
-    x gets no gradient, even if it asks for one: an SAE is trained on activations, not through them.
+    x gets no gradient, even if it requires one: an SAE is trained on activations, not through them.
+
+    Args:
+        objective: the loss and its gradients.
+        parameters: those of the SAE.
+        take: receives the gradients of W_enc and W_dec in backward, not yet summed, in place of their `.grad`.
     """
     return _Loss.apply(objective, take, *parameters)
 
 
 COEFFICIENT = 1 / 32  # alpha of appendix A.2
-Average = Callable[[Tensor], Tensor]  # of a tensor of any shape over the ranks of a job
+Average = Callable[[Tensor], Tensor]  # the mean of a tensor of any shape over the ranks of a job
 
 
 def alone(value: Tensor) -> Tensor:
-    """The average over one rank."""
+    """The mean over one rank: the value itself."""
     return value
 
 
@@ -150,12 +167,23 @@ def aux_k_loss(
     coefficient: float = COEFFICIENT,
     average: Average = alone,
 ) -> Float[Tensor, ""]:
-    """`coefficient` times the share of the residual's variance that the best dead latents leave unexplained.
+    """`coefficient` times the share of the residual's variance that the dead latents leave unexplained.
 
-    The residual e = x - x_hat is a constant; the `aux_k` dead latents with the largest activations (all of them
-    if fewer are dead) try to decode it, without b_pre. Gradients reach the dead latents' rows only.
-    `average` over ranks: the variance is that of the global batch, so that the ranks' losses average to its loss.
-    0 when nothing is dead, and when the residual does not vary (one token, perfect reconstruction).
+    On each token the `aux_k` dead latents with the largest activations (all, if fewer are dead) reconstruct the
+    residual x - x_hat, without b_pre. The residual is a constant, so only the rows of dead latents get gradients.
+
+    Args:
+        x: unit-norm inputs.
+        x_hat: their reconstruction.
+        weights: of the SAE.
+        dead: true for dead latents.
+        aux_k: number of dead latents on a token.
+        coefficient: weight of this loss.
+        average: the mean over ranks, so that the variance is that of the whole batch and the mean of the ranks' losses
+            is the loss of the whole batch.
+
+    Returns:
+        The loss; 0 if no latent is dead, or if the residual does not vary (one token, or a perfect reconstruction).
     """
     candidates = dead.nonzero().squeeze(1)
     if len(candidates) == 0:

@@ -1,7 +1,7 @@
-"""SAE classes of a user's own, which bisae imports only where a command names them.
+"""SAE classes that a user has written. bisae imports them only if a command names them.
 
-A class of one's own has an `architecture` of its own, and goes through all commands if an SAE of it does what the rest
-of bisae takes for granted: `check_own` tries that before any work.
+Such a class needs an `architecture` of its own, and must behave as the rest of bisae expects of an SAE: `check_own`
+tries this before any work.
 """
 
 import json
@@ -13,45 +13,61 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.values import listed
 from bisae.sae.objective import alone
 from bisae.sae.sparse_autoencoder import SparseAutoencoder
 from bisae.sae.store import class_name, class_of, is_shipped, summary
 
-ROWS = 16
+ROWS = 16  # random activations that a class is tried on
 
 
-def named_classes(names: object) -> tuple[type[SparseAutoencoder], ...]:
-    """The classes of config key `sae_classes`: their full names, or one. ConfigError for what is none."""
-    found: dict[str, type[SparseAutoencoder]] = {}
-    for name in listed(names):
+def named_classes(sae_classes: object) -> tuple[type[SparseAutoencoder], ...]:
+    """Import SAE classes.
+
+    Args:
+        sae_classes: a full name, as `mine.MySAE`, or a list of them.
+
+    Raises:
+        Refused: a name cannot be imported, is not a subclass of SparseAutoencoder, or has no architecture of its own.
+    """
+    classes: dict[str, type[SparseAutoencoder]] = {}
+    for name in listed(sae_classes):
         try:
             kind = resolve_name(str(name))
         except (ImportError, AttributeError, ValueError) as error:
             remedy = f"must be the full name of a class that can be imported ({error}); is its folder in PYTHONPATH?"
-            raise ConfigError("sae_classes", name, remedy) from error
+            raise Refused("sae_classes", name, remedy) from error
         if not isinstance(kind, type) or not issubclass(kind, SparseAutoencoder):
-            raise ConfigError("sae_classes", name, "is no subclass of bisae.sae.SparseAutoencoder")
+            raise Refused("sae_classes", name, "is no subclass of bisae.sae.SparseAutoencoder")
         try:
             class_of(kind.architecture, (kind,), own=True)
         except (TypeError, AttributeError) as error:
-            raise ConfigError("sae_classes", name, str(error)) from error
-        if found.setdefault(kind.architecture, kind) is not kind:
-            other = class_name(found[kind.architecture])
-            raise ConfigError("sae_classes", name, f"its architecture {kind.architecture!r} is that of {other} too")
-    return tuple(found.values())
+            raise Refused("sae_classes", name, str(error)) from error
+        if classes.setdefault(kind.architecture, kind) is not kind:
+            other = class_name(classes[kind.architecture])
+            raise Refused("sae_classes", name, f"its architecture {kind.architecture!r} is that of {other} too")
+    return tuple(classes.values())
 
 
 def check_own(sae: Any, target: str, latents: int) -> None:
-    """Before training: ConfigError unless what `target` makes is a shipped SAE, or one that all commands can work with.
+    """Refuse, before training, an SAE that other commands could not use.
 
-    A copy takes a training step on random activations; it must then be what its arguments and its state make again,
-    encode each token without regard to the others, and read and reconstruct as its weights say.
+    SAEs of bisae's own classes pass. Of any other, a copy takes a training step on random activations. Then an SAE made
+    from its `arguments` and state_dict() must encode the same, a token's codes must not depend on other tokens, and
+    encoding and decoding must follow from its weights.
+
+    Args:
+        sae: the object that the config's `_target_` returned.
+        target: that `_target_`, for messages.
+        latents: the number of latents in the config.
+
+    Raises:
+        Refused: as `_target_`, with the reason.
     """
 
-    def refuse(reason: str) -> ConfigError:
-        return ConfigError("sae._target_", target, reason)
+    def refuse(reason: str) -> Refused:
+        return Refused("_target_", target, reason)
 
     if not isinstance(sae, SparseAutoencoder):
         raise refuse(f"makes a {type(sae).__name__}; must make a subclass of bisae.sae.SparseAutoencoder")
@@ -68,7 +84,7 @@ def check_own(sae: Any, target: str, latents: int) -> None:
     if not importable:
         raise refuse(f"makes a {class_name(type(sae))}, which cannot be imported by that name to read the SAE again")
     if sae.latents != latents:
-        raise refuse(f"has {sae.latents} latents, but sae.latents is {latents}")
+        raise refuse(f"has {sae.latents} latents, but its setting latents is {latents}")
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -104,7 +120,7 @@ def _after_a_step(sae: SparseAutoencoder, activations: Tensor) -> SparseAutoenco
 def _contract(
     sae: SparseAutoencoder, again: SparseAutoencoder, activations: Tensor
 ) -> Sequence[tuple[Callable[[], bool], str]]:
-    """What would be wrong, by a test of it each."""
+    """Pairs of (whether a rule is broken, the message that says so)."""
     x, norm = sae.normalize(activations)
     codes = sae.encode_unit(x)
     dense, x_hat = codes.dense(), sae.decode(codes)
@@ -114,7 +130,7 @@ def _contract(
                 _apart(summary(sae), summary(again))
                 or _apart(dense, again.encode_unit(again.normalize(activations)[0]).dense())
             ),
-            "an SAE made again of its `arguments` and state_dict() encodes otherwise; what it has learnt belongs in "
+            "an SAE made again of its `arguments` and state_dict() encodes differently; what it has learnt belongs in "
             "parameters and buffers, its settings in `arguments`",
         ),
         (

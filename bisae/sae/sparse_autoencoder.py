@@ -1,4 +1,4 @@
-"""What all sparse autoencoders share: weights, unit-norm inputs, encoding, decoding, the training objective."""
+"""The base class of all SAEs: weights, unit-norm inputs, encoding, decoding, the training objective."""
 
 import math
 from abc import ABC, abstractmethod
@@ -9,12 +9,18 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Index, NotNegative
-from bisae.sae.codes import Codes
-from bisae.sae.encoder import Weights, encode, normalize_rows, pre_activations
+from bisae.sae.encoder import Codes, Weights, encode, normalize_rows, pre_activations
 from bisae.sae.kernels.products import weighted_sums
 from bisae.sae.objective import COEFFICIENT, Average, Objective, Take, alone, aux_k_loss, differentiable_loss
+
+
+def refuse_negative(**values: float) -> None:
+    """Refuse a setting that is negative, infinite or NaN, by its name."""
+    for field, value in values.items():
+        if not (math.isfinite(value) and value >= 0):
+            raise Refused(field, value, "must be finite and not negative")
 
 
 @torch.no_grad()
@@ -23,8 +29,8 @@ def geometric_median(
 ) -> Float[Tensor, " d_model"]:
     """The point with the least sum of distances to `points`, by Weiszfeld's iteration from the mean.
 
-    Stops when a step is shorter than `tolerance`. `offset` is added to each distance, so that the iteration may
-    land on a point. The three constants are those of the llm-jp-sae code.
+    The iteration stops when a step is shorter than `tolerance`. `offset` is added to each distance, so that none is
+    0. The three constants are those of the llm-jp-sae code.
     """
     median = points.mean(0)
     for _ in range(iterations):
@@ -36,20 +42,20 @@ def geometric_median(
 
 
 class Reconstruction(NamedTuple):
-    """An SAE's account of LM activations."""
+    """LM activations, encoded and decoded by an SAE."""
 
     codes: Codes
-    x_hat: Float[Tensor, "token d_model"]  # in the SAE's space, where inputs have norm 1
-    norm: Float[Tensor, " token"]  # of the LM's activations
+    x_hat: Float[Tensor, "token d_model"]  # in the SAE's space, in which inputs have norm 1
+    norm: Float[Tensor, " token"]  # L2 norm of the LM's activations
 
     @property
     def activation(self) -> Float[Tensor, "token d_model"]:
-        """`x_hat` in the LM's space."""
+        """The reconstruction in the LM's space: `x_hat` times `norm`."""
         return self.x_hat * self.norm[:, None]
 
 
 class TrainingLoss(NamedTuple):
-    """`loss` has a graph for `.backward()`; the rest is detached, for metrics and the count of dead latents."""
+    """The result of a forward pass in training. `loss` can be differentiated; `codes` and `x_hat` are detached."""
 
     loss: Float[Tensor, ""]
     codes: Codes
@@ -59,14 +65,21 @@ class TrainingLoss(NamedTuple):
 class SparseAutoencoder(nn.Module, ABC):
     """An SAE on LM activations that are first divided by their own L2 norm.
 
-    "Activation" below is the LM's, of any norm and float dtype; `x` is the same with norm 1, in the SAE's dtype.
-    An architecture is a subclass with `architecture`, `arguments`, `select` and `_objective`.
+    Below, `activation` is what the LM computes, with any norm and float dtype, and `x` is the same with norm 1, in the
+    SAE's dtype. Each architecture is a subclass that defines `architecture`, `arguments`, `select` and `_objective`.
+
+    Args:
+        d_model: width of the LM.
+        latents: number of latents.
+        seed: of the initial weights.
+        aux_k: number of dead latents in the auxiliary loss; 0: no such loss.
+        aux_coefficient: weight of the auxiliary loss.
 
     Raises:
-        ConfigError: a size or coefficient that cannot work; all architectures refuse theirs on construction.
+        Refused: a size or coefficient cannot work. Subclasses refuse their own settings in the same way.
     """
 
-    architecture: ClassVar[str]  # name in saved files
+    architecture: ClassVar[str]  # the name in saved files
 
     def __init__(
         self,
@@ -78,18 +91,17 @@ class SparseAutoencoder(nn.Module, ABC):
     ) -> None:
         super().__init__()
         if d_model < 1:
-            raise ConfigError("sae.d_model", d_model, "must be the width of the LM, at least 1")
+            raise Refused("d_model", d_model, "must be the width of the LM, at least 1")
         if latents < 1:
-            raise ConfigError("sae.latents", latents, "must be at least 1")
+            raise Refused("latents", latents, "must be at least 1")
         if not 0 <= aux_k <= latents:
-            raise ConfigError("sae.aux_k", aux_k, f"must be between 0 (off) and sae.latents={latents}")
-        if not (math.isfinite(aux_coefficient) and aux_coefficient >= 0):
-            raise ConfigError("sae.aux_coefficient", aux_coefficient, "must be finite and not negative")
+            raise Refused("aux_k", aux_k, f"must be between 0 (off) and latents={latents}")
+        refuse_negative(aux_coefficient=aux_coefficient)
         self.d_model, self.latents, self.seed = d_model, latents, seed
         self.aux_k, self.aux_coefficient = aux_k, aux_coefficient
 
-        # Decoder: default init of nn.Linear(latents, d_model), then unit norm; encoder: its transpose. Own generator
-        # on the CPU: the same seed gives the same SAE on every device and whatever else draws random numbers.
+        # Decoder: default init of nn.Linear(latents, d_model), then unit norm. Encoder: its transpose. With a generator
+        # of its own, on the CPU, a seed gives the same SAE on every device, whatever other code draws random numbers.
         bound = 1 / math.sqrt(latents)
         directions = torch.empty(latents, d_model, device="cpu")
         directions.uniform_(-bound, bound, generator=torch.Generator("cpu").manual_seed(seed))
@@ -106,11 +118,11 @@ class SparseAutoencoder(nn.Module, ABC):
 
     @abstractmethod
     def select(self, pre_activations: Float[Tensor, "token latent"]) -> Codes:
-        """The codes of these pre-activations."""
+        """Choose the codes from pre-activations."""
 
     @abstractmethod
     def _objective(self, x: Float[Tensor, "token d_model"]) -> Objective:
-        """The loss without the auxiliary part, and its gradients."""
+        """The loss without the auxiliary loss, and its gradients."""
 
     @property
     def weights(self) -> Weights:
@@ -120,17 +132,21 @@ class SparseAutoencoder(nn.Module, ABC):
     def normalize(
         self, activation: Float[Tensor, "token d_model"]
     ) -> tuple[Float[Tensor, "token d_model"], Float[Tensor, " token"]]:
-        """`(x, norm)`: each row divided by its L2 norm, and the norms. A row of zeros stays zeros."""
+        """Divide each row by its L2 norm.
+
+        Returns:
+            `(x, norm)`: the unit-norm rows in the SAE's dtype, and the norms. A row of zeros stays zeros.
+        """
         activation = activation.to(self.W_enc.dtype)
         norm = torch.linalg.vector_norm(activation, dim=1)
         return activation / norm.clamp_min(torch.finfo(norm.dtype).tiny)[:, None], norm
 
     def pre_activations(self, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token latent"]:
-        """W_enc (x - b_pre) + b_enc, for all latents: dense, so mind the batch size."""
+        """W_enc (x - b_pre) + b_enc for all latents. The result is dense: keep batches small (see `DENSE`)."""
         return pre_activations(x - self.b_pre, self.W_enc, self.b_enc)
 
     def encode_unit(self, x: Float[Tensor, "token d_model"]) -> Codes:
-        """Codes of unit-norm inputs. Makes all pre-activations at once: callers choose the batch size."""
+        """Codes of unit-norm inputs. All pre-activations are in memory at once: keep batches small (see `DENSE`)."""
         if torch.is_grad_enabled():
             return self.select(self.pre_activations(x))
         return encode(x - self.b_pre, self.weights, self.select)
@@ -140,7 +156,7 @@ class SparseAutoencoder(nn.Module, ABC):
         return self.encode_unit(self.normalize(activation)[0])
 
     def decode(self, codes: Codes) -> Float[Tensor, "token d_model"]:
-        """x_hat, in the SAE's space."""
+        """The reconstruction x_hat in the SAE's space: codes @ W_dec + b_pre."""
         return weighted_sums(self.W_dec, codes.indices, codes.offsets, codes.values) + self.b_pre
 
     def reconstruct(self, activation: Float[Tensor, "token d_model"]) -> Reconstruction:
@@ -156,10 +172,15 @@ class SparseAutoencoder(nn.Module, ABC):
         average: Average = alone,
         take: Take | None = None,
     ) -> TrainingLoss:
-        """The training loss of unit-norm inputs; with `aux_k` and the `dead` latents also the auxiliary loss.
+        """The training loss of unit-norm inputs.
 
-        Under DDP x is a rank's part of the batch and `average` the mean over ranks: the mean of the ranks' losses,
-        and of their gradients, is that of the batch. `take` gets the matrices' gradients, but the auxiliary loss's.
+        Args:
+            x: the batch; under DDP the part of it that this rank has.
+            dead: true for latents that have not fired for long. With it and `aux_k` the auxiliary loss is added.
+            average: the mean of a tensor over ranks. The mean of the ranks' losses is then the loss of the whole
+                batch, and the same holds for gradients.
+            take: receives the gradients of W_enc and W_dec in backward, in place of their `.grad`; the gradients of
+                the auxiliary loss still go to `.grad`.
         """
         objective = self._objective(x)
         loss = differentiable_loss(objective, self.weights, take)
@@ -170,9 +191,9 @@ class SparseAutoencoder(nn.Module, ABC):
 
     @torch.no_grad()
     def initialize_b_pre(self, x: Float[Tensor, "token d_model"]) -> None:
-        """Before the first step: b_pre becomes the geometric median of the first unit-norm batch."""
+        """Set b_pre to the geometric median of the unit-norm inputs `x`; called once, before the first step."""
         self.b_pre.copy_(geometric_median(x))
 
     def normalize_decoder(self) -> None:
-        """After each optimizer step: every latent's direction is divided by its norm + machine epsilon."""
+        """Give every latent's direction norm 1; called after each optimizer step."""
         normalize_rows(self.W_dec)

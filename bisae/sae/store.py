@@ -1,7 +1,7 @@
-"""SAEs on disk, readable without the trainer: `sae.safetensors` (the weights) and `sae.json` (what they are).
+"""SAEs on disk, readable without the trainer: `sae.safetensors` (weights), `sae.json` (architecture, arguments).
 
-For an SAE of a class that is not bisae's, `sae.json` also names the class and says what the SAE made of a few
-activations. Such a class is never imported here: `load` is given it.
+For an SAE of a user's own class, `sae.json` also holds the class's name and the SAE's outputs on a few activations.
+Such a class is never imported here: the caller passes it to `load`.
 """
 
 import json
@@ -28,24 +28,29 @@ from bisae.sae.sparse_autoencoder import SparseAutoencoder
 FORMAT = 1
 KINDS = (TopK, ReLUL1, BatchTopK, JumpReLU, Matryoshka, RawTopK, RawReLU, RawJumpReLU)
 ARCHITECTURES: dict[str, type[SparseAutoencoder]] = {kind.architecture: kind for kind in KINDS}
-TRAINED_OTHERWISE = (CandidateTopK, TritonTopK)  # TopK with other arithmetic in training, and saved as TopK
-SUMMED_UP = 8  # directions whose activations `summary` takes
+TRAINED_OTHERWISE = (CandidateTopK, TritonTopK)  # TopK SAEs that compute differently in training, and are saved as TopK
+SUMMED_UP = 8  # number of activations that `summary` encodes
 
 
 def is_shipped(kind: type[SparseAutoencoder]) -> bool:
-    """Whether it is one of bisae's own classes, not a subclass of one."""
+    """True for bisae's own classes, false for any subclass of them that a user has written."""
     return kind in (*KINDS, *TRAINED_OTHERWISE)
 
 
 def class_name(kind: type) -> str:
-    """The full name, as an import path."""
+    """The full name of a class, as an import path."""
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def class_of(
     architecture: str, classes: Collection[type[SparseAutoencoder]], own: bool
 ) -> type[SparseAutoencoder] | None:
-    """The class of an architecture: one of bisae's, or an `own` one, which must be among `classes`; None if it is not.
+    """The class of an architecture; None if it is not known.
+
+    Args:
+        architecture: the name in a saved file.
+        classes: SAE classes of the user's own.
+        own: look among `classes`; else among bisae's own.
 
     Raises:
         TypeError: one of `classes` has no architecture of its own.
@@ -62,23 +67,34 @@ def class_of(
 
 @torch.no_grad()
 def summary(sae: SparseAutoencoder) -> Tensor:
-    """What an SAE makes of activations that follow from its weights: [direction, 2], the sum of the codes and the norm
-    of the reconstruction. The same for the same weights in the same class; differs where the class has changed."""
+    """A fingerprint of how an SAE encodes: it changes if the code of the SAE's class changes.
+
+    Returns:
+        [activation, 2]: the sum of the codes and the norm of the reconstruction, on a few activations that are computed
+        from the SAE's own weights.
+    """
     training, directions = sae.training, sae.W_dec[:: max(1, sae.latents // SUMMED_UP)][:SUMMED_UP]
-    found = sae.eval().reconstruct(directions + directions.roll(1, 0) + sae.b_pre)
+    reconstruction = sae.eval().reconstruct(directions + directions.roll(1, 0) + sae.b_pre)
     sae.train(training)
-    return torch.stack([found.codes.dense().sum(1), torch.linalg.vector_norm(found.activation, dim=1)], dim=1)
+    return torch.stack(
+        [reconstruction.codes.dense().sum(1), torch.linalg.vector_norm(reconstruction.activation, dim=1)], dim=1
+    )
 
 
 def save(sae: SparseAutoencoder, folder: str | Path, **metadata: Any) -> None:
-    """Write `sae` to `folder`, with any JSON-able `metadata` (LM, layer, step, ...).
+    """Write `sae` to `folder`; an SAE already there is replaced.
 
-    An SAE already there is replaced. `sae.json` goes first and comes back last, so a kill in between leaves
-    a folder that `load` refuses, never old settings with new weights.
+    `sae.json` is deleted first and written last. So a process killed in between leaves a folder that `load` refuses,
+    never old settings with new weights.
+
+    Args:
+        sae: of bisae's own classes, or of another with an `architecture` of its own.
+        folder: is made if it does not exist.
+        metadata: any values with a JSON form (LM, layer, step, ...), for `load_metadata`.
 
     Raises:
-        TypeError, ValueError: `metadata` has no JSON form, or the SAE's class is not bisae's and has no architecture
-            of its own; nothing is written.
+        TypeError, ValueError: `metadata` has no JSON form, or the SAE's class has no architecture of its own. Then
+            nothing is written.
     """
     folder = Path(folder)
     card = {"format": FORMAT, "architecture": sae.architecture, "arguments": sae.arguments, "metadata": metadata}
@@ -96,15 +112,23 @@ def save(sae: SparseAutoencoder, folder: str | Path, **metadata: Any) -> None:
 def load(
     folder: str | Path, device: str = "cpu", classes: Collection[type[SparseAutoencoder]] = ()
 ) -> SparseAutoencoder:
-    """Read what `save` wrote, with the same weights bit by bit and in their dtype, in evaluation mode.
+    """Read an SAE that `save` wrote.
 
-    `classes`: those of your own that the SAE may be of. An SAE of another class than bisae's is read only as one of
-    them, and only if the class still makes of a few activations what it made when the SAE was saved.
+    An SAE of a user's own class is read only if the class is among `classes`, and if it still gives the same output on
+    a few activations as when the SAE was saved.
+
+    Args:
+        folder: holds `sae.json` and `sae.safetensors`.
+        device: where the weights go.
+        classes: SAE classes of your own that the SAE may be of.
+
+    Returns:
+        The SAE in evaluation mode, with the same weights bit by bit, in their saved dtype.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is broken, foreign, or does not fit the other, or the SAE is of a class that is not given or
-            has changed; the message names it.
+        ValueError: a file is broken, was not written by `save`, or does not fit the other file; or the SAE's class is
+            not given or has changed. The message names the file or class.
         TypeError: one of `classes` has no architecture of its own.
     """
     folder = Path(folder)
@@ -121,19 +145,19 @@ def load(
         raise ValueError(f"{path}: holds {', '.join(sorted(tensors))}; a {kind.architecture} SAE {', '.join(expected)}")
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
-            found, wanted = tuple(tensor.shape), tuple(expected[name].shape)
-            raise ValueError(f"{path}: {name} has shape {found}, but sae.json means {wanted}")
+            shape, needed = tuple(tensor.shape), tuple(expected[name].shape)
+            raise ValueError(f"{path}: {name} has shape {shape}, but sae.json needs {needed}")
     sae.load_state_dict(tensors, assign=True)
     sae.eval()
     if "summary" in card:
-        made, makes = torch.tensor(card["summary"], dtype=sae.W_dec.dtype), summary(sae)
-        if made.shape != makes.shape or not torch.allclose(made, makes, rtol=1e-3, atol=1e-6):
-            raise ValueError(f"{folder}: {class_name(kind)} encodes otherwise than when this SAE was saved")
+        saved, now = torch.tensor(card["summary"], dtype=sae.W_dec.dtype), summary(sae)
+        if saved.shape != now.shape or not torch.allclose(saved, now, rtol=1e-3, atol=1e-6):
+            raise ValueError(f"{folder}: {class_name(kind)} encodes differently than when this SAE was saved")
     return sae.to(device)
 
 
 def saved_class(folder: str | Path, classes: Collection[type[SparseAutoencoder]] = ()) -> type[SparseAutoencoder]:
-    """The class of the SAE in `folder`, of its `sae.json` alone. Raises like `load`."""
+    """The class of the SAE in `folder`; reads only `sae.json`. Raises the same errors as `load`."""
     card, path = _card(Path(folder)), Path(folder) / "sae.json"
     own = card.get("class")
     kind = class_of(str(card["architecture"]), classes, own is not None)
@@ -146,7 +170,7 @@ def saved_class(folder: str | Path, classes: Collection[type[SparseAutoencoder]]
 
 
 def load_metadata(folder: str | Path) -> dict[str, Any]:
-    """The `metadata` given to `save`. Raises like `load`."""
+    """The `metadata` given to `save`. Raises the same errors as `load`."""
     metadata: dict[str, Any] = _card(Path(folder))["metadata"]
     return metadata
 

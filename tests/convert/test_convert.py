@@ -193,7 +193,7 @@ def test_an_architecture_a_format_lacks_is_refused_before_anything_is_written(
 ) -> None:
     theirs = written(fitting(sample, ReLUL1), tmp_path / "theirs")
     convert(settings("from=saelens", f"source={theirs}", "model=embedded", "checkpoint=512", "most_fvu=1"))
-    with pytest.raises(ConfigError, match="^to=llm_jp_sae: cannot say what a relu_l1 SAE is"):
+    with pytest.raises(ConfigError, match="^to=llm_jp_sae: cannot hold a relu_l1 SAE"):
         convert(settings("to=llm_jp_sae", f"cell={tmp_path}/runs", f"output={tmp_path}/out"))
     assert not (tmp_path / "out").exists()
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from bisae.cli.convert import convert
 from bisae.convert.formats import FORMATS
 from bisae.convert.hook import read_of
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import ConfigError, Refused
 from tests.conftest import ROOT
 from tests.convert.peer import D_MODEL, LATENTS, K, activations
 from tests.convert.saes import apart, results
@@ -187,13 +187,13 @@ def test_what_saelens_before_6_may_say_besides_is_refused_by_name(
     change: dict[str, Any], says: str, tmp_path: Path
 ) -> None:
     old_saelens(tmp_path, {**SIDE_BY_SIDE, **change})
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(Refused, match=says):
         FORMATS["saelens"].read(tmp_path, None)
 
 
 def test_a_scaling_factor_of_ones_changes_nothing_and_another_is_refused_where_it_is_not_used(tmp_path: Path) -> None:
     tensors = old_saelens(tmp_path, SIDE_BY_SIDE, "scaling_factor")
-    with pytest.raises(ConfigError, match="its scaling_factor is not 1, and finetuning_scaling_factor is false"):
+    with pytest.raises(Refused, match="its scaling_factor is not 1, and finetuning_scaling_factor is false"):
         FORMATS["saelens"].read(tmp_path, None)
     save_file({**tensors, "scaling_factor": torch.ones(LATENTS)}, tmp_path / "sae_weights.safetensors")
     assert torch.equal(FORMATS["saelens"].read(tmp_path, None).sae.W_dec, tensors["W_dec"])
@@ -233,7 +233,7 @@ def changed(path: Path, **keys: Any) -> None:
 def test_a_key_nobody_knows_is_refused_by_name(copied: tuple[str, Path, Path]) -> None:
     name, config, _ = copied
     changed(config, surprise={"inside": [1]})
-    with pytest.raises(ConfigError, match="surprise is {'inside'.*: a key that is not known; take it out of the file"):
+    with pytest.raises(Refused, match="surprise is {'inside'.*: a key that is not known; take it out of the file"):
         FORMATS[name].read(config.parent, None)
 
 
@@ -248,7 +248,7 @@ def rewritten(path: Path, **more: Tensor) -> None:
 def test_a_tensor_that_the_kind_of_sae_lacks_is_refused_by_name(copied: tuple[str, Path, Path], tensor: str) -> None:
     name, config, weights = copied
     rewritten(weights, **{tensor: torch.ones(LATENTS)})
-    with pytest.raises(ConfigError, match=f"holds tensors that this kind of SAE does not have: {tensor}"):
+    with pytest.raises(Refused, match=f"holds tensors that this kind of SAE does not have: {tensor}"):
         FORMATS[name].read(config.parent, None)
 
 
@@ -256,14 +256,14 @@ def test_weights_in_whole_numbers_are_refused(copied: tuple[str, Path, Path]) ->
     name, config, weights = copied
     bias = "b_enc" if name == "saelens" else "encoder.bias"
     rewritten(weights, **{bias: torch.ones(LATENTS, dtype=torch.int8)})
-    with pytest.raises(ConfigError, match=f"{bias} is of torch.int8"):
+    with pytest.raises(Refused, match=f"{bias} is of torch.int8"):
         FORMATS[name].read(config.parent, None)
 
 
 def test_a_k_other_than_the_files_is_refused(copied: tuple[str, Path, Path]) -> None:
     name, config, _ = copied
     assert FORMATS[name].read(config.parent, K).sae.arguments["k"] == K
-    with pytest.raises(ConfigError, match=f"^k=5: .* says {K}"):
+    with pytest.raises(Refused, match=f"^k=5: .* says {K}"):
         FORMATS[name].read(config.parent, 5)
 
 
@@ -278,7 +278,7 @@ def test_a_pickled_file_is_refused_in_our_words(copied: tuple[str, Path, Path]) 
         weights = weights.with_name("sae.pth")
     if name in ("dictionary_learning", "llm_jp_sae"):
         torch.save({"encoder.weight": Pickled()}, weights)
-        with pytest.raises(ConfigError, match="could run code; save the SAE's state_dict") as refusal:
+        with pytest.raises(Refused, match="could run code; save the SAE's state_dict") as refusal:
             FORMATS[name].read(config.parent, K)
         assert "weights_only" not in str(refusal.value)
 
@@ -308,7 +308,7 @@ def test_a_sparsify_config_is_read_or_refused_by_the_key_that_says_it(
     if says is None:
         assert FORMATS["sparsify"].read(folder, None).sae.latents == LATENTS
     else:
-        with pytest.raises(ConfigError, match=says):
+        with pytest.raises(Refused, match=says):
             FORMATS["sparsify"].read(folder, None)
 
 
@@ -332,7 +332,7 @@ def test_a_dictionary_learning_config_is_refused_by_the_key_that_says_it(
     folder = shutil.copytree(FIXTURES / "dictionary_learning" / case, tmp_path / case)
     found = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({"trainer": {**found["trainer"], **trainer}, **more}))
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(Refused, match=says):
         FORMATS["dictionary_learning"].read(folder, None)
 
 
@@ -348,7 +348,7 @@ def test_the_whole_config_of_a_dictionary_learning_trainer_is_read(tmp_path: Pat
     (folder / "config.json").write_text(json.dumps({"trainer": {**found, **training}, "buffer": buffer}))
     hook = FORMATS["dictionary_learning"].read(folder, None).hook
     assert hook == "the input of resid_post_layer_1"
-    with pytest.raises(ConfigError, match="is no residual stream that is known; give layer="):
+    with pytest.raises(Refused, match="is not a known residual stream; give layer="):
         read_of(hook)
 
 
@@ -373,7 +373,7 @@ def test_an_llm_jp_sae_config_is_read_or_refused_by_the_key_that_says_it(
     if says is None:
         FORMATS[name].read(config.parent, None)
     else:
-        with pytest.raises(ConfigError, match=says):
+        with pytest.raises(Refused, match=says):
             FORMATS[name].read(config.parent, None)
 
 

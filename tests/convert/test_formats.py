@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bisae.convert.folded import folded
+from bisae.convert.exported import folded
 from bisae.convert.formats import FORMATS, chosen_format, must_fold
 from bisae.convert.hook import path, read_of, submodule, transformer_lens
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import BatchTopK, JumpReLU, Matryoshka, ReLUL1, SparseAutoencoder, TopK, load, save
 from bisae.sae.architectures.raw import RAW, RawJumpReLU, RawReLU, RawTopK
 from tests.convert.peer import D_MODEL, K, activations
@@ -64,7 +64,7 @@ def test_a_written_sae_is_read_back_or_refused(name: str, kind: type[SparseAutoe
         if RAW.get(kind) in form.WRITES:
             assert must_fold(sae, name)
         else:
-            with pytest.raises(ConfigError, match=f"^to={name}: cannot say what a {kind.architecture} SAE is"):
+            with pytest.raises(Refused, match=f"^format={name}: cannot hold a {kind.architecture} SAE"):
                 must_fold(sae, name)
         return
     assert not must_fold(sae, name)
@@ -122,7 +122,7 @@ def test_both_layouts_of_llm_jp_sae_are_read(layout: str, tmp_path: Path) -> Non
     if layout != "first":
         (tmp_path / "config.json").write_text(json.dumps({"d_in": D_MODEL, "k": K}))
     else:
-        with pytest.raises(ConfigError, match="^k=None: .* give k="):
+        with pytest.raises(Refused, match="^k=None: .* give k="):
             FORMATS["llm_jp_sae"].read(tmp_path, None)
     back = FORMATS["llm_jp_sae"].read(tmp_path, None if layout != "first" else K).sae
     x = activations()
@@ -138,7 +138,7 @@ def test_both_layouts_of_llm_jp_sae_are_read(layout: str, tmp_path: Path) -> Non
         ("saelens", "topk", "cfg.json", {"normalize_activations": "expected_average_only_in"}, "expected_average"),
         ("saelens", "topk", "cfg.json", {"reshape_activations": "hook_z"}, "'hook_z'"),
         ("saelens", "topk", "cfg.json", {"k": None}, "^k=None"),
-        ("saelens", "topk", "cfg.json", {"k": 25}, "^sae.k=25"),
+        ("saelens", "topk", "cfg.json", {"k": 25}, "^k=25"),
         ("sparsify", "layers.1", "cfg.json", {"transcode": True}, "transcode is True"),
         ("sparsify", "layers.1", "cfg.json", {"activation": "groupmax"}, "'groupmax'"),
         ("dictionary_learning", "AutoEncoder", "config.json", {"trainer": {"dict_class": "GatedAutoEncoder"}}, "Gated"),
@@ -157,7 +157,7 @@ def test_what_ours_cannot_be_is_refused_by_what_the_file_says(
 ) -> None:
     folder = shutil.copytree(FIXTURES / name / case, tmp_path / case)
     (folder / file).write_text(json.dumps({**json.loads((folder / file).read_text()), **change}))
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(Refused, match=says):
         FORMATS[name].read(folder, None)
 
 
@@ -169,7 +169,7 @@ class Bomb:
 def test_nothing_in_a_file_is_ever_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"encoder.weight": Bomb()}, tmp_path / "sae.pth")
-    with pytest.raises(ConfigError, match=r"sae\.pth: is damaged, or holds Python objects, which could run code"):
+    with pytest.raises(Refused, match=r"sae\.pth: is damaged, or holds Python objects, which could run code"):
         FORMATS["llm_jp_sae"].read(tmp_path, K)
     assert not Path("made").exists()
 
@@ -188,16 +188,16 @@ def test_tensors_that_make_no_sae_are_refused(
     folder = shutil.copytree(FIXTURES / "sparsify" / "layers.1", tmp_path / "sae")
     found = {**load_file(folder / "sae.safetensors"), **tensors}
     save_file({name: tensor for name, tensor in found.items() if tensor is not None}, folder / "sae.safetensors")
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(Refused, match=says):
         FORMATS["sparsify"].read(folder, None)
 
 
 def test_an_empty_folder_and_a_format_nobody_knows_are_refused(tmp_path: Path) -> None:
     for form in FORMATS.values():
-        with pytest.raises(ConfigError, match="^source="):
+        with pytest.raises(Refused, match="^source="):
             form.read(tmp_path, None)
-    with pytest.raises(ConfigError, match="^from=numpy: choose one of saelens"):
-        chosen_format("from", "numpy")
+    with pytest.raises(Refused, match="^format=numpy: choose one of saelens"):
+        chosen_format("numpy")
 
 
 @pytest.mark.parametrize(
@@ -231,5 +231,5 @@ def test_where_a_cell_reads_is_read_back_from_every_name_of_it(layer: int, part:
 
 @pytest.mark.parametrize("hook", ["blocks.3.hook_z", "ln_final", "layers.x"])
 def test_what_is_not_known_is_no_layer(hook: str) -> None:
-    with pytest.raises(ConfigError, match=f"^source={hook}: is no residual stream"):
+    with pytest.raises(Refused, match=f"^source={hook}: is not a known residual stream"):
         read_of(hook)

@@ -12,7 +12,7 @@ import pytest
 from bisae.analysis.folder import Analysis
 from bisae.cells.find import FoundCell
 from bisae.convert import neuronpedia
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from tests.analysis.small_cell import LANGUAGES, described, rules
 from tests.convert.test_repository import cell_in
 
@@ -100,11 +100,11 @@ def test_release_model_set_and_source_name_each_other(
     assert source["id"] == place.name and source["setName"] == group["name"] and source["num_tokens_in_prompt"] == 8
     assert group["releaseName"] == release["name"] and model["id"] == group["modelId"] == source["modelId"]
     assert {row["creatorId"] for row in (release, model, group, source)} == {"someone"}
-    with pytest.raises(ConfigError, match="^output=.*is there already"):
+    with pytest.raises(Refused, match="^output=.*is there already"):
         neuronpedia.write(analysed[0], tmp_path, "someone", "Some One", NOW)
 
 
 def test_a_cell_that_is_not_analysed_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^cell=.*is not analysed; run `python analyze.py`"):
+    with pytest.raises(Refused, match=r"^cell=.*is not analysed; run `python analyze.py`"):
         neuronpedia.write(cell_in(tmp_path / "runs", 1), tmp_path / "out", "someone", "Some One", NOW)
     assert not (tmp_path / "out").exists()

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 import bisae
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import Codes, SparseAutoencoder, TopK, load, save
 from bisae.sae.architectures.batch_topk import batch_top_k
 from bisae.sae.architectures.candidate_topk import CandidateTopK
@@ -152,7 +152,7 @@ def test_a_class_without_an_architecture_of_its_own_is_neither_saved_nor_given_t
 def test_an_sae_is_not_read_as_a_class_that_has_changed_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(randomized(Half(**ARGUMENTS)), tmp_path)
     monkeypatch.setattr(Half, "select", TopK.select)
-    with pytest.raises(ValueError, match="Half encodes otherwise than when this SAE was saved"):
+    with pytest.raises(ValueError, match="Half encodes differently than when this SAE was saved"):
         load(tmp_path, classes=[Half])
 
 
@@ -192,17 +192,17 @@ def test_the_shipped_ways_to_train_a_topk_are_no_own_classes(tmp_path: Path) -> 
         (Shipped(**ARGUMENTS), "Shipped needs an architecture of its own"),
         (OfBatch(**ARGUMENTS), "must not depend on the other tokens of its batch"),
         (Louder(**ARGUMENTS), "`decode` must be codes @ W_dec"),
-        (Scaled(**ARGUMENTS, scale=3.0), "do not make it again|made again .* encodes otherwise"),
-        (Forgets(**ARGUMENTS), "made again of its `arguments` and state_dict.. encodes otherwise"),
+        (Scaled(**ARGUMENTS, scale=3.0), "do not make it again|made again .* encodes differently"),
+        (Forgets(**ARGUMENTS), "made again of its `arguments` and state_dict.. encodes differently"),
         (OwnEncode(**ARGUMENTS), "`encode` must give the codes of"),
         (NoSAE(**ARGUMENTS), "makes a NoSAE; must make a subclass"),
         (type("Local", (TopK,), {"architecture": "local"})(**ARGUMENTS), "cannot be imported by that name"),
-        (Half(**{**ARGUMENTS, "latents": 21}), "has 21 latents, but sae.latents is 20"),
+        (Half(**{**ARGUMENTS, "latents": 21}), "has 21 latents, but its setting latents is 20"),
     ],
     ids=lambda made: type(made).__name__,
 )
 def test_what_the_rest_of_bisae_cannot_work_with_is_refused_before_training(made: Any, says: str) -> None:
-    with pytest.raises(ConfigError, match=f"^sae._target_=mine: .*{says}"):
+    with pytest.raises(Refused, match=f"^_target_=mine: .*{says}"):
         check_own(made, "mine", LATENTS)
 
 
@@ -222,5 +222,5 @@ def test_the_classes_of_a_command_are_named_in_full() -> None:
     ],
 )
 def test_what_is_no_class_of_ones_own_is_refused(names: list[Any], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(Refused, match=says):
         named_classes(names)

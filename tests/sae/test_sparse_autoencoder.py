@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import pytest
 import torch
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import BatchTopK, JumpReLU, Matryoshka, ReLUL1, SparseAutoencoder, TopK, Weights
 from bisae.sae.objective import aux_k_loss, relu_l1_objective, topk_objective
 from bisae.sae.sparse_autoencoder import geometric_median
@@ -199,26 +199,26 @@ def test_weights_are_the_parameters_themselves() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "arguments"),
+    ("field", "arguments"),
     [
-        ("sae.d_model", {"d_model": 0}),
-        ("sae.latents", {"latents": 0}),
-        ("sae.k", {"k": 0}),
-        ("sae.k", {"k": 61}),
-        ("sae.aux_k", {"aux_k": -1}),
-        ("sae.aux_k", {"aux_k": 61}),
-        ("sae.aux_coefficient", {"aux_coefficient": -0.1}),
+        ("d_model", {"d_model": 0}),
+        ("latents", {"latents": 0}),
+        ("k", {"k": 0}),
+        ("k", {"k": 61}),
+        ("aux_k", {"aux_k": -1}),
+        ("aux_k", {"aux_k": 61}),
+        ("aux_coefficient", {"aux_coefficient": -0.1}),
     ],
 )
-def test_impossible_topk_settings_name_their_key(key: str, arguments: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match=f"^{key}=") as caught:
+def test_impossible_topk_settings_are_refused_by_name(field: str, arguments: dict[str, int]) -> None:
+    with pytest.raises(Refused, match=f"^{field}=") as caught:
         TopK(**{"d_model": 12, "latents": 60, "k": 4} | arguments)
-    assert caught.value.key == key
+    assert caught.value.field == field
 
 
 @pytest.mark.parametrize("l1", [-1.0, float("nan"), float("inf")])
-def test_an_impossible_l1_names_its_key(l1: float) -> None:
-    with pytest.raises(ConfigError, match="^sae.l1="):
+def test_an_impossible_l1_is_refused_by_name(l1: float) -> None:
+    with pytest.raises(Refused, match="^l1="):
         ReLUL1(12, 60, l1=l1)
 
 

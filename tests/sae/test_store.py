@@ -122,7 +122,7 @@ def test_truncated_weights_are_named(saved: Path, kept: int) -> None:
         ({"format": 2}, "format 2, this version reads 1"),
         ({"arguments": [1]}, "must be objects"),
         ({"arguments": {"d_model": 6, "latents": 20}}, "make no topk SAE"),
-        ({"arguments": {"d_model": 6, "latents": 20, "k": 21}}, "sae.k=21"),
+        ({"arguments": {"d_model": 6, "latents": 20, "k": 21}}, "k=21"),
         ({"other": 1}, "not written by bisae"),
     ],
 )
@@ -144,7 +144,7 @@ def test_a_card_that_is_no_json_object_is_named(saved: Path, text: str) -> None:
 def test_weights_of_another_shape_are_named(saved: Path) -> None:
     path = saved / "sae.safetensors"
     save_file(load_file(path) | {"b_enc": torch.zeros(21)}, path)
-    with pytest.raises(ValueError, match=r"sae.safetensors: b_enc has shape \(21,\), but sae.json means \(20,\)"):
+    with pytest.raises(ValueError, match=r"sae.safetensors: b_enc has shape \(21,\), but sae.json needs \(20,\)"):
         load(saved)
 
 

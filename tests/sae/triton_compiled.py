@@ -27,7 +27,5 @@ def kind(name: str) -> str:
 
 for kernel, constants in CASES:
     signature = {name: "constexpr" if name in constants else kind(name) for name in kernel.arg_names}
-    if kernel is triton_selection._largest:
-        signature["found"] = "*i64"
     places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     triton.compile(ASTSource(kernel, signature, places), target=GPUTarget("cuda", 90, 32))

@@ -1,4 +1,4 @@
-"""The BatchTopK SAE: k latents a token on average over the batch (Bussmann et al. 2024, arXiv 2412.06410)."""
+"""The BatchTopK SAE: on average a token keeps k latents (Bussmann et al. 2024, arXiv 2412.06410)."""
 
 from dataclasses import replace
 from functools import partial
@@ -7,21 +7,23 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Index, NotNegative, Share
-from bisae.runtime.values import numbers
-from bisae.sae.codes import Codes
-from bisae.sae.encoder import encode, largest
+from bisae.sae.encoder import Codes, encode, largest
 from bisae.sae.objective import Average, Objective, Take, alone, sparse_objective
 from bisae.sae.sparse_autoencoder import SparseAutoencoder, TrainingLoss
 
 
 class BatchTopK(SparseAutoencoder):
-    """Training keeps the k * tokens largest positive pre-activations of a batch; inference those above `threshold`.
+    """Training keeps the k * tokens largest positive pre-activations of a batch, inference those above `threshold`.
 
-    So a token's codes do not depend on its batch once training is over. `threshold` is a running mean of the smallest
-    activation kept; 0 before the first step. Of several ranks each chooses in its part of the batch, and the threshold
-    follows their mean.
+    So after training a token's codes do not depend on its batch. `threshold` is a running mean of the smallest
+    activation kept, and 0 before the first step. With several ranks, each selects from its own part of the batch, and
+    the threshold follows the mean of their smallest activations.
+
+    Args:
+        k: mean number of latents of a token in training.
+        threshold_rate: weight of the newest batch in the running mean.
     """
 
     architecture = "batch_topk"
@@ -39,9 +41,9 @@ class BatchTopK(SparseAutoencoder):
     ) -> None:
         super().__init__(d_model, latents, seed, aux_k, aux_coefficient)
         if not 1 <= k <= latents:
-            raise ConfigError("sae.k", k, f"must be between 1 and sae.latents={latents}")
-        if not 0 < numbers("sae.threshold_rate", [threshold_rate])[0] <= 1:
-            raise ConfigError("sae.threshold_rate", threshold_rate, "must be above 0, at most 1")
+            raise Refused("k", k, f"must be between 1 and latents={latents}")
+        if not 0 < threshold_rate <= 1:
+            raise Refused("threshold_rate", threshold_rate, "must be above 0, at most 1")
         self.k, self.threshold_rate = k, threshold_rate
         self.register_buffer("threshold", torch.zeros(()))
 
@@ -67,10 +69,10 @@ class BatchTopK(SparseAutoencoder):
         average: Average = alone,
         take: Take | None = None,
     ) -> TrainingLoss:
-        """As of all SAEs; the threshold takes a step too."""
-        found = super().objective(x, dead, average, take)
-        self._follow(found.codes.values, average)
-        return found
+        """`SparseAutoencoder.objective`, and an update of the threshold."""
+        training_loss = super().objective(x, dead, average, take)
+        self._follow(training_loss.codes.values, average)
+        return training_loss
 
     def _objective(self, x: Float[Tensor, "token d_model"]) -> Objective:
         return sparse_objective(x, self.weights, partial(encode, select=partial(batch_top_k, k=self.k)))
@@ -84,7 +86,7 @@ class BatchTopK(SparseAutoencoder):
 
 
 def batch_top_k(pre_activations: Float[Tensor, "token latent"], k: int) -> Codes:
-    """The k * tokens largest of all tokens' ReLU(pre-activations); entries of value 0 where fewer are positive."""
+    """The k * tokens largest pre-activations of the batch, after ReLU; entries of value 0 where fewer are positive."""
     flat = pre_activations.detach().flatten()
     kept = torch.zeros_like(flat, dtype=torch.bool)
     kept[largest(flat[None], k * len(pre_activations))[0]] = True

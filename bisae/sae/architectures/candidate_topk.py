@@ -1,9 +1,9 @@
-"""TopK in float32 at the price of a bf16 product: bf16 finds candidates, float32 judges them.
+"""A TopK SAE that encodes in two steps: bf16 proposes candidates, float32 decides among them.
 
-The m best latents of a token by a bf16 product are computed again in float32, and the k best of these kept. A token is
-accepted if its k-th value exceeds what any latent outside the m can have: their largest bf16 value and six standard
-deviations of its error. The others get the product in float32. So values, loss and gradients are those of float32
-products; which latents are kept was so in every case seen, but six sigma is no proof.
+The m best latents of a token by a bf16 product are computed again in float32, and the k best of them are kept. A token
+is accepted if its k-th value exceeds the largest value that a latent outside the m can have: their largest bf16 value
+plus six standard deviations of its error. Tokens that are not accepted get the whole product in float32. So values,
+loss and gradients are those of float32 products. The same latents were kept in every case seen, but that is no proof.
 """
 
 import math
@@ -16,25 +16,29 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count
 from bisae.sae.architectures.topk import TopK
-from bisae.sae.codes import Codes
-from bisae.sae.encoder import Weights, encode, largest, pre_activations, scratch, top_k
+from bisae.sae.encoder import Codes, Weights, encode, largest, pre_activations, scratch, top_k
 from bisae.sae.kernels.products import BLOCK, dots
 from bisae.sae.objective import Objective, sparse_objective
 
 UNIT = 2**-8  # largest relative error of rounding to bf16
-# Standard deviation of that error over numbers of all mantissas; a product of two rounded numbers has twice its square.
+# Standard deviation of that error over all mantissas; a product of two rounded numbers has twice its variance.
 SIGMA = UNIT * math.sqrt(2 / 3 * 3 / (8 * math.log(2)))
 SIGMAS = 6  # the largest deviation seen in tens of millions of values was 5.4
-TOO_MANY = 0.01  # share of tokens not accepted at which m grows by half; past MOST k the float32 product is quicker
+TOO_MANY = (
+    0.01  # share of tokens not accepted above which m grows by half; above MOST * k the float32 product is quicker
+)
 MOST = 8
-PAYS = 0.9  # of the float32 product's time: less is not worth a change of the last bits
+PAYS = 0.9  # largest share of the float32 product's time: a smaller gain is not worth a change of the last bits
 
 
 class Candidates:
-    """Encodes centred float32 inputs; `per_token` is m, or 0 to take the float32 product. Counts accepted tokens."""
+    """Encodes centred float32 inputs, and counts the tokens that are not accepted.
+
+    `per_token` is m, the number of candidates of a token; 0: use the float32 product.
+    """
 
     def __init__(self, k: int, per_token: int) -> None:
         self.k, self.per_token = k, per_token
@@ -62,7 +66,7 @@ class Candidates:
         return Codes.fixed(values.relu(), indices, len(weights.W_enc))
 
     def share(self) -> float:
-        """The share of tokens that needed the float32 product, since this was last asked."""
+        """The share of tokens that needed the float32 product since the last call."""
         share = self.not_accepted / self.tokens if self.tokens else float(self.per_token == 0)
         self.tokens = self.not_accepted = 0
         return share
@@ -70,7 +74,7 @@ class Candidates:
     def choose(
         self, centred: Float[Tensor, "token d_model"], weights: Weights, average: Callable[[Tensor], Tensor]
     ) -> None:
-        """Keep `per_token` only if it makes encoding this batch quicker, on the average over ranks."""
+        """Keep `per_token` only if it makes encoding this batch quicker in the mean over ranks, else set it to 0."""
         kept = self.per_token
 
         def seconds(per_token: int) -> float:
@@ -81,7 +85,7 @@ class Candidates:
                 torch.cuda.synchronize()
             return time.perf_counter() - started
 
-        turns = [(seconds(kept), seconds(0)) for _ in range(3)]  # the first takes memory and is slow
+        turns = [(seconds(kept), seconds(0)) for _ in range(3)]  # the first allocates memory and is slow
         quickest = torch.tensor([min(times) for times in zip(*turns[1:], strict=True)], device=centred.device)
         with_candidates, without = average(quickest).tolist()
         self.per_token = kept if with_candidates < PAYS * without else 0
@@ -91,46 +95,46 @@ class Candidates:
 def _candidates(
     centred: Float[Tensor, "token d_model"], weights: Weights, k: int, m: int
 ) -> tuple[Int64[Tensor, "token k"], Float[Tensor, "token k"], Bool[Tensor, " token"]]:
-    """(indices, float32 values, accepted) of the best k of m candidates."""
+    """`(indices, float32 values, accepted)` for the best k of m candidates."""
     low = torch.empty_like(weights.W_enc, dtype=torch.bfloat16)
-    fourth = centred.new_zeros(())  # largest sum of fourth powers of a latent's weights
+    fourth = centred.new_zeros(())  # the largest sum of the fourth powers of a latent's weights
     rows = max(1, BLOCK // centred.shape[1]) if centred.device.type == "cpu" else len(low)
     for wide, narrow in zip(weights.W_enc.split(rows), low.split(rows), strict=True):
         narrow.copy_(wide)
         fourth = torch.maximum(fourth, wide.square().square_().sum(1).max())
     bias = weights.b_enc.to(low.dtype)
-    # Rounded up, so that it makes no latent look worse than it is.
+    # Rounded up, so that no latent looks worse than it is.
     bias = torch.where(bias < weights.b_enc, torch.nextafter(bias, bias.new_tensor(torch.inf)), bias)
     products = scratch(len(centred), len(low), like=low)
     torch.addmm(bias, centred.to(low.dtype), low.T, out=products)
-    # As integers of their bits positive numbers keep their order, and negative ones are below them all.
-    found = largest(products.view(torch.int16), m)
-    # Any latent not found has a product, in bf16, of at most this; below 0 it does not matter which are found.
-    limit = products.gather(1, found).float().amin(1).relu()
+    # Read as integers, positive numbers keep their order, and all negative ones are below them.
+    candidates = largest(products.view(torch.int16), m)
+    # The bf16 product of a latent that is not a candidate is at most this; below 0 it does not matter which they are.
+    limit = products.gather(1, candidates).float().amin(1).relu()
 
-    values = _exact(centred, weights, found)
+    values = _exact(centred, weights, candidates)
     best = largest(values, k)
     values = values.gather(1, best)
     # Sum of (x w)^2 over d_model is at most the root of sum x^4 sum w^4.
     deviation = SIGMA * (centred.square().square_().sum(1) * fourth).sqrt().sqrt()
-    return found.gather(1, best), values, values.amin(1) > limit * (1 + UNIT) + SIGMAS * deviation
+    return candidates.gather(1, best), values, values.amin(1) > limit * (1 + UNIT) + SIGMAS * deviation
 
 
 def _exact(
     centred: Float[Tensor, "token d_model"], weights: Weights, indices: Int64[Tensor, "token some"]
 ) -> Float[Tensor, "token some"]:
-    """The pre-activations of these latents, each as a product of its own."""
+    """The pre-activations of these latents, each computed as a dot product."""
     where = Codes.fixed(torch.zeros_like(indices, dtype=centred.dtype), indices, len(weights.W_enc))
     return dots(centred, weights.W_enc, where).view_as(indices) + weights.b_enc[indices]
 
 
-START = 2  # candidates a token, in k, with candidates="auto"
+START = 2  # with candidates="auto" a token has START * k candidates
 
 
 class CandidateTopK(TopK):
-    """TopK, and saved as TopK: the same values, loss and gradients (see bisae.sae.architectures.candidate_topk).
+    """A TopK SAE, saved as TopK, with the same values, loss and gradients (see the head of this file).
 
-    `candidates`: how many a token, or "auto" for 2 k if `choose_encoder` then finds the step to be quicker.
+    `candidates`: the number of candidates of a token; "auto": 2 k, if `choose_encoder` finds that this is quicker.
     """
 
     def __init__(self, d_model: int, latents: Count, k: Count, candidates: Count | str, **settings: Any) -> None:
@@ -138,11 +142,14 @@ class CandidateTopK(TopK):
         self.measured = candidates == "auto"
         per_token = START * k if self.measured else candidates
         if not isinstance(per_token, int) or per_token < k:
-            raise ConfigError("sae.candidates", candidates, f"must be auto or an integer of at least sae.k={k}")
+            raise Refused("candidates", candidates, f"must be auto or an integer of at least k={k}")
         self.encoder = Candidates(k, per_token)
 
     def choose_encoder(self, x: Float[Tensor, "token d_model"], average: Callable[[Tensor], Tensor]) -> None:
-        """Before the first step: measure on unit-norm inputs; `average` is the mean over ranks."""
+        """With candidates="auto", measure before the first step whether candidates are quicker.
+
+        `x` are unit-norm inputs, `average` is the mean over ranks.
+        """
         if self.measured:
             self.encoder.choose(x - self.b_pre.detach(), self.weights, average)
 

@@ -1,33 +1,36 @@
-"""The JumpReLU SAE: a learnt threshold for each latent (Rajamanoharan et al. 2024, arXiv 2407.14435).
+"""The JumpReLU SAE: each latent has a trained threshold (Rajamanoharan et al. 2024, arXiv 2407.14435).
 
     z    = pre where pre > threshold, else 0
     loss = mean over tokens of |x - x_hat|^2 + l0 * mean over tokens of the number of latents that fire
 
-Jumps have no gradient, so thresholds get the paper's estimate of one, from the pre-activations
-within half a `bandwidth` of them: dz/dthreshold = -threshold / bandwidth, dcount/dthreshold = -1 / bandwidth.
-All other gradients are exact.
+A jump has no gradient, so thresholds get the paper's estimate, from the pre-activations within half a `bandwidth` of
+the threshold: dz/dthreshold = -threshold / bandwidth, dcount/dthreshold = -1 / bandwidth. All others are exact.
 """
 
+import math
 from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Index, NotNegative, Positive
-from bisae.runtime.values import numbers
-from bisae.sae.codes import Codes
-from bisae.sae.encoder import Weights, encode
+from bisae.sae.encoder import Codes, Weights, encode
 from bisae.sae.objective import Average, Objective, Take, alone, differentiable_loss, objective_of
-from bisae.sae.sparse_autoencoder import SparseAutoencoder, TrainingLoss
+from bisae.sae.sparse_autoencoder import SparseAutoencoder, TrainingLoss, refuse_negative
 
 
 class JumpReLU(SparseAutoencoder):
-    """Kept sparse by `l0` times the number of latents that fire.
+    """An SAE whose latents fire above a threshold of their own.
 
-    `initial_threshold` and `bandwidth` are of pre-activations of inputs of norm 1. The thresholds are trained as they
-    are, not as logarithms as in the paper, with which Adam's small steps would hardly move them in a short run.
+    The thresholds themselves are trained. The paper trains their logarithms, which Adam's small steps would hardly move
+    in a short run.
+
+    Args:
+        l0: weight of the mean number of latents that fire in the loss.
+        initial_threshold: of every latent, in the unit of pre-activations of unit-norm inputs.
+        bandwidth: width of the gradient estimate around a threshold, in the same unit.
     """
 
     architecture = "jump_relu"
@@ -42,12 +45,9 @@ class JumpReLU(SparseAutoencoder):
         seed: Index,
     ) -> None:
         super().__init__(d_model, latents, seed)
-        if numbers("sae.l0", [l0])[0] < 0:
-            raise ConfigError("sae.l0", l0, "must not be negative")
-        if numbers("sae.initial_threshold", [initial_threshold])[0] < 0:
-            raise ConfigError("sae.initial_threshold", initial_threshold, "must not be negative")
-        if numbers("sae.bandwidth", [bandwidth])[0] <= 0:
-            raise ConfigError("sae.bandwidth", bandwidth, "must be above 0")
+        refuse_negative(l0=l0, initial_threshold=initial_threshold)
+        if not (math.isfinite(bandwidth) and bandwidth > 0):
+            raise Refused("bandwidth", bandwidth, "must be finite and above 0")
         self.l0, self.initial_threshold, self.bandwidth = l0, initial_threshold, bandwidth
         self.threshold = nn.Parameter(torch.full((latents,), float(initial_threshold)))
 
@@ -63,7 +63,7 @@ class JumpReLU(SparseAutoencoder):
         }
 
     def select(self, pre_activations: Float[Tensor, "token latent"]) -> Codes:
-        # A step may take a threshold below 0; the next ones bring it back.
+        # An optimizer step may make a threshold negative; later steps bring it back.
         return Codes.where(pre_activations > self.threshold.clamp_min(0), pre_activations)
 
     def objective(
@@ -73,11 +73,13 @@ class JumpReLU(SparseAutoencoder):
         average: Average = alone,
         take: Take | None = None,
     ) -> TrainingLoss:
-        """As of all SAEs; there is no auxiliary loss."""
-        found, of_threshold = self._jump(x)
-        # Of value 0; attaches a gradient that is known to a parameter.
-        attached = (self.threshold - self.threshold.detach()) @ of_threshold
-        return TrainingLoss(differentiable_loss(found, self.weights, take) + attached, found.codes, found.x_hat)
+        """`SparseAutoencoder.objective`, without the auxiliary loss."""
+        objective, grad_threshold = self._jump(x)
+        # Its value is 0; its gradient with respect to the threshold is `grad_threshold`.
+        attached = (self.threshold - self.threshold.detach()) @ grad_threshold
+        return TrainingLoss(
+            differentiable_loss(objective, self.weights, take) + attached, objective.codes, objective.x_hat
+        )
 
     def _objective(self, x: Float[Tensor, "token d_model"]) -> Objective:
         return self._jump(x)[0]
@@ -94,15 +96,15 @@ def jump_relu_objective(
     l0: float,
     bandwidth: float,
 ) -> tuple[Objective, Float[Tensor, " latent"]]:
-    """The objective, and the estimated gradient of `threshold`, which is not negative."""
+    """The objective, and the estimated gradient of the (not negative) `threshold`."""
     centred = x - weights.b_pre
-    # Those just below their threshold too: entries of value 0.
+    # Latents just below their threshold are entries too, with value 0: they count in the gradient estimate.
     near = encode(centred, weights, lambda pre: Codes.where(pre > threshold - bandwidth / 2, pre))
     thresholds = threshold[near.indices]
     codes = replace(near, values=near.values.where(near.values > thresholds, 0))
-    found = objective_of(x, centred, codes, weights)
+    objective = objective_of(x, centred, codes, weights)
     with torch.autocast(x.device.type, enabled=False):
-        products, of_x_hat, _ = found.of_W_dec
-        of_entry = -(thresholds * products.dots(of_x_hat, weights.W_dec) + l0 / len(x)) / bandwidth
-        of_threshold = products.totals(of_entry.masked_fill(near.values >= thresholds + bandwidth / 2, 0))
-        return found._replace(loss=found.loss + l0 * codes.values.sign().sum() / len(x)), of_threshold
+        products, grad_x_hat, _ = objective.grad_W_dec
+        grad_entry = -(thresholds * products.dots(grad_x_hat, weights.W_dec) + l0 / len(x)) / bandwidth
+        grad_threshold = products.totals(grad_entry.masked_fill(near.values >= thresholds + bandwidth / 2, 0))
+        return objective._replace(loss=objective.loss + l0 * codes.values.sign().sum() / len(x)), grad_threshold

@@ -1,4 +1,4 @@
-"""The Matryoshka BatchTopK SAE: SAEs within each other (Bussmann et al. 2025, arXiv 2503.17547).
+"""The Matryoshka BatchTopK SAE: nested SAEs (Bussmann et al. 2025, arXiv 2503.17547).
 
 x_hat_m = the decoded codes of the first m groups of latents + b_pre
 loss    = mean over m and tokens of |x - x_hat_m|^2
@@ -11,19 +11,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Index, NotNegative, Share, Text
 from bisae.sae.architectures.batch_topk import BatchTopK, batch_top_k
-from bisae.sae.codes import Codes
-from bisae.sae.encoder import Weights, encode
+from bisae.sae.encoder import Codes, Weights, encode
 from bisae.sae.kernels.products import RowSums, products_of
 from bisae.sae.objective import Objective
 
 
 class Matryoshka(BatchTopK):
-    """BatchTopK over all latents, trained so that each of the first groups of latents alone reconstructs too.
+    """BatchTopK over all latents, trained so that the first m groups of latents reconstruct alone too, for every m.
 
-    `groups`: the groups' shares of the latents, as text that sums to 1: "1/4+1/4+1/2".
+    `groups`: each group's share of the latents, as a sum that is 1: "1/4+1/4+1/2".
     """
 
     architecture = "matryoshka"
@@ -51,20 +50,20 @@ class Matryoshka(BatchTopK):
 
 
 def prefixes_of(groups: object, latents: int) -> list[int]:
-    """How many latents the first 1, 2, ... groups have together, rounded.
+    """The number of latents in the first 1, 2, ... groups together, rounded.
 
     Raises:
-        ConfigError: no fractions above 0 that sum to 1, or a group without a latent.
+        Refused: the shares are not above 0, or do not sum to 1, or a group has no latent.
     """
     try:
         shares = [Fraction(share) for share in str(groups).split("+")]
     except (ValueError, ZeroDivisionError):
         shares = []
     if sum(shares) != 1 or min(shares) <= 0:
-        raise ConfigError("sae.groups", groups, "must be shares above 0 that sum to 1, as 1/4+1/4+1/2")
+        raise Refused("groups", groups, "must be shares above 0 that sum to 1, as 1/4+1/4+1/2")
     prefixes = [round(share * latents) for share in accumulate(shares)]
     if len({0, *prefixes}) <= len(prefixes):
-        raise ConfigError("sae.groups", groups, f"sae.latents={latents} are too few: a group has none")
+        raise Refused("groups", groups, f"latents={latents} are too few: a group has none")
     return prefixes
 
 
@@ -72,8 +71,11 @@ def prefixes_of(groups: object, latents: int) -> list[int]:
 def matryoshka_objective(x: Float[Tensor, "token d_model"], weights: Weights, k: int, prefixes: list[int]) -> Objective:
     """The loss with its exact gradients; see bisae/sae/objective.py.
 
-    A latent of group g is in x_hat_g and all later ones, so the sum of their errors takes the place of one error.
-    The codes of a token's groups are treated as those of as many tokens, so that the products are the usual ones.
+    A latent of group g is part of x_hat_g and of all later x_hat, so its gradient has the sum of their errors in place
+    of one error. The codes of one group on one token are treated as a token of their own, so that the usual products
+    can be used.
+
+    `prefixes`: the number of latents in the first 1, 2, ... groups together.
     """
     centred, groups = x - weights.b_pre, len(prefixes)
     codes = encode(centred, weights, lambda pre_activations: batch_top_k(pre_activations, k))
@@ -84,23 +86,23 @@ def matryoshka_objective(x: Float[Tensor, "token d_model"], weights: Weights, k:
         error = x_hat - x
         loss = error.square().sum(2).mean()
 
-        of_x_hat = error * (2 / (groups * len(x)))
-        of_group = of_x_hat.flip(0).cumsum(0).flip(0).flatten(0, 1)
-        of_z = products.dots(of_group, weights.W_dec).masked_fill(split.values <= 0, 0)
-        of_b_enc = products.totals(of_z)
+        grad_x_hat = error * (2 / (groups * len(x)))
+        grad_group = grad_x_hat.flip(0).cumsum(0).flip(0).flatten(0, 1)
+        grad_z = products.dots(grad_group, weights.W_dec).masked_fill(split.values <= 0, 0)
+        grad_b_enc = products.totals(grad_z)
         return Objective(
             loss,
             codes,
             x_hat[-1],
-            of_W_enc=RowSums(products, centred.repeat(groups, 1), of_z),
-            of_b_enc=of_b_enc,
-            of_W_dec=RowSums(products, of_group, split.values),
-            of_b_pre=of_x_hat.sum((0, 1)) - of_b_enc @ weights.W_enc,
+            grad_W_enc=RowSums(products, centred.repeat(groups, 1), grad_z),
+            grad_b_enc=grad_b_enc,
+            grad_W_dec=RowSums(products, grad_group, split.values),
+            grad_b_pre=grad_x_hat.sum((0, 1)) - grad_b_enc @ weights.W_enc,
         )
 
 
 def by_group(codes: Codes, prefixes: list[int]) -> Codes:
-    """The codes of "group token": all tokens with the first group's latents, then all with the second's, ..."""
+    """The codes split by group: a row for every group and token, all tokens of the first group first."""
     ends = torch.tensor(prefixes, device=codes.indices.device)
     row = torch.bucketize(codes.indices, ends, right=True) * codes.tokens + codes.token_of_entry()
     row, order = row.sort(stable=True)

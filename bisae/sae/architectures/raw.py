@@ -1,4 +1,4 @@
-"""SAEs on LM activations as they are, which is what most other libraries train."""
+"""SAEs on LM activations that are not normalised, as most other libraries train them."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,7 +12,7 @@ from bisae.sae.sparse_autoencoder import SparseAutoencoder
 
 
 class RawInputs(SparseAutoencoder):
-    """An SAE whose "inputs of norm 1" are the LM's activations themselves: `norm` is 1 for every token."""
+    """An SAE that reads the LM's activations unchanged: `x` is the activation, and `norm` is 1 for every token."""
 
     def normalize(
         self, activation: Float[Tensor, "token d_model"]
@@ -37,7 +37,7 @@ RAW: dict[type[SparseAutoencoder], type[SparseAutoencoder]] = {
     TopK: RawTopK,
     ReLUL1: RawReLU,
     JumpReLU: RawJumpReLU,
-    # At inference they have a threshold too, one for all latents.
+    # After training they encode by a threshold, the same for all latents.
     BatchTopK: RawJumpReLU,
     Matryoshka: RawJumpReLU,
 }

@@ -1,22 +1,18 @@
 """The ReLU SAE with an L1 penalty, the study's background model."""
 
-import math
-
 from jaxtyping import Float
 from torch import Tensor
 
-from bisae.runtime.errors import ConfigError
 from bisae.runtime.ranges import Count, Index, NotNegative
-from bisae.sae.codes import Codes
-from bisae.sae.encoder import positive
+from bisae.sae.encoder import Codes, positive
 from bisae.sae.objective import Objective, relu_l1_objective
-from bisae.sae.sparse_autoencoder import SparseAutoencoder
+from bisae.sae.sparse_autoencoder import SparseAutoencoder, refuse_negative
 
 
 class ReLUL1(SparseAutoencoder):
     """z = ReLU(W_enc (x - b_pre) + b_enc), kept sparse by `l1` times its L1 norm in the loss.
 
-    The study's formula has no encoder bias: without `encoder_bias` b_enc stays zero and asks for no gradient.
+    The study's formula has no encoder bias: without `encoder_bias`, b_enc stays zero and gets no gradient.
     """
 
     architecture = "relu_l1"
@@ -25,8 +21,7 @@ class ReLUL1(SparseAutoencoder):
         self, d_model: int, latents: Count, l1: NotNegative, seed: Index = 0, encoder_bias: bool = False
     ) -> None:
         super().__init__(d_model, latents, seed)
-        if not (math.isfinite(l1) and l1 >= 0):
-            raise ConfigError("sae.l1", l1, "must be finite and not negative")
+        refuse_negative(l1=l1)
         self.l1, self.encoder_bias = l1, encoder_bias
         self.b_enc.requires_grad_(encoder_bias)
 

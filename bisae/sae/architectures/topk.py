@@ -3,10 +3,9 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Index, NotNegative
-from bisae.sae.codes import Codes
-from bisae.sae.encoder import top_k
+from bisae.sae.encoder import Codes, top_k
 from bisae.sae.objective import COEFFICIENT, Objective, topk_objective
 from bisae.sae.sparse_autoencoder import SparseAutoencoder
 
@@ -27,7 +26,7 @@ class TopK(SparseAutoencoder):
     ) -> None:
         super().__init__(d_model, latents, seed, aux_k, aux_coefficient)
         if not 1 <= k <= latents:
-            raise ConfigError("sae.k", k, f"must be between 1 and sae.latents={latents}")
+            raise Refused("k", k, f"must be between 1 and latents={latents}")
         self.k = k
 
     @property

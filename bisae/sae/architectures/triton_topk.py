@@ -1,4 +1,4 @@
-"""A TopK SAE whose training step selects and sums with Triton kernels."""
+"""A TopK SAE whose training step uses Triton kernels for the selection and the sparse products."""
 
 import importlib.util
 import os
@@ -9,23 +9,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count
 from bisae.sae.architectures.topk import TopK
-from bisae.sae.codes import Codes
-from bisae.sae.encoder import Weights, encode
+from bisae.sae.encoder import Codes, Weights, encode
 from bisae.sae.objective import Objective, objective_of
 
 
 class TritonTopK(TopK):
-    """TopK, and saved as TopK, for a GPU or, with TRITON_INTERPRET=1 in the environment, Triton's interpreter."""
+    """A TopK SAE for a GPU, saved as TopK. With TRITON_INTERPRET=1 in the environment Triton's interpreter runs it."""
 
     def __init__(self, d_model: int, latents: Count, k: Count, **settings: Any) -> None:
         super().__init__(d_model, latents, k, **settings)
         if importlib.util.find_spec("triton") is None:
-            raise ConfigError("sae", "topk_triton", "needs the package triton: install it, or take sae=topk")
+            raise Refused("sae", "topk_triton", "needs the package triton: install it, or take sae=topk")
         if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
-            raise ConfigError("sae", "topk_triton", "needs a CUDA GPU: take sae=topk")
+            raise Refused("sae", "topk_triton", "needs a CUDA GPU: take sae=topk")
 
     def select(self, pre_activations: Float[Tensor, "token latent"]) -> Codes:
         from bisae.sae.kernels.triton_selection import top_k
@@ -38,7 +37,7 @@ class TritonTopK(TopK):
 
 @torch.no_grad()
 def triton_objective(x: Float[Tensor, "token d_model"], weights: Weights, k: int) -> Objective:
-    """As topk_objective."""
+    """The same as `topk_objective`."""
     from bisae.sae.kernels.triton_products import TritonProducts
     from bisae.sae.kernels.triton_selection import top_k
 

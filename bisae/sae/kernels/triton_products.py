@@ -1,7 +1,7 @@
-"""The sparse products of a training step as Triton kernels.
+"""The sparse products of a training step, as Triton kernels.
 
-Each sum is made by one program in a fixed order, without atomic additions. A latent that fires on many tokens is cut
-into parts of as many entries, so that no program has much more to do than others; a second kernel adds the parts.
+One program computes one sum, in a fixed order, without atomic additions. The entries of a latent that fires on many
+tokens are split into parts of equal size, so that no program has much more work than others; a second kernel adds them.
 """
 
 from collections.abc import Iterator
@@ -13,26 +13,27 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bisae.sae.codes import Codes
+from bisae.sae.encoder import Codes
 from bisae.sae.kernels.products import SparseProducts
 
-PART = 128  # entries a program sums; not measured, as are the two below
-TILE = 2048  # numbers a program loads at once
-WIDTH = 512  # how many of a row, at most
+PART = 128  # entries that a program sums; this and the next two sizes are guesses, not measured
+TILE = 2048  # numbers that a program loads at once
+WIDTH = 512  # of these, at most so many from one row
 
 
 class Cuts(NamedTuple):
-    """Where bags of entries are cut into parts: the first of every bag has no number, the others are counted through.
+    """The split of bags (the entries of one sum) into parts.
 
-    There is room for as many others as there can be, so that the GPU need not be asked.
+    Every bag has a first part. The other parts of all bags are numbered from 0. The tensors have room for the largest
+    possible number of other parts, so that the CPU need not wait for the GPU to count them.
     """
 
-    before: Int[Tensor, " bag_and_one"]  # how many others come before those of each bag
-    bag: Int[Tensor, " other"]  # the bag of each; where there are no more, the number of bags
+    before: Int[Tensor, " bag_and_one"]  # number of other parts before those of each bag
+    bag: Int[Tensor, " other"]  # the bag of each other part; unused room holds the number of bags
 
 
 def cut(offsets: Int[Tensor, " bag_and_one"], entries: int) -> Cuts:
-    """Parts of PART entries of each bag."""
+    """Split each bag into parts of PART entries."""
     before = torch.zeros_like(offsets)
     torch.cumsum(((offsets.diff() - 1) // PART).clamp_min(0), 0, out=before[1:])
     others = torch.arange(entries // PART, dtype=before.dtype, device=before.device)
@@ -46,7 +47,7 @@ def weighted_sums(
     weights: Float[Tensor, " entry"],
     cuts: Cuts | None = None,
 ) -> Float[Tensor, "bag d_model"]:
-    """As bisae.sae.kernels.products.weighted_sums, without its gradients; with `cuts` in parts."""
+    """`bisae.sae.kernels.products.weighted_sums` without gradients; with `cuts`, part by part."""
     bags, d_model = len(offsets) - 1, rows.shape[1]
     before, bag = cuts or (None, None)
     others = 0 if bag is None else len(bag)
@@ -61,7 +62,7 @@ def weighted_sums(
 
 
 def tile(d_model: int) -> tuple[int, int]:
-    """(numbers of a row, rows) a program loads at once."""
+    """The (columns, rows) that a program loads at once."""
     width = min(triton.next_power_of_2(d_model), WIDTH)
     return width, min(TILE // width, PART)
 
@@ -80,11 +81,11 @@ class TritonProducts(SparseProducts):
         self, rows: Float[Tensor, "token d_model"], directions: Float[Tensor, "latent d_model"]
     ) -> Float[Tensor, " entry"]:
         codes, d_model = self.codes, rows.shape[1]
-        found = torch.empty_like(codes.values)
+        products = torch.empty_like(codes.values)
         width, many = tile(d_model)
-        arguments = rows.contiguous(), directions.contiguous(), codes.indices, codes.offsets, found
+        arguments = rows.contiguous(), directions.contiguous(), codes.indices, codes.offsets, products
         _dots[(codes.tokens,)](*arguments, d_model, many, width)
-        return found
+        return products
 
     def sums(
         self, rows: Float[Tensor, "token d_model"], weights: Float[Tensor, " entry"]
@@ -153,7 +154,7 @@ def _add_others(before, bag_of, out, other, bags, d_model, many: tl.constexpr, w
 
 @triton.jit
 @no_type_check
-def _dots(rows, directions, indices, offsets, found, d_model, many: tl.constexpr, width: tl.constexpr):
+def _dots(rows, directions, indices, offsets, products, d_model, many: tl.constexpr, width: tl.constexpr):
     token = tl.program_id(0)
     start, stop = tl.load(offsets + token), tl.load(offsets + token + 1)
     row = rows + token.to(tl.int64) * d_model
@@ -166,7 +167,7 @@ def _dots(rows, directions, indices, offsets, found, d_model, many: tl.constexpr
             column = left + tl.arange(0, width)
             x = tl.load(row + column, mask=column < d_model, other=0)
             total += x[None, :] * _rows(directions, latent, there, column, d_model)
-        tl.store(found + entry, tl.sum(total, 1), mask=there)
+        tl.store(products + entry, tl.sum(total, 1), mask=there)
 
 
 @triton.jit

@@ -1,7 +1,7 @@
-"""TopK selection as one Triton kernel, in the two stages of bisae.sae.encoder.
+"""TopK selection as one Triton kernel, in the same two stages as `bisae.sae.encoder.largest`.
 
-A program reads a row once for the maxima of its groups; of the k best groups it reads the members again. A value and
-its column are sorted as one integer, so of equal values of a group the first is kept, and a run repeats bit by bit.
+A program reads a row to find the maximum of each group of latents, then reads the k best groups again. It sorts a value
+and its column as one integer: of equal values in a group the first is kept, so that runs repeat bit by bit.
 """
 
 import math
@@ -14,34 +14,34 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from bisae.sae import encoder
-from bisae.sae.codes import Codes
+from bisae.sae.encoder import Codes
 
-MOST = 2**12  # numbers a program sorts; more take minutes to compile, and PyTorch selects
+MOST = 2**12  # numbers that a program sorts; more take minutes to compile, so PyTorch selects then
 
 
 def top_k(pre_activations: Float[Tensor, "token latent"], k: int) -> Codes:
-    """As bisae.sae.encoder.top_k."""
+    """The same as `bisae.sae.encoder.top_k`."""
     indices = largest(pre_activations.detach(), k)
     return Codes.fixed(pre_activations.gather(1, indices).relu(), indices, pre_activations.shape[1])
 
 
 def largest(values: Float[Tensor, "token latent"], k: int) -> Int64[Tensor, "token k"]:
-    """As bisae.sae.encoder.largest, by falling value; float64 is left to PyTorch."""
+    """The same as `bisae.sae.encoder.largest`, in falling order; float64 is left to PyTorch."""
     tokens, latents = values.shape
-    sorted_k = triton.next_power_of_2(max(k, 2))  # tl.topk finds no fewer
-    # The stages sort `groups` and k * members numbers; next to equal at sqrt(k latents) groups.
+    sorted_k = triton.next_power_of_2(max(k, 2))  # the least that tl.topk finds
+    # The stages sort `groups` and k * members numbers; these are about equal with sqrt(k latents) groups.
     groups = max(sorted_k, 1 << round(math.log2(sorted_k * latents) / 2))
     members = triton.next_power_of_2(triton.cdiv(latents, groups))
     if values.dtype == torch.float64 or max(groups, sorted_k * members) > MOST:
         return encoder.largest(values, k)
-    found = torch.empty(tokens, k, dtype=torch.int64, device=values.device)
-    _largest[(tokens,)](values.contiguous(), found, latents, k, groups, members, sorted_k)
-    return found
+    indices = torch.empty(tokens, k, dtype=torch.int64, device=values.device)
+    _largest[(tokens,)](values.contiguous(), indices, latents, k, groups, members, sorted_k)
+    return indices
 
 
 @triton.jit
 @no_type_check
-def _largest(values, found, latents, k, groups: tl.constexpr, members: tl.constexpr, sorted_k: tl.constexpr):
+def _largest(values, indices, latents, k, groups: tl.constexpr, members: tl.constexpr, sorted_k: tl.constexpr):
     token = tl.program_id(0).to(tl.int64)
     values += token * latents
     group = tl.arange(0, groups)
@@ -53,7 +53,7 @@ def _largest(values, found, latents, k, groups: tl.constexpr, members: tl.conste
     columns = tl.reshape(columns, (sorted_k * members,))
     kept = tl.topk(_packed(_ordered(values, columns, latents), columns), sorted_k)
     place = tl.arange(0, sorted_k)
-    tl.store(found + token * k + place, _columns(kept), mask=place < k)
+    tl.store(indices + token * k + place, _columns(kept), mask=place < k)
 
 
 @triton.jit

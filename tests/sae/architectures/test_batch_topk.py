@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import BatchTopK
 from bisae.sae.architectures.batch_topk import batch_top_k
 from bisae.sae.encoder import Weights, encode
@@ -110,8 +110,8 @@ def test_dead_latents_add_the_auxiliary_loss() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("k", 0), ("k", 61), ("threshold_rate", 0.0), ("threshold_rate", 1.5), ("aux_k", 61)]
+    ("field", "value"), [("k", 0), ("k", 61), ("threshold_rate", 0.0), ("threshold_rate", 1.5), ("aux_k", 61)]
 )
-def test_impossible_settings_name_their_key(key: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=f"^sae.{key}={value}: "):
-        BatchTopK(**{**SETTINGS, key: value})
+def test_impossible_settings_are_refused_by_name(field: str, value: float) -> None:
+    with pytest.raises(Refused, match=f"^{field}={value}: "):
+        BatchTopK(**{**SETTINGS, field: value})

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import Codes, TopK, load, save
 from bisae.sae.architectures import candidate_topk
 from bisae.sae.architectures.candidate_topk import Candidates, CandidateTopK
@@ -154,5 +154,5 @@ def test_it_is_saved_as_a_topk_sae(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [3, "many"])
 def test_wrong_numbers_of_candidates_are_refused(wrong: int | str) -> None:
-    with pytest.raises(ConfigError, match=r"sae\.candidates"):
+    with pytest.raises(Refused, match="^candidates="):
         CandidateTopK(16, 40, k=4, candidates=wrong)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import JumpReLU
 from bisae.sae.architectures.jump_relu import jump_relu_objective
 from bisae.sae.encoder import Weights
@@ -33,9 +33,9 @@ class Jump(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        (pre, threshold), (of_z, of_count) = ctx.saved_tensors, gradients
+        (pre, threshold), (grad_z, grad_count) = ctx.saved_tensors, gradients
         kernel = ((pre - threshold).abs() < ctx.bandwidth / 2).to(pre) / ctx.bandwidth
-        return of_z * (pre > threshold), -(kernel * (threshold * of_z + of_count)).sum(0), None
+        return grad_z * (pre > threshold), -(kernel * (threshold * grad_z + grad_count)).sum(0), None
 
 
 @pytest.mark.parametrize("threshold", [0.3, 1.0])  # above and below the density of dense products
@@ -100,9 +100,9 @@ def test_a_higher_price_of_firing_makes_fewer_latents_fire() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    ("field", "value"),
     [("l0", -1.0), ("l0", float("nan")), ("initial_threshold", -0.1), ("bandwidth", 0.0), ("bandwidth", float("inf"))],
 )
-def test_impossible_settings_name_their_key(key: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=f"^sae.{key}={value}: "):
-        JumpReLU(**{**SETTINGS, key: value})
+def test_impossible_settings_are_refused_by_name(field: str, value: float) -> None:
+    with pytest.raises(Refused, match=f"^{field}={value}: "):
+        JumpReLU(**{**SETTINGS, field: value})

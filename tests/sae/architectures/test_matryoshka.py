@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import Matryoshka
 from bisae.sae.architectures.batch_topk import batch_top_k
 from bisae.sae.architectures.matryoshka import matryoshka_objective, prefixes_of
@@ -77,10 +77,10 @@ def test_groups_are_shares_of_the_latents() -> None:
 
 @pytest.mark.parametrize("groups", ["1/2", "1/2+1/2+1/2", "1/2,1/2", "", "1/0+1", "3/2+-1/2", "nan", "1+0", [1]])
 def test_groups_that_are_no_shares_name_their_key(groups: object) -> None:
-    with pytest.raises(ConfigError, match=r"^sae.groups=.*: must be shares above 0 that sum to 1"):
+    with pytest.raises(Refused, match=r"^groups=.*: must be shares above 0 that sum to 1"):
         prefixes_of(groups, 60)
 
 
 def test_a_group_without_a_latent_names_its_key() -> None:
-    with pytest.raises(ConfigError, match=r"^sae.groups=1/100\+99/100: sae.latents=10 are too few"):
+    with pytest.raises(Refused, match=r"^groups=1/100\+99/100: latents=10 are too few"):
         prefixes_of("1/100+99/100", 10)

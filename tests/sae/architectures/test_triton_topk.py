@@ -1,15 +1,13 @@
 """Triton kernels, each way in a process of its own: whether Triton interprets is settled when it is first imported."""
 
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import DictConfig
 
-from bisae.config.instantiate import instantiate
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
+from bisae.sae.architectures.triton_topk import TritonTopK
 from tests.conftest import ROOT, run
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton not installed")
@@ -34,19 +32,13 @@ def test_the_kernels_compile_for_a_gpu(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(("installed", "remedy"), [(True, "needs a CUDA GPU"), (False, "needs the package triton")])
 def test_without_gpu_or_triton_the_kernels_are_refused(
-    installed: bool,
-    remedy: str,
-    config: Callable[..., DictConfig],
-    monkeypatch: pytest.MonkeyPatch,
+    installed: bool, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node = {
-        key: value for key, value in config("sae=topk_triton").sae.items() if key not in ("name", "lr", "dead_after")
-    }
     find = importlib.util.find_spec
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda n, *p: (installed or None) if n == "triton" else find(n, *p)
     )
-    with pytest.raises(ConfigError, match=f"^sae=topk_triton: {remedy}.*sae=topk"):
-        instantiate(node, d_model=8)
+    with pytest.raises(Refused, match=f"^sae=topk_triton: {remedy}.*sae=topk"):
+        TritonTopK(8, 32, 4)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bisae.sae.codes import Codes
+from bisae.sae.encoder import Codes
 from bisae.sae.kernels.products import DenseProducts, SparseProducts, chunked_dots, dots, products_of
 
 

@@ -23,7 +23,7 @@ from bisae.features.codes import CodesFolder, encode
 from bisae.features.measures.alignment import is_word, sentence_peaks
 from bisae.features.measures.lineage import nearest
 from bisae.features.tokens import Tokens, pieces, token_texts
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.lock import sole_writer
 from bisae.runtime.naming import checksum, name_of
 from bisae.runtime.progress import tokens_bar
@@ -83,12 +83,12 @@ class CheckpointCells:
         return CodesFolder(self.text.codes / name_of(made_from), cell.identity["sae"]["latents"])
 
     def describe(self, cell: FoundCell) -> Analysis:
-        """The analysis of a cell, made if there is none; ConfigError, ValueError, OSError say what is wrong with it."""
+        """The analysis of a cell, made if there is none; Refused, ValueError, OSError say what is wrong with it."""
         analysis = self.analysis(cell)
         if analysis.finished:
             if not self.text.take_short and self._short(held := analysis.read()["tokens"]):
                 remedy = f"{analysis.folder} was made of the {held} that there are; short_split=take accepts that"
-                raise ConfigError("tokens", self.text.tokens, remedy)
+                raise Refused("tokens", self.text.tokens, remedy)
             return analysis
         sae = self.text.sae(cell)
         tokenizer = self._lm_pass.tokenizer
@@ -164,7 +164,7 @@ class CheckpointCells:
 
     @cached_property
     def _tokens(self) -> Tokens:
-        tokens = Tokens.read(self._lm_pass, self.text.tokens, "tokens", self.text.take_short)
+        tokens = Tokens.read(self._lm_pass, self.text.tokens, self.text.take_short)
         for remark in self._lm_pass.remarks():
             log.warning("%s", remark)
         if self._short(len(tokens)):
@@ -187,7 +187,7 @@ class CheckpointCells:
         if sentences is None:
             return None
         source = self.recipe.pair_pass(sentences, self.text.device)
-        tokens = Tokens.read(source, None, "alignment.pairs")
+        tokens = Tokens.read(source, None)
         return AnalysedActivations.open(self.text.store, source, tokens, self.layers, "LM activations, sentence pairs")
 
     @cached_property

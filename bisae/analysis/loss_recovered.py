@@ -13,7 +13,7 @@ from bisae.corpus.tokens import TokenizedDocument, heads
 from bisae.edits.recovered import recovered
 from bisae.lm.causal_lm import load_causal_lm
 from bisae.metrics.intervals import estimates
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import SparseAutoencoder
 
 
@@ -66,6 +66,6 @@ class LossRecovered:
             texts = heads(corpus, self.split, number, self.tokenizer, reading["context"], reading["shortest"])
             mine = list(islice(texts, self.documents))
             if len(mine) < self.documents:
-                raise ConfigError("recovered", self.documents, f"the split has {len(mine)} documents in {language}")
+                raise Refused("recovered", self.documents, f"the split has {len(mine)} documents in {language}")
             found += mine
         return found

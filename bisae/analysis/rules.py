@@ -16,7 +16,7 @@ from bisae.features.contexts import Patterns
 from bisae.features.measures.language import SCRIPTS, check_script_languages, script_of_rows, script_of_tokens
 from bisae.features.spaces.space import Space
 from bisae.features.tokens import Tokens
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 VERSION = 2  # of the rules; a change of what they compute raises it, and features are computed anew
 
@@ -41,12 +41,12 @@ class AlignmentRule:
 
     @cached_property
     def sentences(self) -> PairSentences | None:
-        """ConfigError if there is no such file."""
+        """Refused if there is no such file."""
         if self.pairs is None:
             return None
         path = EMBEDDED / "alignment.tsv.xz" if self.pairs == "shipped" else Path(self.pairs)
         if not path.is_file():
-            raise ConfigError("alignment.pairs", self.pairs, "no such file; null leaves alignment out")
+            raise Refused("pairs", self.pairs, "no such file; null leaves alignment out")
         return PairSentences(path)
 
 
@@ -77,26 +77,26 @@ class Rules:
 
     def __post_init__(self) -> None:
         if self.language not in ("script", "document"):
-            raise ConfigError("language", self.language, "choose script or document")
+            raise Refused("language", self.language, "choose script or document")
         if self.bilingual not in ("monosemantic", "alignment"):
-            raise ConfigError("bilingual", self.bilingual, "choose monosemantic or alignment")
+            raise Refused("bilingual", self.bilingual, "choose monosemantic or alignment")
         if self.bilingual == "alignment" and self.alignment.pairs is None:
-            raise ConfigError("bilingual", "alignment", "needs alignment.pairs")
+            raise Refused("bilingual", "alignment", "needs sentence pairs, but pairs is null")
         if self.recovered is not None and (type(self.recovered) is not int or self.recovered < 1):
-            raise ConfigError("recovered", self.recovered, "must be null or a whole number of documents")
-        shares = {"threshold": self.threshold, "monosemanticity.quantile": self.monosemanticity.quantile}
-        for key, share in shares.items():
+            raise Refused("recovered", self.recovered, "must be null or a whole number of documents")
+        shares = {"threshold": self.threshold, "quantile": self.monosemanticity.quantile}
+        for field, share in shares.items():
             if not 0.5 <= share < 1:
-                raise ConfigError(key, share, "must be at least 0.5 and below 1")
+                raise Refused(field, share, "must be at least 0.5 and below 1")
 
     def check(self, languages: Sequence[str]) -> None:
-        """ConfigError if the rules cannot be applied to text in these languages."""
+        """Refused if the rules cannot be applied to text in these languages."""
         if self.language == "script":
             check_script_languages(languages)
         sentences = self.alignment.sentences
         if sentences is not None and (found := set(sentences.languages)) != set(languages):
             remedy = f"is in {sorted(found)}, the corpus in {sorted(languages)}; null leaves alignment out"
-            raise ConfigError("alignment.pairs", self.alignment.pairs, remedy)
+            raise Refused("pairs", self.alignment.pairs, remedy)
 
     def language_of_rows(
         self, tokens: Tokens, texts: Sequence[str], languages: Sequence[str]

@@ -14,7 +14,7 @@ from bisae.analysis.lineage import AnalysedCell
 from bisae.analysis.rules import Rules
 from bisae.cells.find import FoundCell
 from bisae.cells.recipe import Recipe
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.naming import name_of
 from bisae.runtime.progress import tokens_bar
 from bisae.sae.store import saved_class
@@ -22,7 +22,7 @@ from bisae.sae.store import saved_class
 log = logging.getLogger("bisae.analysis")
 
 # Of one cell: the others are done. The last four are what a cell of another program, or a damaged one, may raise.
-MENDABLE = (ConfigError, CacheError, OSError, ValueError, KeyError, TypeError, SafetensorError)
+MENDABLE = (Refused, CacheError, OSError, ValueError, KeyError, TypeError, SafetensorError)
 
 
 @dataclass(eq=False)
@@ -104,4 +104,4 @@ class AnalysisWork:
 
 
 def _message(error: Exception) -> str:
-    return str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32, Int16, Int32, Int64, Real, UInt8
 
 from bisae.features.analysed_activations import AnalysedActivations
 from bisae.features.codes import Firings
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Share
 from bisae.sae import SparseAutoencoder
 
@@ -58,7 +58,7 @@ class Paper:
 
     def __post_init__(self) -> None:
         if not 0 <= self.share < 1:
-            raise ConfigError("patterns.share", self.share, "must be at least 0 and below 1")
+            raise Refused("share", self.share, "must be at least 0 and below 1")
 
     def chosen(self, peaks: Peaks, maximum: Float32[np.ndarray, " latent"]) -> Int64[np.ndarray, " context"]:
         above = np.flatnonzero(peaks.value > np.float32(self.share) * maximum[peaks.latent])
@@ -94,7 +94,7 @@ class Quantile:
 
     def __post_init__(self) -> None:
         if self.quantiles < 1 or self.contexts % self.quantiles:
-            raise ConfigError("patterns.quantiles", self.quantiles, f"must divide patterns.contexts={self.contexts}")
+            raise Refused("quantiles", self.quantiles, f"must divide contexts={self.contexts}")
 
     def chosen(self, peaks: Peaks, maximum: Float32[np.ndarray, " latent"]) -> Int64[np.ndarray, " context"]:
         order = np.lexsort((-peaks.value, peaks.latent))

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int16, Int32, Int64, UInt8
 
 from bisae.activations.store import Source, TokenShard, too_few
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,10 +26,12 @@ class Tokens:
     position: Int16[np.ndarray, " token"]
 
     @classmethod
-    def read(cls, source: Source, tokens: int | None, key: str, take_short: bool = False) -> "Tokens":
+    def read(cls, source: Source, tokens: int | None, take_short: bool = False) -> "Tokens":
         """At most `tokens` of them, up to the end of a sequence; None for all there are. Runs no LM.
 
-        ConfigError naming config key `key` if the source holds fewer; with `take_short` only if it holds none.
+        Raises:
+            Refused: the source holds fewer than `tokens` (with `take_short`: none at all), or its first sequence is
+                longer than that.
         """
         shards, held = [], 0
         for shard in _shards(source):
@@ -38,14 +40,14 @@ class Tokens:
             if tokens is not None and held >= tokens:
                 break
         if tokens is not None and held < tokens and not (take_short and held):
-            raise too_few(key, tokens, held, source)
+            raise too_few("tokens", tokens, held, source)
         columns = [np.concatenate([getattr(shard, name) for shard in shards]) for name in cls.__dataclass_fields__]
         everything = cls(*columns)
         if tokens is None or tokens >= held:
             return everything
         stop = int(everything.borders[np.searchsorted(everything.borders, tokens, side="right") - 1])
         if not stop:
-            raise ConfigError(key, tokens, f"is less than the first sequence, of {everything.borders[1]} tokens")
+            raise Refused("tokens", tokens, f"is less than the first sequence, of {everything.borders[1]} tokens")
         return cls(*(column[:stop] for column in columns))
 
     def __len__(self) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from bisae.metrics.intervals import t_interval
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 OVER = {  # kind of interval: what it is over
     "features": "features (those of different cells taken as independent)",
@@ -19,10 +19,10 @@ COLUMNS = [f"{kind}_{side}" for kind in ("features", "documents") for side in ("
 IDENTITY = ("parameters", "d_model", "depth", "step", "lm_tokens", "layer", "latents", "k", "seed", "control", "tokens")
 
 
-def check_kinds(key: str, kinds: Sequence[str]) -> None:
-    """ConfigError of the config `key` if one of the kinds of interval does not exist."""
+def check_kinds(field: str, kinds: Sequence[str]) -> None:
+    """Refuse `field`, which holds `kinds` of interval, if one of them does not exist."""
     for kind in set(kinds) - set(OVER):
-        raise ConfigError(key, kind, f"must be one of {', '.join(OVER)}")
+        raise Refused(field, kind, f"must be one of {', '.join(OVER)}")
 
 
 def metrics_of(cells: pd.DataFrame) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Positive
 
 RANDOM = "random weights"
@@ -20,7 +20,7 @@ class Bins:
     """Edges between the bins. Upper edges belong to the bin below, but an LM of `size` parameters is large.
 
     Raises:
-        ConfigError: edges that are not two ascending numbers, or a model that is a seed of two LMs.
+        Refused: edges that are not two ascending numbers, or a model that is a seed of two LMs.
     """
 
     phases: Sequence[Positive]
@@ -29,12 +29,12 @@ class Bins:
     lm_seeds: Mapping[str, Sequence[str]]
 
     def __post_init__(self) -> None:
-        for key, edges in (("phases", self.phases), ("layers", self.layers)):
+        for field, edges in (("phases", self.phases), ("layers", self.layers)):
             if len(edges) != 2 or not 0 < edges[0] < edges[1]:
-                raise ConfigError(f"report.bins.{key}", list(edges), "must be two ascending numbers above 0")
+                raise Refused(field, list(edges), "must be two ascending numbers above 0")
         models = [model for seeds in self.lm_seeds.values() for model in seeds]
         if len(models) > len(set(models)):
-            raise ConfigError("report.bins.lm_seeds", dict(self.lm_seeds), "names a model twice")
+            raise Refused("lm_seeds", dict(self.lm_seeds), "names a model twice")
 
     def label(self, cells: pd.DataFrame) -> pd.DataFrame:
         """The cells table with what tables and figures group it by.
@@ -44,7 +44,7 @@ class Bins:
         layers of the LM), `size` ("" where the parameters are not known or all LMs are equally large).
 
         Raises:
-            ConfigError: two cells differ neither in LM, step, layer, SAE (name, latents, k) nor seed.
+            Refused: two cells differ neither in LM, step, layer, SAE (name, latents, k) nor seed.
         """
         cells = cells.reset_index(drop=True)
         last = cells.groupby("model")["step"].transform("max")
@@ -63,7 +63,7 @@ class Bins:
         same = labelled.duplicated(["model", "step", "layer", "setting", "seed"], keep=False)
         if same.any():
             first = ", ".join(labelled.loc[same, "folder"].iloc[:2])
-            raise ConfigError("runs", first, "these differ in settings that a report averages over: name fewer cells")
+            raise Refused("runs", first, "these differ in settings that a report averages over: name fewer cells")
         return labelled
 
     def rule(self, name: str) -> str:

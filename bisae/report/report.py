@@ -35,8 +35,8 @@ class Report:
     panels: Count
 
     def __post_init__(self) -> None:
-        check_kinds("report.intervals", self.intervals)
-        check_kinds("report.band", [self.band])
+        check_kinds("intervals", self.intervals)
+        check_kinds("band", [self.band])
 
     def write(
         self, folder: Path, cells: pd.DataFrame, places: Sequence[AnalysedCell], followed: Sequence[Followed]

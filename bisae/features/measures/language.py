@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float64, Int32, Num, Shaped, UInt8
 
 from bisae.corpus.languages import NAMES, plain_of
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 SCRIPTS = ("en", "ja")  # what the rule tells apart, by number
 ENGLISH, JAPANESE, DIGITS = range(3)
@@ -49,10 +49,10 @@ def feature_language(
 
 
 def check_script_languages(languages: Sequence[str]) -> None:
-    """ConfigError unless the text is in exactly the languages that the rule tells apart."""
+    """Refused unless the text is in exactly the languages that the rule tells apart."""
     if sorted(map(plain_of, languages)) != sorted(SCRIPTS):
         remedy = f"tells English from Japanese only, and the text is in {', '.join(languages)}; use language=document"
-        raise ConfigError("language", "script", remedy)
+        raise Refused("language", "script", remedy)
 
 
 def script_of_tokens(texts: Sequence[str]) -> UInt8[np.ndarray, " vocabulary"]:

@@ -9,7 +9,7 @@ from jaxtyping import Float32
 from bisae.features.measures.clusters import centred
 from bisae.features.spaces.space import VectorSpace, same_vocabulary
 from bisae.lm.model import Checkpoint
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Index, NotNegative
 
 BATCH = 1024  # tokens a pass
@@ -33,13 +33,10 @@ class LMSpace(VectorSpace):
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
-        """Fetched when first needed; ConfigError where there is none or it has no such layer."""
-        try:
-            found = self._model.checkpoint(self._step)
-        except ConfigError as error:
-            raise ConfigError("space", self.name, str(error)) from error
+        """The LM, fetched when first needed. Refused if there is none, or if it has no such layer."""
+        found = self._model.checkpoint(self._step)
         if not 0 <= self._layer <= found.layers:
-            raise ConfigError("space.layer", self._layer, f"{found.model} has the layers 0 to {found.layers}")
+            raise Refused("layer", self._layer, f"{found.model} has the layers 0 to {found.layers}")
         return found
 
     @property
@@ -55,12 +52,12 @@ class LMSpace(VectorSpace):
         found = self.checkpoint
         if not same_vocabulary(tokenizer, found.load_tokenizer()):
             remedy = "has another vocabulary than the LM analysed; choose that LM, use or sentence_transformers"
-            raise ConfigError("space.model", found.model, remedy)
+            raise Refused("model", found.model, remedy)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if (most := found.embeddings) is not None and most < len(tokenizer):
             names = ", ".join(tokenizer.convert_ids_to_tokens(list(range(most, len(tokenizer))))[:3])
             remedy = f"has {most} embeddings, its tokenizer {len(tokenizer)} ids (as {names}); choose another space"
-            raise ConfigError("space.model", found.model, remedy)
+            raise Refused("model", found.model, remedy)
         reader = ResidualReader(found, [self._layer], torch.float32, device)
         ids = torch.arange(len(tokenizer))[:, None]
         if tokenizer.bos_token_id is not None:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bisae.features.spaces.text_space import TextSpace
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.hub import reachable
 from bisae.runtime.naming import checksum
 from bisae.runtime.ranges import NotNegative, Text
@@ -25,7 +25,7 @@ class SentenceTransformersSpace(TextSpace):
         super().__init__(clustering, distance)
         self._model, self._revision = model, revision
         if find_spec("sentence_transformers") is None:
-            raise ConfigError("space", self.name, "is not installed: pip install sentence-transformers")
+            raise Refused("space", self.name, "is not installed: pip install sentence-transformers")
 
     @cached_property
     def folder(self) -> Path:
@@ -43,7 +43,7 @@ class SentenceTransformersSpace(TextSpace):
             )
         except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
             remedy = f"neither a local folder nor to be had from the hub: {error}"
-            raise ConfigError("space.model", self._model, remedy) from error
+            raise Refused("model", self._model, remedy) from error
         return Path(found)
 
     @property
@@ -57,5 +57,5 @@ class SentenceTransformersSpace(TextSpace):
         try:
             model = SentenceTransformer(str(self.folder))
         except (OSError, ValueError) as error:
-            raise ConfigError("space.model", self._model, f"cannot be loaded: {error}") from error
+            raise Refused("model", self._model, f"cannot be loaded: {error}") from error
         return model.encode(texts, show_progress_bar=False)

@@ -1,13 +1,15 @@
 """An embedding space of tokens: what says which tokens mean the same."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
 
 from bisae.features.measures.clusters import METHODS, Clustering, FeatureClusters, GlobalClusters, global_clusters
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 LARGEST = 20_000  # tokens whose distances to each other are held: 1.6 GB, and as much again while they are clustered
 GLOBAL = "global"
@@ -34,15 +36,17 @@ class VectorSpace(ABC):
 
     def __init__(self, clustering: str, distance: float) -> None:
         if clustering not in (*METHODS, GLOBAL):
-            raise ConfigError("space.clustering", clustering, f"choose one of {', '.join((*METHODS, GLOBAL))}")
+            raise Refused("clustering", clustering, f"choose one of {', '.join((*METHODS, GLOBAL))}")
         if not 0 < distance < 1:
-            raise ConfigError("space.distance", distance, "must be above 0 and below 1, a cosine distance")
+            raise Refused("distance", distance, "must be above 0 and below 1, a cosine distance")
         self._method, self._distance = clustering, distance
         self._made: dict[str, Clustering] = {}
 
     @property
     def fingerprint(self) -> dict[str, object]:
-        return {"space": self.name, "clustering": self._method, "distance": self._distance, **self.source}
+        with self._refused_as_space():
+            source = self.source
+        return {"space": self.name, "clustering": self._method, "distance": self._distance, **source}
 
     @property
     @abstractmethod
@@ -57,14 +61,23 @@ class VectorSpace(ABC):
         if checksum not in self._made:
             if self._method == GLOBAL and len(tokenizer) > LARGEST:
                 remedy = f"takes at most {LARGEST} tokens, and the vocabulary has {len(tokenizer)}; choose average"
-                raise ConfigError("space.clustering", GLOBAL, remedy)
-            vectors = self.vectors(tokenizer)
+                raise Refused("clustering", GLOBAL, remedy)
+            with self._refused_as_space():
+                vectors = self.vectors(tokenizer)
             self._made[checksum] = (
                 GlobalClusters(global_clusters(vectors, self._distance))
                 if self._method == GLOBAL
                 else FeatureClusters(vectors, self._method, self._distance)
             )
         return self._made[checksum]
+
+    @contextmanager
+    def _refused_as_space(self) -> Iterator[None]:
+        """Name the space in refusals that come long after its constructor: an LM analysed has a `model` too."""
+        try:
+            yield
+        except Refused as refused:
+            raise Refused("space", self.name, str(refused)) from refused
 
 
 def same_vocabulary(tokenizer: Any, other: Any) -> bool:

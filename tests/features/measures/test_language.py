@@ -12,7 +12,7 @@ from bisae.features.measures.language import (
     script_of_tokens,
     shares_by_threshold,
 )
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 EN, JA = [(" dog", 1.0)], [("犬", 1.0)]
 
@@ -100,7 +100,7 @@ def test_shares_follow_the_threshold_and_leave_dead_features_out() -> None:
 def test_the_script_rule_is_refused_for_other_languages() -> None:
     check_script_languages(["ja", "en"])
     for languages in (["en", "fr"], ["en"], ["en", "ja", "fr"]):
-        with pytest.raises(ConfigError, match="language=script: .* use language=document"):
+        with pytest.raises(Refused, match="language=script: .* use language=document"):
             check_script_languages(languages)
 
 

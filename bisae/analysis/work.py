@@ -32,7 +32,7 @@ class AnalysisWork:
 
     groups: Sequence[tuple[CheckpointCells, Sequence[FoundCell]]]
     chosen: set[Path]
-    failures: dict[Path, str] = field(default_factory=dict)
+    failures: dict[Path, Exception] = field(default_factory=dict)
 
     @classmethod
     def plan(
@@ -55,7 +55,7 @@ class AnalysisWork:
                 saved_class(cell.folder, text.classes)
                 key = name_of({"model": cell.model, "step": cell.step, "text": recipe.text(text.split)})
             except MENDABLE as error:
-                work.failures[cell.folder] = _message(error)
+                work.failures[cell.folder] = error
                 continue
             together.setdefault(key, []).append((recipe, cell))
         groups = []
@@ -81,7 +81,7 @@ class AnalysisWork:
             try:
                 group.describe(cell).publish()
             except MENDABLE as error:
-                self.failures[cell.folder] = _message(error)
+                self.failures[cell.folder] = error
 
     def places(self) -> list[AnalysedCell]:
         """Every cell that is analysed by now, also those another process has done; damaged analyses are failures."""
@@ -94,14 +94,10 @@ class AnalysisWork:
                         analysis.check()
                         found.append(AnalysedCell(analysis, group))
                 except MENDABLE as error:
-                    self.failures[cell.folder] = _message(error)
+                    self.failures[cell.folder] = error
         return found
 
     def close(self) -> None:
         """Free what lineage read again."""
         for group, _ in self.groups:
             group.close()
-
-
-def _message(error: Exception) -> str:
-    return str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"

@@ -5,6 +5,7 @@ the token before it is; all else is Japanese, byte tokens and the empty token to
 share of its tokens is strictly above a threshold, else Mixed.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from typing import SupportsFloat
@@ -30,17 +31,35 @@ def _script(text: str) -> int:
 def feature_language(
     contexts: Sequence[Sequence[tuple[str, SupportsFloat]]], threshold: float = 0.9
 ) -> tuple[str, dict[str, int]]:
-    """Class of a latent by the token of each context with the largest activation (the first of equals).
+    """Language of one feature, English or Japanese, by the characters of its strongest tokens.
 
-    Contexts are (token text, activation) in order. Also gives how many were in each language. At the start of a
-    context "the token before" is its last one, as Python's index -1; digits alone, on which the original rule has no
-    answer, are Japanese like all that is not English. ValueError for an empty context.
+    In each context the token with the largest activation decides; the first of them if several are equal. A token of
+    digits has the language of the token before it. The token before the first one is the last one, as Python's index
+    -1 says. A context of digits alone, for which the original rule has no answer, is Japanese, as all text is that is
+    not English.
+
+    Args:
+        contexts: For each context its tokens in order, as pairs (token text, activation).
+        threshold: The feature is of a language if strictly more than this share of its contexts is in it. At least
+            0.5, so that at most one language can be above it, and below 1.
+
+    Returns:
+        The class of the feature ("English", "Japanese", "Mixed", or "dead" without any context), and the number of
+        contexts in each language, by its code: {"en": 2, "ja": 1}.
+
+    Raises:
+        ValueError: A context has no tokens, an activation is not a number, or the threshold is out of range.
     """
+    if not 0.5 <= threshold < 1:
+        raise ValueError(f"threshold={threshold}: must be at least 0.5 and below 1")
     counts = dict.fromkeys(SCRIPTS, 0)
     for context in contexts:
-        if not context:
+        activations = [float(activation) for _, activation in context]
+        if not activations:
             raise ValueError("a context has no tokens")
-        peak = max(range(len(context)), key=lambda position: float(context[position][1]))
+        if any(map(math.isnan, activations)):
+            raise ValueError(f"an activation is not a number in the context {list(context)}")
+        peak = activations.index(max(activations))
         backwards = (_script(context[position][0]) for position in range(peak, peak - len(context), -1))
         script = next((script for script in backwards if script != DIGITS), JAPANESE)
         counts[SCRIPTS[script]] += 1

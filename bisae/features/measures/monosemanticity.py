@@ -59,10 +59,26 @@ def ratio(
 
 
 def monosemanticity(counts: Sequence[SupportsFloat] | np.ndarray, clusters: Sequence[Hashable] | np.ndarray) -> float:
-    """R of one feature from the counts of its distinct tokens and the cluster of each; ValueError without tokens."""
-    weights, ids = np.asarray(counts, np.float64), np.unique(np.asarray(clusters), return_inverse=True)[1]
-    if weights.shape != ids.shape or weights.ndim != 1 or not (weights >= 0).all():
-        raise ValueError("one count, at least 0, and one cluster are needed for each token")
+    """Monosemanticity of one feature: R = 1 - H_semantic / H_token.
+
+    Args:
+        counts: [token] how often each of the feature's distinct tokens occurs, at least 0.
+        clusters: [token] the cluster of meaning of each of these tokens, as any hashable value: equal values are one
+            cluster.
+
+    Returns:
+        R, from 0 (every token has a meaning of its own) to 1 (all tokens mean the same). A feature with one token has
+        R = 1 by convention.
+
+    Raises:
+        ValueError: The feature has no tokens, a count is negative or not finite, or `counts` and `clusters` do not
+            have the same length.
+    """
+    number_of_cluster: dict[Hashable, int] = {}  # not np.unique, which would take 1 and "1" for the same
+    ids = np.array([number_of_cluster.setdefault(cluster, len(number_of_cluster)) for cluster in clusters], np.int64)
+    weights = np.asarray(counts, np.float64)
+    if weights.shape != ids.shape or not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError("one count, finite and at least 0, and one cluster are needed for each token")
     if not weights.sum() > 0:
         raise ValueError("a feature without tokens has no monosemanticity")
     tokens = np.arange(len(weights), dtype=np.int32)

@@ -32,7 +32,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_a_local_model_gives_a_vector_for_each_token(config: Config, model: Path) -> None:
-    space = instantiate(config("+space=sentence_transformers", f"model={model}").space)
+    space = instantiate(config("+space=sentence_transformers", f"space.model={model}").space)
     tokenizer = AutoTokenizer.from_pretrained(CLUSTERS.parent)
     vectors = space.clustering(tokenizer, "").vectors
     assert vectors.shape == (len(tokenizer), 17) and np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)

@@ -1,8 +1,8 @@
-"""Which language a latent belongs to: the rule of the study's first version, and the same over whole splits.
+"""The language of a feature: the rule of the study's first version (v1), and the same rule over whole texts.
 
-A token is English if, stripped, it holds only ASCII letters, white space and `"'(),.-`; one of digits 0-9 only is what
-the token before it is; all else is Japanese, byte tokens and the empty token too. A latent is of the language whose
-share of its tokens is strictly above a threshold, else Mixed.
+A token is English if it holds only ASCII letters, white space and `"'(),.-`, and is not blank. A token of the digits
+0-9 has the language of the token before it. All other tokens are Japanese, byte tokens and the empty token too. A
+feature is of a language if strictly more than a threshold of its tokens is in it; otherwise it is Mixed.
 """
 
 import math
@@ -68,14 +68,14 @@ def feature_language(
 
 
 def check_script_languages(languages: Sequence[str]) -> None:
-    """Refused unless the text is in exactly the languages that the rule tells apart."""
+    """Refuse a text that is not in exactly the languages that the rule tells apart."""
     if sorted(map(plain_of, languages)) != sorted(SCRIPTS):
-        remedy = f"tells English from Japanese only, and the text is in {', '.join(languages)}; use language=document"
+        remedy = f"tells only English from Japanese, but the text is in {', '.join(languages)}; use language=document"
         raise Refused("language", "script", remedy)
 
 
 def script_of_tokens(texts: Sequence[str]) -> UInt8[np.ndarray, " vocabulary"]:
-    """0 (English), 1 (Japanese) or 2 (digits) for the text of each vocabulary item."""
+    """The script of each vocabulary item by its text: 0 (English), 1 (Japanese) or 2 (digits)."""
     return np.array([_script(text) for text in texts], np.uint8)
 
 
@@ -84,9 +84,12 @@ def script_of_rows(
     sequence: Int32[np.ndarray, " token"],
     script: UInt8[np.ndarray, " vocabulary"],
 ) -> UInt8[np.ndarray, " token"]:
-    """0 (English) or 1 (Japanese) for each token: digits take the script before them in their sequence, as above.
+    """The language of each token: 0 (English) or 1 (Japanese). Digits have that of the token before them.
 
-    `sequence` does not descend.
+    Args:
+        token_ids: The ids of the tokens.
+        sequence: The sequence of each token, in ascending order.
+        script: The script of each vocabulary item (`script_of_tokens`).
     """
     found = script[token_ids]
     _, starts, lengths = np.unique(sequence, return_index=True, return_counts=True)
@@ -97,14 +100,20 @@ def script_of_rows(
 
 
 def class_names(languages: Sequence[str]) -> dict[str, str]:
-    """Name of the class of each language code (`bisae.corpus.languages`): the code itself where it has no other."""
+    """The name of each language's class, by its code (`bisae.corpus.languages`). Without a name it is the code."""
     return {code: NAMES.get(code, code) for code in languages}
 
 
 def classes(
     counts: Num[np.ndarray, "feature language"], threshold: float, names: Sequence[str]
 ) -> Shaped[np.ndarray, " feature"]:
-    """Class of each feature from its counts (or rates) by language: a name, "Mixed", or "dead" where all are 0."""
+    """The class of each feature: one of `names`, "Mixed", or "dead" if all its counts are 0.
+
+    Args:
+        counts: Counts, or rates, of each feature in each language.
+        threshold: A feature is of a language if strictly more than this share is in it; at least 0.5.
+        names: The name of each language's class.
+    """
     total = counts.sum(1, keepdims=True)
     over = counts / np.where(total > 0, total, 1) > threshold
     living = np.where(over.any(1), np.array(names)[over.argmax(1)], MIXED)
@@ -114,7 +123,7 @@ def classes(
 def shares_by_threshold(
     counts: Num[np.ndarray, "feature language"], thresholds: Float64[np.ndarray, " threshold"]
 ) -> Float64[np.ndarray, "threshold language_and_mixed"]:
-    """Share of the living features in each class, Mixed last, at each threshold; NaN where none is alive."""
+    """The share of the alive features in each class, Mixed last, at each threshold. NaN if none is alive."""
     alive = counts[counts.sum(1) > 0]
     names = [str(language) for language in range(counts.shape[1])]
     shares = np.full((len(thresholds), len(names) + 1), np.nan)

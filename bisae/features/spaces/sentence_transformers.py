@@ -1,4 +1,4 @@
-"""Any sentence-transformers model."""
+"""The space of any sentence-transformers model."""
 
 from functools import cached_property
 from importlib.util import find_spec
@@ -29,7 +29,7 @@ class SentenceTransformersSpace(TextSpace):
 
     @cached_property
     def folder(self) -> Path:
-        """Of the model, downloaded if it is not there yet."""
+        """The folder of the model, which is downloaded if it is not there yet."""
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -38,13 +38,13 @@ class SentenceTransformersSpace(TextSpace):
             return local
         offline = not reachable()
         try:
-            found = snapshot_download(
+            folder = snapshot_download(
                 self._model, revision=self._revision, ignore_patterns=UNUSED, local_files_only=offline
             )
         except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
-            remedy = f"neither a local folder nor to be had from the hub: {error}"
+            remedy = f"neither a local folder nor a model that the hub gives: {error}"
             raise Refused("model", self._model, remedy) from error
-        return Path(found)
+        return Path(folder)
 
     @property
     def source(self) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The token clusters that come with the shipped tokenizer; docs/embedded.md says how they were made."""
+"""The token clusters of the shipped tokenizer; docs/embedded.md says how they were made."""
 
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ CLUSTERS = EMBEDDED / "tokenizer" / "clusters.safetensors"
 
 
 class ShippedSpace:
-    """Clusters of the shipped tokenizer's vocabulary; any other is refused."""
+    """Clusters of the shipped tokenizer's vocabulary. Any other vocabulary is refused."""
 
     @cached_property
     def fingerprint(self) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""An embedding space of tokens: what says which tokens mean the same."""
+"""Embedding spaces of tokens, from which clusters of meaning come."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -17,20 +17,24 @@ GLOBAL = "global"
 
 @runtime_checkable
 class Space(Protocol):
-    """A choice of `space`."""
+    """The interface of config group `space`."""
 
     @property
     def fingerprint(self) -> dict[str, object]:
-        """Everything that changes a cluster, for JSON: no paths of this machine."""
+        """All that changes a cluster, as JSON values; holds no path of this machine."""
         ...
 
     def clustering(self, tokenizer: Any, checksum: str) -> Clustering:
-        """Clusters of the tokens of a Hugging Face tokenizer, whose `Checkpoint.tokenizer` is `checksum`."""
+        """The clusters of a Hugging Face tokenizer's tokens. `checksum` is its `Checkpoint.tokenizer`.
+
+        Raises:
+            Refused: The space cannot be used for this tokenizer, or cannot be loaded.
+        """
         ...
 
 
 class VectorSpace(ABC):
-    """Clusters from a vector for each token of the vocabulary, the mean vector subtracted."""
+    """A space that has a vector for each token of the vocabulary; the mean vector is subtracted."""
 
     name: str
 
@@ -51,7 +55,7 @@ class VectorSpace(ABC):
     @property
     @abstractmethod
     def source(self) -> dict[str, object]:
-        """Where the vectors come from, for the fingerprint."""
+        """The origin of the vectors, for the fingerprint."""
 
     @abstractmethod
     def vectors(self, tokenizer: Any) -> Float32[np.ndarray, "vocabulary dimension"]:
@@ -73,7 +77,7 @@ class VectorSpace(ABC):
 
     @contextmanager
     def _refused_as_space(self) -> Iterator[None]:
-        """Name the space in refusals that come long after its constructor: an LM analysed has a `model` too."""
+        """Name the space in a refusal that comes later than its constructor, where `model` alone could be any model."""
         try:
             yield
         except Refused as refused:
@@ -81,5 +85,5 @@ class VectorSpace(ABC):
 
 
 def same_vocabulary(tokenizer: Any, other: Any) -> bool:
-    """Whether two Hugging Face tokenizers have the same ids: where not, a vector would be another token's."""
+    """True if two Hugging Face tokenizers give every token the same id, so that a vector belongs to its token."""
     return bool(tokenizer.get_vocab() == other.get_vocab())

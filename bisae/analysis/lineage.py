@@ -1,4 +1,5 @@
-"""Features followed over the checkpoints of one LM: which is which at the next, which at the last, since when."""
+"""Follow features over the checkpoints of one LM: each one's match at the next and at the last checkpoint, and the
+step since which a final feature exists."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from bisae.sae import load
 
 @dataclass(frozen=True)
 class AnalysedCell:
-    """An analysed cell and the checkpoint it can be read with."""
+    """An analysed cell, with the checkpoint that can read its codes again."""
 
     analysis: Analysis
     checkpoint: CheckpointCells
@@ -36,7 +37,7 @@ class AnalysedCell:
 
 
 def ladders(places: Sequence[AnalysedCell]) -> list[list[AnalysedCell]]:
-    """Places that differ only in the LM's step, by step; only where there are several."""
+    """Group the cells that differ only in the LM's step, in the order of steps. Groups of one cell are left out."""
     found: dict[str, list[AnalysedCell]] = {}
     for place in sorted(places, key=lambda place: place.cell.step):
         cell = place.cell
@@ -49,10 +50,11 @@ def ladders(places: Sequence[AnalysedCell]) -> list[list[AnalysedCell]]:
 
 @dataclass(frozen=True, eq=False)
 class Followed:
-    """A ladder's features: `lineage` of each cell but the last, by its hash, a row a feature; `emergence` a row a final
-    feature that is alive.
+    """The features of a ladder of checkpoints.
 
-    `about`: what chance gives, the last two checkpoints matched with one of them moved on by half the text.
+    `lineage`: for each cell but the last one, by its hash, a table with one row per feature. `emergence`: one row per
+    final feature that is alive. `about`: the co-activation by chance, from the last two checkpoints, one of them
+    shifted by half the text.
     """
 
     lineage: Mapping[str, pd.DataFrame]
@@ -62,13 +64,13 @@ class Followed:
 
 @dataclass(frozen=True)
 class Lineage:
-    """Matches over the first `tokens` tokens of the text; a feature has appeared from `least` co-activation on."""
+    """Matches features over the first `tokens` tokens of the text; from `least` co-activation on they are the same."""
 
     tokens: int
     least: float
 
     def follow(self, ladder: Sequence[AnalysedCell]) -> Followed:
-        """Match every checkpoint's features with the next one's and the last one's, and the last one's with each."""
+        """Match each checkpoint's features with the next and the last one's, and the last one's with each."""
         final = ladder[-1]
         lineage: dict[str, pd.DataFrame] = {}
         since = []
@@ -94,7 +96,7 @@ class Lineage:
         return Followed(lineage, _with_axes(emergence[alive], final), about)
 
     def match(self, here: AnalysedCell, there: AnalysedCell, chance: bool = False) -> pd.DataFrame:
-        """For each feature of `here` its best match in `there`; kept in the analysis of `here`."""
+        """For each feature of `here` its best match in `there`. The result is stored in the analysis of `here`."""
         codes = there.checkpoint.codes(there.cell).folder.name  # says which SAE and which text
         made_from = {"codes": codes, "tokens": self.tokens, "chance": chance}
         path = here.analysis.folder / f"match-{name_of(made_from)}.parquet"
@@ -128,7 +130,7 @@ def _axes(place: AnalysedCell) -> dict[str, Any]:
 
 
 def _with_axes(table: pd.DataFrame, place: AnalysedCell) -> pd.DataFrame:
-    """The table with columns before it that say of which cell it is."""
+    """Add columns, in front, that name the cell."""
     axes = pd.DataFrame(_axes(place), index=table.index)
     words = axes.select_dtypes(exclude="number").columns
     return pd.concat([axes.astype(dict.fromkeys(words, "category")), table], axis=1)

@@ -1,4 +1,4 @@
-"""Of each cell, on request: how much of the LM's predictions its SAE's reconstruction keeps."""
+"""How much of the LM's predictions is kept if an SAE's reconstruction replaces the LM's activations."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,13 +13,13 @@ from bisae.corpus.tokens import TokenizedDocument, heads
 from bisae.edits.recovered import recovered
 from bisae.lm.causal_lm import load_causal_lm
 from bisae.metrics.intervals import estimates
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import SparseAutoencoder
 
 
 @dataclass(frozen=True, eq=False)
 class LossRecovered:
-    """Over the heads of the first `documents` of each language of a split, as long as the SAE's training text."""
+    """Measures on the heads of the first `documents` documents per language, as long as in the SAE's training."""
 
     recipe: Recipe
     split: str
@@ -28,8 +28,12 @@ class LossRecovered:
     device: torch.device
 
     def of(self, sae: SparseAutoencoder, layer: int, resamples: int, seed: int) -> dict[str, float]:
-        """The scores of `bisae.edits.recovered`, `<name>_<language>` of each language, and of each
-        `_doc_low`, `_doc_high`: 95 % over documents."""
+        """The scores of `bisae.edits.recovered` for one SAE.
+
+        Returns:
+            Each score over all languages, and as `<name>_<language>` for each one. `<score>_doc_low` and
+            `<score>_doc_high` are its 95 % interval over documents, from `resamples` resamples.
+        """
         bos, reading = self.tokenizer.bos_token_id, self.recipe.reading
         languages = tuple(self.recipe.corpus.languages)
         found = recovered(
@@ -52,7 +56,7 @@ class LossRecovered:
 
     @property
     def tokens(self) -> int:
-        """Read in all."""
+        """The number of tokens of all documents."""
         return sum(len(document.ids) for document in self._documents)
 
     @cached_property
@@ -66,6 +70,6 @@ class LossRecovered:
             texts = heads(corpus, self.split, number, self.tokenizer, reading["context"], reading["shortest"])
             mine = list(islice(texts, self.documents))
             if len(mine) < self.documents:
-                raise ConfigError("recovered", self.documents, f"the split has {len(mine)} documents in {language}")
+                raise Refused("recovered", self.documents, f"the split has {len(mine)} documents in {language}")
             found += mine
         return found

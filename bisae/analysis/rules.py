@@ -1,4 +1,8 @@
-"""The rules by which features are described: everything an analysis depends on beside the cell and its text."""
+"""The settings by which features are described: all that an analysis depends on, besides the cell and its text.
+
+What the settings mean is in `bisae.features`: the rule for *bilingual* in `measures.bilingual`, for *contextual* in
+`measures.contextual`, for the language in `measures.language`, for contexts in `contexts`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,17 +17,21 @@ from bisae.corpus.embedded import EMBEDDED
 from bisae.corpus.languages import plain_of
 from bisae.corpus.pairs import PairSentences
 from bisae.features.contexts import Patterns
+from bisae.features.measures.bilingual import RULES as BILINGUAL_RULES
 from bisae.features.measures.language import SCRIPTS, check_script_languages, script_of_rows, script_of_tokens
 from bisae.features.spaces.space import Space
 from bisae.features.tokens import Tokens
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
-VERSION = 2  # of the rules; a change of what they compute raises it, and features are computed anew
+VERSION = 2  # raise it when a rule computes something else: every cell is then analysed again
 
 
 @dataclass(frozen=True)
 class MonosemanticityRule:
-    """`shuffles` of the clusters for a feature's null; above its `quantile` a Mixed feature is bilingual."""
+    """The null of a feature's monosemanticity: its values with shuffled meanings.
+
+    `shuffles`: how many. `quantile`: a Mixed feature above this quantile of them is bilingual.
+    """
 
     shuffles: int
     quantile: float
@@ -31,8 +39,11 @@ class MonosemanticityRule:
 
 @dataclass(frozen=True)
 class AlignmentRule:
-    """`pairs`: a pair file, or "shipped". A feature is aligned if its correlation is at least `least`, at false
-    discovery rate `level` among all features, from `permutations` of the pairs."""
+    """When a feature is aligned: its correlation over sentence pairs is at least `least`, and significant.
+
+    `pairs`: a pair file, "shipped", or None, which leaves alignment out. `level`: false discovery rate among all
+    features. `permutations`: of the pairs, from which p-values are computed.
+    """
 
     pairs: str | None
     permutations: int
@@ -41,19 +52,18 @@ class AlignmentRule:
 
     @cached_property
     def sentences(self) -> PairSentences | None:
-        """ConfigError if there is no such file."""
+        """The sentence pairs; None without alignment. Refused if there is no such file."""
         if self.pairs is None:
             return None
         path = EMBEDDED / "alignment.tsv.xz" if self.pairs == "shipped" else Path(self.pairs)
         if not path.is_file():
-            raise ConfigError("alignment.pairs", self.pairs, "no such file; null leaves alignment out")
+            raise Refused("pairs", self.pairs, "no such file; null leaves alignment out")
         return PairSentences(path)
 
 
 @dataclass(frozen=True)
 class ContextualRule:
-    """A definition of our own: the token itself explains less of the firing than `token`, a neighbour more than
-    `context` (`bisae.features.measures.contextual`); without the latter noise would be contextual."""
+    """The thresholds of `bisae.features.measures.contextual.is_contextual`."""
 
     token: float
     context: float
@@ -77,31 +87,32 @@ class Rules:
 
     def __post_init__(self) -> None:
         if self.language not in ("script", "document"):
-            raise ConfigError("language", self.language, "choose script or document")
-        if self.bilingual not in ("monosemantic", "alignment"):
-            raise ConfigError("bilingual", self.bilingual, "choose monosemantic or alignment")
+            raise Refused("language", self.language, "choose script or document")
+        if self.bilingual not in BILINGUAL_RULES:
+            raise Refused("bilingual", self.bilingual, f"choose {' or '.join(BILINGUAL_RULES)}")
         if self.bilingual == "alignment" and self.alignment.pairs is None:
-            raise ConfigError("bilingual", "alignment", "needs alignment.pairs")
+            raise Refused("bilingual", "alignment", "needs sentence pairs, but pairs is null")
         if self.recovered is not None and (type(self.recovered) is not int or self.recovered < 1):
-            raise ConfigError("recovered", self.recovered, "must be null or a whole number of documents")
-        shares = {"threshold": self.threshold, "monosemanticity.quantile": self.monosemanticity.quantile}
-        for key, share in shares.items():
+            raise Refused("recovered", self.recovered, "must be null or a whole number of documents")
+        shares = {"threshold": self.threshold, "quantile": self.monosemanticity.quantile}
+        for field, share in shares.items():
             if not 0.5 <= share < 1:
-                raise ConfigError(key, share, "must be at least 0.5 and below 1")
+                raise Refused(field, share, "must be at least 0.5 and below 1")
 
     def check(self, languages: Sequence[str]) -> None:
-        """ConfigError if the rules cannot be applied to text in these languages."""
+        """Refuse text in languages to which the rules cannot be applied."""
         if self.language == "script":
             check_script_languages(languages)
         sentences = self.alignment.sentences
-        if sentences is not None and (found := set(sentences.languages)) != set(languages):
-            remedy = f"is in {sorted(found)}, the corpus in {sorted(languages)}; null leaves alignment out"
-            raise ConfigError("alignment.pairs", self.alignment.pairs, remedy)
+        if sentences is not None and set(sentences.languages) != set(languages):
+            pair, corpus = sorted(sentences.languages), sorted(languages)
+            remedy = f"is in {pair}, the corpus in {corpus}; null leaves alignment out"
+            raise Refused("pairs", self.alignment.pairs, remedy)
 
     def language_of_rows(
         self, tokens: Tokens, texts: Sequence[str], languages: Sequence[str]
     ) -> UInt8[np.ndarray, " token"]:
-        """The language each token counts for, as an index into `languages`."""
+        """The language that each token counts for, as an index into `languages`. `texts`: of the vocabulary."""
         if self.language == "document":
             return tokens.language
         script = script_of_rows(tokens.token_ids, tokens.sequence, script_of_tokens(texts))
@@ -110,7 +121,7 @@ class Rules:
 
     @cached_property
     def describe(self) -> dict[str, Any]:
-        """The rules as JSON."""
+        """The rules as JSON. An analysis is named by a hash of this."""
         patterns: Any = self.patterns
         sentences = self.alignment.sentences
         return {

@@ -1,4 +1,4 @@
-"""One cell's numbers: shares and means over its features, with intervals and with their values by chance."""
+"""The metrics of one cell: shares and means over its features, with intervals and their values by chance."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,7 @@ from jaxtyping import Float64
 
 from bisae.analysis.feature_table import Described, FeatureParts
 from bisae.analysis.rules import Rules
+from bisae.features.measures.bilingual import bilingual_by_chance
 from bisae.features.measures.language import DEAD, MIXED, class_names, classes
 from bisae.metrics.intervals import BLOCKS, Interval, jackknife_interval, share_interval, t_interval
 
@@ -15,8 +16,13 @@ Metrics = dict[str, float | None]
 
 
 def summarize(described: Described, languages: Sequence[str], rules: Rules) -> Metrics:
-    """`m`: shares are of the features that are not dead; `m_low`, `m_high`: 95 % over features; `m_doc_low`,
-    `m_doc_high`: 95 % over documents; `m_null`: by chance. None where there is nothing to measure."""
+    """Sum up the features of one cell.
+
+    Returns:
+        For each metric m: `m` (a share is one of the alive features), `m_low` and `m_high` (95 % interval over
+        features), `m_doc_low` and `m_doc_high` (95 % interval over documents), and `m_null` (by chance). None if there
+        is nothing to measure.
+    """
     features = described.features
     names = list(class_names(languages).values())
     alive = features[features["class"] != DEAD]
@@ -70,7 +76,7 @@ def _of_parts(left_out: FeatureParts, names: list[str], rules: Rules) -> dict[st
 
 
 def _by_chance(described: Described, names: list[str], rules: Rules) -> Metrics:
-    """Labels of all contexts shuffled; clusters shuffled; pairs shuffled."""
+    """The metrics by chance: with the languages of contexts, the clusters, or the sentence pairs shuffled."""
     features: pd.DataFrame = described.features
     shuffled = np.random.default_rng(rules.seed).permutation(described.peak_language)
     size = len(features) * len(names)
@@ -86,8 +92,7 @@ def _by_chance(described: Described, names: list[str], rules: Rules) -> Metrics:
     found["alignment_null"] = _mean(living["alignment_shuffled"])
     if living["alignment"].notna().any():
         found["aligned_null"] = float(living["aligned_shuffled"].mean())
-    above = living["monosemanticity_null_above"].where((living["class"] == MIXED) & ~living["single_token"], 0.0)
-    found["bilingual_null"] = found.get("aligned_null") if rules.bilingual == "alignment" else _mean(above)
+    found["bilingual_null"] = _mean(bilingual_by_chance(living, rules.bilingual))
     return found
 
 

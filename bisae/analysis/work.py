@@ -1,4 +1,4 @@
-"""What `analyze.py` has to do: which cells, by LM checkpoint, and which of them failed."""
+"""The work of `analyze`: the cells to analyse, by LM checkpoint, and those that failed."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -14,25 +14,28 @@ from bisae.analysis.lineage import AnalysedCell
 from bisae.analysis.rules import Rules
 from bisae.cells.find import FoundCell
 from bisae.cells.recipe import Recipe
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.naming import name_of
 from bisae.runtime.progress import tokens_bar
 from bisae.sae.store import saved_class
 
 log = logging.getLogger("bisae.analysis")
 
-# Of one cell: the others are done. The last four are what a cell of another program, or a damaged one, may raise.
-MENDABLE = (ConfigError, CacheError, OSError, ValueError, KeyError, TypeError, SafetensorError)
+# Errors of one cell, after which the other cells are analysed. The last four come from damaged or foreign cells.
+MENDABLE = (Refused, CacheError, OSError, ValueError, KeyError, TypeError, SafetensorError)
 
 
 @dataclass(eq=False)
 class AnalysisWork:
-    """`groups`: the cells of each LM checkpoint; `chosen`: those to be analysed now; `failures`: what went wrong,
-    by the cell's folder."""
+    """Cells to analyse.
+
+    `groups`: all cells, by LM checkpoint. `chosen`: the folders of the cells to analyse now. `failures`: the error of
+    each cell that failed, by its folder.
+    """
 
     groups: Sequence[tuple[CheckpointCells, Sequence[FoundCell]]]
     chosen: set[Path]
-    failures: dict[Path, str] = field(default_factory=dict)
+    failures: dict[Path, Exception] = field(default_factory=dict)
 
     @classmethod
     def plan(
@@ -45,7 +48,19 @@ class AnalysisWork:
         corpus: Mapping[str, Any] | None,
         cache: Path,
     ) -> "AnalysisWork":
-        """Group the cells; those whose LM, text or SAE's class cannot be had are failures. No LM is loaded."""
+        """Group the cells by LM checkpoint. Loads no LM.
+
+        A cell whose LM, text or class of SAE is not available becomes a failure.
+
+        Args:
+            cells: All cells of the report.
+            chosen: The cells to analyse now.
+            rules: How features are described.
+            text: The text, and where activations and codes are stored.
+            model: The config of the LM that replaces the cells' own one, or None.
+            corpus: The config of the corpus that replaces the cells' own one, or None.
+            cache: The folder for unpacked LMs.
+        """
         together: dict[str, list[tuple[Recipe, FoundCell]]] = {}
         work = cls([], {cell.folder for cell in chosen})
         for cell in cells:
@@ -55,7 +70,7 @@ class AnalysisWork:
                 saved_class(cell.folder, text.classes)
                 key = name_of({"model": cell.model, "step": cell.step, "text": recipe.text(text.split)})
             except MENDABLE as error:
-                work.failures[cell.folder] = _message(error)
+                work.failures[cell.folder] = error
                 continue
             together.setdefault(key, []).append((recipe, cell))
         groups = []
@@ -66,7 +81,7 @@ class AnalysisWork:
         return work
 
     def describe(self) -> None:
-        """Analyse what is chosen and missing."""
+        """Analyse the chosen cells that have no finished analysis."""
         total, done = sum(len(cells) for _, cells in self.groups), 0
         with tokens_bar("cells", "cells") as progress:
             for group, cells in self.groups:
@@ -81,10 +96,10 @@ class AnalysisWork:
             try:
                 group.describe(cell).publish()
             except MENDABLE as error:
-                self.failures[cell.folder] = _message(error)
+                self.failures[cell.folder] = error
 
     def places(self) -> list[AnalysedCell]:
-        """Every cell that is analysed by now, also those another process has done; damaged analyses are failures."""
+        """All cells that are analysed by now, also by other processes. A damaged analysis becomes a failure."""
         found = []
         for group, cells in self.groups:
             for cell in cells:
@@ -94,14 +109,10 @@ class AnalysisWork:
                         analysis.check()
                         found.append(AnalysedCell(analysis, group))
                 except MENDABLE as error:
-                    self.failures[cell.folder] = _message(error)
+                    self.failures[cell.folder] = error
         return found
 
     def close(self) -> None:
-        """Free what lineage read again."""
+        """Free the LMs and the activations."""
         for group, _ in self.groups:
             group.close()
-
-
-def _message(error: Exception) -> str:
-    return str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"

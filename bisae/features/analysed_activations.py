@@ -1,4 +1,4 @@
-"""The activations of an analysed text, window after window."""
+"""Read the LM's activations on an analysed text, one window of rows after the other."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ WINDOW = 2**16  # rows: 128 MiB of a layer of width 1024
 
 @dataclass(frozen=True, eq=False)
 class AnalysedActivations:
-    """Some `layers` of `source` on `tokens`, readable any number of times in windows of `WINDOW` rows."""
+    """The activations of `source` at `layers` on `tokens`. They can be read any number of times."""
 
     source: Source
     tokens: Tokens
@@ -29,20 +29,28 @@ class AnalysedActivations:
     def open(
         cls, store: Store, source: Source, tokens: Tokens, layers: Sequence[int], title: str
     ) -> "AnalysedActivations":
-        """Have the activations at hand, or being made, with a progress bar."""
+        """Open the activations in `store`, which computes those that it does not have; shows a progress bar."""
         with tokens_bar(title) as progress:
             opened = store.open(source, layers, len(tokens), title.replace(" ", "-"), ALONE, progress)
         return cls(source, tokens, layers, opened)
 
     @property
     def windows(self) -> list[tuple[int, int]]:
-        """The first row of each window and the row after its last."""
+        """The first row of each window, and the row after its last one."""
         return [(start, min(start + WINDOW, len(self.tokens))) for start in range(0, len(self.tokens), WINDOW)]
 
     def rows(
         self, wanted: Int64[np.ndarray, " row"], layers: Sequence[int]
     ) -> Iterator[tuple[Int64[np.ndarray, " row"], dict[int, BFloat16[Tensor, "row d_model"]]]]:
-        """The `wanted` rows, which ascend, window by window: which they are, and their values at each of `layers`."""
+        """Read rows, window by window.
+
+        Args:
+            wanted: The rows, in ascending order.
+            layers: The layers to read, some of `self.layers`.
+
+        Yields:
+            The wanted rows of one window, and for each layer their activations.
+        """
         windows = [window for window in self.windows if _between(wanted, *window).size]
         for here, following in zip(windows, [*windows[1:], None], strict=False):
             rows = _between(wanted, *here)
@@ -54,7 +62,7 @@ class AnalysedActivations:
             yield rows, values
 
     def close(self) -> None:
-        """Nothing more is read."""
+        """Free the activations and the LM; nothing can be read afterwards."""
         self.activations.close(finished=True)
         self.source.release()
 

@@ -1,4 +1,4 @@
-"""Codes of an analysed text on disk, sorted by latent, so that any block of latents is read without the others."""
+"""The codes of an SAE on an analysed text: files sorted by latent, so that a block of latents is read by itself."""
 
 import json
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ class Firings:
 
     @property
     def latents(self) -> int:
-        """How many latents the block has."""
+        """The number of latents in the block."""
         return len(self.offsets) - 1
 
     def latent_of_entry(self) -> Int64[np.ndarray, " entry"]:
@@ -45,9 +45,9 @@ ENTRIES = 2**24  # of a block of latents held in RAM: 0.5 GiB with what is compu
 
 @dataclass(frozen=True)
 class CodesFolder:
-    """The codes of one SAE on one text, a file a window of rows; 8 bytes a firing, 4 bytes a latent and window.
+    """The codes of one SAE on one text. Each window of rows has a file: 8 bytes per firing and 4 bytes per latent.
 
-    Fillers of value 0 are left out. A file is complete or absent, so that an interrupted pass goes on.
+    Entries of value 0 are left out. Each file is complete or absent, so that an interrupted pass can continue.
     """
 
     folder: Path
@@ -57,21 +57,21 @@ class CodesFolder:
         """The file of the window that starts at row `start`."""
         return self.folder / f"{start:012d}.safetensors"
 
-    def write(self, start: int, found: "Found") -> None:
-        """Keep what was `found` in the window that starts at row `start`."""
+    def write(self, start: int, encoded: "Encoded") -> None:
+        """Write the codes of the window that starts at row `start`."""
         with atomic_file(self.path(start)) as temporary:
             safetensors.numpy.save_file(
                 {
-                    "maximum": found.maximum,
-                    "offsets": found.firings.offsets,
-                    "rows": (found.firings.rows - start).astype(np.uint32),
-                    "values": found.firings.values,
+                    "maximum": encoded.maximum,
+                    "offsets": encoded.firings.offsets,
+                    "rows": (encoded.firings.rows - start).astype(np.uint32),
+                    "values": encoded.firings.values,
                 },
                 temporary,
             )
 
     def finish(self, starts: list[int]) -> None:
-        """All windows are written."""
+        """Mark the codes as complete: the windows that start at `starts` are written."""
         write_json(self.folder / "codes.json", {"latents": self.latents, "starts": starts})
 
     @property
@@ -79,14 +79,14 @@ class CodesFolder:
         return (self.folder / "codes.json").is_file()
 
     def maximum(self) -> Float32[np.ndarray, " latent"]:
-        """Each latent's largest activation before ReLU and TopK; at least 0, where v1's running one starts."""
+        """Each latent's largest activation before ReLU and TopK, and 0 if it is negative, as in the v1 code."""
         largest = np.zeros(self.latents, np.float32)
         for _, file in self._files():
             np.maximum(largest, file.get_tensor("maximum"), out=largest)
         return largest
 
     def blocks(self) -> Iterator[Firings]:
-        """All latents in blocks of at most `ENTRIES` firings (or one latent)."""
+        """All latents, in blocks of at most `ENTRIES` firings. A latent with more firings is a block by itself."""
         counts = sum(np.diff(file.get_tensor("offsets")) for _, file in self._files())
         first = 0
         while first < self.latents:
@@ -97,7 +97,7 @@ class CodesFolder:
             first = after
 
     def block(self, first: int, after: int, stop: int | None = None) -> Firings:
-        """Latents `first` ... `after` - 1; only rows below `stop`, if given."""
+        """The firings of latents `first` to `after` - 1; if `stop` is given, only those on rows below it."""
         kind = _smallest(after - first)
         latents, rows, values = [np.empty(0, kind)], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
         for start, file in self._files():
@@ -124,16 +124,16 @@ class CodesFolder:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """What encoding some rows gives: their firings, and each latent's largest pre-activation, at least 0."""
+class Encoded:
+    """The codes of some rows, and the largest pre-activation of each latent on them (0 if it is negative)."""
 
     firings: Firings
     maximum: Float32[np.ndarray, " latent"]
 
 
 @torch.no_grad()
-def encode(sae: SparseAutoencoder, start: int, activations: Float[Tensor, "token d_model"]) -> Found:
-    """The codes of the rows `start`, `start` + 1, ... by latent."""
+def encode(sae: SparseAutoencoder, start: int, activations: Float[Tensor, "token d_model"]) -> Encoded:
+    """Encode the `activations` of the rows `start`, `start` + 1, ... and sort the codes by latent."""
     maximum = sae.b_enc.new_zeros(sae.latents)
     parts = []
     step, done = max(1, DENSE // sae.latents), start
@@ -148,9 +148,9 @@ def encode(sae: SparseAutoencoder, start: int, activations: Float[Tensor, "token
     latent, row, value = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
     order = np.argsort(latent.astype(_smallest(sae.latents)), kind="stable")
     offsets = np.searchsorted(latent[order], np.arange(sae.latents + 1))
-    return Found(Firings(0, offsets, row[order], value[order]), maximum.float().cpu().numpy())
+    return Encoded(Firings(0, offsets, row[order], value[order]), maximum.float().cpu().numpy())
 
 
 def _smallest(latents: int) -> type[np.integer]:
-    """A type for latent numbers; 16 bits sort several times as fast as 32."""
+    """The smallest integer type for the numbers of `latents`: 16 bits sort several times as fast as 32."""
     return np.uint16 if latents <= 2**16 else np.int32

@@ -1,4 +1,4 @@
-"""Which sequences stand for a latent (config group `patterns`), and how strongly it is active in them."""
+"""The contexts of a latent: the sequences that show what it responds to (config group `patterns`)."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32, Int16, Int32, Int64, Real, UInt8
 
 from bisae.features.analysed_activations import AnalysedActivations
 from bisae.features.codes import Firings
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Share
 from bisae.sae import SparseAutoencoder
 
@@ -51,14 +51,14 @@ class Patterns(Protocol):
 
 @dataclass(frozen=True)
 class Paper:
-    """The first `contexts` sequences in which a latent fires above `share` of its maximum (v1 code)."""
+    """The first `contexts` sequences in which a latent fires above `share` of its maximum, as in the v1 code."""
 
     contexts: Count
     share: Share
 
     def __post_init__(self) -> None:
         if not 0 <= self.share < 1:
-            raise ConfigError("patterns.share", self.share, "must be at least 0 and below 1")
+            raise Refused("share", self.share, "must be at least 0 and below 1")
 
     def chosen(self, peaks: Peaks, maximum: Float32[np.ndarray, " latent"]) -> Int64[np.ndarray, " context"]:
         above = np.flatnonzero(peaks.value > np.float32(self.share) * maximum[peaks.latent])
@@ -70,7 +70,7 @@ class Paper:
 
 @dataclass(frozen=True)
 class Top:
-    """The `contexts` sequences in which a latent fires most strongly, the strongest first."""
+    """The `contexts` sequences in which a latent fires most strongly, the strongest one first."""
 
     contexts: Count
 
@@ -84,9 +84,10 @@ class Top:
 
 @dataclass(frozen=True)
 class Quantile:
-    """Sequences over the whole range: the peaks of a latent, ordered by size, are cut in `quantiles` equal parts.
+    """Sequences from the whole range of activations.
 
-    Of each part the first `contexts / quantiles` in the order of the text; the strongest part comes first.
+    The peaks of a latent, ordered by size, are cut in `quantiles` equal parts. Each part gives its first
+    `contexts / quantiles` sequences, in the order of the text. The strongest part comes first.
     """
 
     contexts: Count
@@ -94,7 +95,7 @@ class Quantile:
 
     def __post_init__(self) -> None:
         if self.quantiles < 1 or self.contexts % self.quantiles:
-            raise ConfigError("patterns.quantiles", self.quantiles, f"must divide patterns.contexts={self.contexts}")
+            raise Refused("quantiles", self.quantiles, f"must divide contexts={self.contexts}")
 
     def chosen(self, peaks: Peaks, maximum: Float32[np.ndarray, " latent"]) -> Int64[np.ndarray, " context"]:
         order = np.lexsort((-peaks.value, peaks.latent))
@@ -110,7 +111,7 @@ class Quantile:
 
 
 def _number_within(groups: Int64[np.ndarray, " item"]) -> Int64[np.ndarray, " item"]:
-    """Each item's place in its group, from 0; the items of a group stand together."""
+    """The place of each item in its group, from 0. The items of a group must be adjacent."""
     new = np.ones(len(groups), bool)
     new[1:] = np.diff(groups) != 0
     starts = np.flatnonzero(new)
@@ -121,9 +122,10 @@ def _number_within(groups: Int64[np.ndarray, " item"]) -> Int64[np.ndarray, " it
 class FeatureContexts:
     """The contexts of all latents, grouped by latent.
 
-    `values[offsets[c]:offsets[c + 1]]` are the v1 values of context c's tokens: 0 where the activation before TopK is
-    negative, else ceil(10 activation / largest of the latent's contexts). `peak` is the position of the largest, the
-    first on ties; `activation` the activation before TopK there.
+    `values[offsets[c]:offsets[c + 1]]` are the values of the tokens in context c, as the v1 code stores them: 0 where
+    the activation before TopK is negative, else ceil(10 activation / largest activation in the latent's contexts).
+    `peak` is the position of the largest value, the first one if several are equal. `activation` is the activation
+    before TopK at the peak.
     """
 
     latent: Int64[np.ndarray, " context"]
@@ -135,15 +137,15 @@ class FeatureContexts:
 
     @property
     def rank(self) -> Int16[np.ndarray, " context"]:
-        """Each context's place among those of its latent."""
+        """The place of each context among the contexts of its latent, from 0."""
         return _number_within(self.latent).astype(np.int16)
 
 
 @dataclass(frozen=True, eq=False)
 class RawContexts:
-    """The activations before TopK of (latent, sequence) pairs at every token of the sequence, in any order of pairs.
+    """The activations before TopK of pairs (latent, sequence), at every token of the sequence, in any order of pairs.
 
-    `values[offsets[c]:offsets[c + 1]]` are those of pair c.
+    `values[offsets[c]:offsets[c + 1]]` are the activations of pair c.
     """
 
     latent: Int64[np.ndarray, " context"]
@@ -157,7 +159,7 @@ class RawContexts:
         return np.maximum.reduceat(self.values, self.offsets[:-1]) if len(self.latent) else self.values
 
     def scale(self, some: Int64[np.ndarray, " some"]) -> Float32[np.ndarray, " latent"]:
-        """The largest activation of each latent in `some` of the pairs, at least 0; latents up to the last there is."""
+        """The largest activation of each latent in `some` of the pairs, at least 0, up to the last latent."""
         of_latent = np.zeros(self.latent.max(initial=-1) + 1, np.float32)
         np.maximum.at(of_latent, self.latent[some], self.largest[some])
         return of_latent
@@ -165,7 +167,7 @@ class RawContexts:
     def peaks(
         self, some: Int64[np.ndarray, " some"], scale: Float32[np.ndarray, " latent"]
     ) -> Int16[np.ndarray, " some"]:
-        """The position of the first largest stored value in `some` of the pairs, were these the `scale` of latents."""
+        """The position of the first largest value in `some` of the pairs, if the largest of each latent is `scale`."""
         lengths = np.diff(self.offsets)[some]
         offsets = np.append(0, np.cumsum(lengths))
         at = np.arange(offsets[-1]) + np.repeat(self.offsets[some] - offsets[:-1], lengths)
@@ -173,7 +175,7 @@ class RawContexts:
         return _first_largest(stored, offsets)
 
     def contexts(self, number: int) -> FeatureContexts:
-        """The first `number` pairs, which are grouped by latent, as the contexts of their latents."""
+        """The first `number` pairs as the contexts of their latents. These pairs must be grouped by latent."""
         latent, sequence, offsets = self.latent[:number], self.sequence[:number], self.offsets[: number + 1]
         raw, scale = self.values[: offsets[-1]], self.scale(np.arange(number))
         values = _stored(raw, np.repeat(scale[latent], np.diff(offsets))).astype(np.uint8)
@@ -188,7 +190,15 @@ def read_contexts(
     latent: Int64[np.ndarray, " context"],
     sequence: Int32[np.ndarray, " context"],
 ) -> RawContexts:
-    """The activations before TopK in each (latent, sequence): chosen sequences are read and encoded again."""
+    """Encode chosen sequences again, to get the activations before TopK at all of their tokens.
+
+    Args:
+        reading: The LM's activations on the text.
+        layer: The layer that the SAE reads.
+        sae: The SAE.
+        latent: The latent of each pair.
+        sequence: The sequence of each pair.
+    """
     if not len(latent):
         return RawContexts(latent, sequence, np.zeros(1, np.int64), np.empty(0, np.float32))
     borders = reading.tokens.borders
@@ -202,9 +212,9 @@ def read_contexts(
     for rows, values in reading.rows(wanted, [layer]):
         for number, at in _pieces(reading.tokens.sequence[rows]):
             # A window may cut a sequence: its two pieces are encoded one by one.
-            found = _pre_activations(sae, values[layer][at], latent[groups[number]])
+            encoded = _pre_activations(sae, values[layer][at], latent[groups[number]])
             begin = int(rows[at.start] - borders[number])
-            for context, activations in zip(groups[number], found, strict=True):
+            for context, activations in zip(groups[number], encoded, strict=True):
                 raw[offsets[context] + begin : offsets[context] + begin + len(activations)] = activations
     return RawContexts(latent, sequence, offsets, raw)
 
@@ -215,26 +225,26 @@ def _pre_activations(
 ) -> Float32[np.ndarray, "latent token"]:
     chosen = torch.from_numpy(latents).to(sae.W_enc.device)
     centred = sae.normalize(rows.to(sae.W_enc.device))[0] - sae.b_pre
-    found = sae.W_enc[chosen] @ centred.T + sae.b_enc[chosen, None]
-    return found.float().cpu().numpy()
+    activations = sae.W_enc[chosen] @ centred.T + sae.b_enc[chosen, None]
+    return activations.float().cpu().numpy()
 
 
 def _pieces(sequence: Int32[np.ndarray, " row"]) -> list[tuple[int, slice]]:
-    """Each sequence and where its rows are."""
-    found, starts = np.unique(sequence, return_index=True)
+    """Each sequence, and the slice of its rows."""
+    numbers, starts = np.unique(sequence, return_index=True)
     stops = np.append(starts[1:], len(sequence))
-    return [(int(s), slice(int(a), int(b))) for s, a, b in zip(found, starts, stops, strict=True)]
+    return [(int(s), slice(int(a), int(b))) for s, a, b in zip(numbers, starts, stops, strict=True)]
 
 
 def _stored(raw: Float32[np.ndarray, " value"], scale: Float32[np.ndarray, " value"]) -> Float32[np.ndarray, " value"]:
-    """What v1 stores of activations, given the largest of each value's latent."""
+    """The values that the v1 code stores for activations; `scale` is the largest activation of each value's latent."""
     return np.where(raw > 0, np.ceil(10 * (raw / np.where(scale > 0, scale, 1))), 0)
 
 
 def _first_largest(
     values: Real[np.ndarray, " value"], offsets: Int64[np.ndarray, " and_one"]
 ) -> Int16[np.ndarray, " piece"]:
-    """The position of the first largest value in each piece."""
+    """The position of the largest value in each piece, the first one if several are equal."""
     if len(offsets) == 1:
         return np.empty(0, np.int16)
     largest = np.repeat(np.maximum.reduceat(values, offsets[:-1]), np.diff(offsets))

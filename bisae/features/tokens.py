@@ -1,4 +1,4 @@
-"""The tokens of a text that is analysed, and how people read them."""
+"""The tokens of an analysed text, and the text that they stand for."""
 
 import codecs
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import Int16, Int32, Int64, UInt8
 
 from bisae.activations.store import Source, TokenShard, too_few
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """Columns of the first tokens of a source: whole sequences, in reading order.
+    """The first tokens of a source, as columns: whole sequences, in reading order.
 
     `language` indexes the corpus' languages; `position` counts from 0, the first token after BOS.
     """
@@ -26,10 +26,12 @@ class Tokens:
     position: Int16[np.ndarray, " token"]
 
     @classmethod
-    def read(cls, source: Source, tokens: int | None, key: str, take_short: bool = False) -> "Tokens":
-        """At most `tokens` of them, up to the end of a sequence; None for all there are. Runs no LM.
+    def read(cls, source: Source, tokens: int | None, take_short: bool = False) -> "Tokens":
+        """Read whole sequences from `source`, together at most `tokens` tokens (None: all). Runs no LM.
 
-        ConfigError naming config key `key` if the source holds fewer; with `take_short` only if it holds none.
+        Raises:
+            Refused: the source holds fewer than `tokens` (with `take_short`: none at all), or its first sequence is
+                longer than that.
         """
         shards, held = [], 0
         for shard in _shards(source):
@@ -38,14 +40,14 @@ class Tokens:
             if tokens is not None and held >= tokens:
                 break
         if tokens is not None and held < tokens and not (take_short and held):
-            raise too_few(key, tokens, held, source)
+            raise too_few("tokens", tokens, held, source)
         columns = [np.concatenate([getattr(shard, name) for shard in shards]) for name in cls.__dataclass_fields__]
         everything = cls(*columns)
         if tokens is None or tokens >= held:
             return everything
         stop = int(everything.borders[np.searchsorted(everything.borders, tokens, side="right") - 1])
         if not stop:
-            raise ConfigError(key, tokens, f"is less than the first sequence, of {everything.borders[1]} tokens")
+            raise Refused("tokens", tokens, f"is less than the first sequence, of {everything.borders[1]} tokens")
         return cls(*(column[:stop] for column in columns))
 
     def __len__(self) -> int:
@@ -63,14 +65,14 @@ class Tokens:
 
     @cached_property
     def previous(self) -> Int32[np.ndarray, " token"]:
-        """1 + the token before each, 0 at the beginning of a sequence."""
+        """1 + the id of the token before each token, 0 at the beginning of a sequence."""
         before = np.roll(self.token_ids, 1) + np.int32(1)
         before[self.position == 0] = 0
         return before
 
     @cached_property
     def following(self) -> Int32[np.ndarray, " token"]:
-        """1 + the token after each, 0 at the end of a sequence."""
+        """1 + the id of the token after each token, 0 at the end of a sequence."""
         after = np.roll(self.token_ids, -1) + np.int32(1)
         after[self.borders[1:] - 1] = 0
         return after
@@ -97,14 +99,17 @@ def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     tokens = tokenizer.convert_ids_to_tokens(list(ids))
     byte_level = _byte_level(tokenizer)
-    found = [decoder.decode(_bytes(token or "", byte_level)) for token in tokens]
-    if found:
-        found[-1] += decoder.decode(b"", final=True)
-    return found
+    texts = [decoder.decode(_bytes(token or "", byte_level)) for token in tokens]
+    if texts:
+        texts[-1] += decoder.decode(b"", final=True)
+    return texts
 
 
 def token_texts(tokenizer: Any) -> list[str]:
-    """Every token of the vocabulary as v1 shows it: spaces for space marks, `<0x0A>` for a byte; none for a gap."""
+    """The text of every vocabulary item, as the v1 code shows it: a space for a space mark, `<0x0A>` for a byte.
+
+    An id without a token has an empty text.
+    """
     ids = list(range(len(tokenizer)))
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         return [tokenizer.decode([number]) or "\ufffd" for number in ids]
@@ -115,19 +120,19 @@ def token_texts(tokenizer: Any) -> list[str]:
 
 
 def _decoded(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """`pieces` of a tokenizer written in Python: what its text grows by with each token."""
-    found, start, here = [], 0, 0  # decoded from the character before the last, since a text may lose its first space
+    """`pieces` for a tokenizer written in Python: the text that each token adds."""
+    texts, start, here = [], 0, 0  # decoded from the character before the last, since a text may lose its first space
     for end in range(1, len(ids) + 1):
         known, text = tokenizer.decode(ids[start:here]), tokenizer.decode(ids[start:end])
         whole = len(text) > len(known) and not text.endswith("\ufffd")
-        found.append(text[len(known) :] if whole or (end == len(ids) and text) else "")
+        texts.append(text[len(known) :] if whole or (end == len(ids) and text) else "")
         if whole:
             start, here = here, end
-    return found
+    return texts
 
 
 def _byte_level(tokenizer: Any) -> bool:
-    """Whether tokens are spelled in GPT-2's alphabet of bytes."""
+    """True if the vocabulary is spelled in GPT-2's alphabet of bytes."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return backend is not None and "ByteLevel" in f"{backend.pre_tokenizer} {backend.decoder}"
 
@@ -144,7 +149,7 @@ def _bytes(token: str, byte_level: bool) -> bytes:
 
 @cache
 def _alphabet() -> dict[str, int]:
-    """GPT-2's: printable bytes stand for themselves, the others for characters from U+0100 on, in order."""
+    """GPT-2's alphabet of bytes: printable ones stand for themselves, the others are U+0100, U+0101, ... in order."""
     printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     others = (byte for byte in range(256) if byte not in printable)
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}

@@ -1,4 +1,4 @@
-"""Perplexity in each language and in all, with intervals over documents, also of the difference to a baseline."""
+"""Perplexity of an LM in each language and over all, and its difference to a baseline, with intervals."""
 
 from collections.abc import Mapping
 
@@ -14,10 +14,16 @@ ALL = "all"
 def perplexities(
     losses: DocumentLosses, weights: Num[np.ndarray, "resample document"], mix: Mapping[str, float] | None
 ) -> Statistics:
-    """exp(mean nats a token) of each language and of `all`, for documents counted as often as `weights` says.
+    """Perplexity, exp(mean nats per token), in each language and over `all`, in resamples of the documents.
 
-    `all` pools the tokens of all languages; with `mix` it is the languages' perplexities averaged by these weights.
-    NaN where there is no token.
+    Args:
+        losses: The nats and the number of tokens of each document.
+        weights: How often each resample contains each document.
+        mix: With None, `all` pools the tokens of all languages. Otherwise it is the mean of the languages'
+            perplexities, weighted by these weights.
+
+    Returns:
+        The perplexities by language, and `all`; NaN in a resample without a token.
     """
     of_language = losses.language[:, None] == np.arange(len(losses.languages))
     nats, tokens = (weights @ (column[:, None] * of_language) for column in (losses.nats, losses.tokens))
@@ -32,19 +38,23 @@ def perplexities(
 def perplexity(
     losses: DocumentLosses, mix: Mapping[str, float] | None, resamples: int, seed: int
 ) -> dict[str, Estimate]:
-    """Of each language and of `all`; `mix` as in `perplexities`."""
+    """Perplexity in each language and over `all`, with intervals over documents. `mix`: see `perplexities`."""
     return estimates(lambda weights: perplexities(losses, weights, mix), len(losses.nats), resamples, seed)
 
 
 def perplexity_difference(
     losses: DocumentLosses, baseline: DocumentLosses, mix: Mapping[str, float] | None, resamples: int, seed: int
 ) -> dict[str, Estimate]:
-    """Perplexity less the baseline's, paired: both are of the same documents in every resample."""
+    """Perplexity minus that of the baseline, paired: in every resample both use the same documents.
+
+    Raises:
+        ValueError: The two are not of the same documents.
+    """
     if not np.array_equal(losses.tokens, baseline.tokens):
         raise ValueError("not the same documents: their numbers of tokens differ")
 
     def difference(weights: Num[np.ndarray, "resample document"]) -> Statistics:
-        found, before = (perplexities(one, weights, mix) for one in (losses, baseline))
-        return {name: found[name] - before[name] for name in found}
+        own, before = perplexities(losses, weights, mix), perplexities(baseline, weights, mix)
+        return {name: own[name] - before[name] for name in own}
 
     return estimates(difference, len(losses.nats), resamples, seed)

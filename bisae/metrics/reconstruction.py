@@ -1,4 +1,4 @@
-"""How well an SAE reconstructs, over all tokens and per language, from streaming float64 sums.
+"""How well an SAE reconstructs activations, over all tokens and per language, from running float64 sums.
 
 Definitions (x: unit-norm input, a = ||activation||, so a x is the LM's activation):
 
@@ -21,7 +21,7 @@ from bisae.sae import Codes
 
 
 class ReconstructionMetrics(Metric):
-    """Sums over tokens by language; `compute` gives `fvu`, `fvu/en`, ... Sums of ranks add up."""
+    """Running sums over tokens, by language. `compute` gives `fvu`, `fvu/en`, ... Under DDP sums of ranks add up."""
 
     full_state_update = False
     tokens: Tensor
@@ -57,29 +57,37 @@ class ReconstructionMetrics(Metric):
         codes: Codes,
         language: UInt8[Tensor, " token"],
     ) -> None:
-        """Add a batch. A row's sum is taken in the batch's dtype, sums over rows in float64."""
-        one = torch.zeros(len(self.languages), len(x), dtype=torch.float64, device=x.device)
-        one.scatter_(0, language.long()[None], 1.0)  # [language, token]
+        """Add a batch of tokens. Sums over d_model are in the dtype of the batch, sums over tokens in float64.
+
+        Args:
+            x: Activations of unit norm.
+            norm: The norms that the activations had.
+            x_hat: Their reconstructions.
+            codes: Their codes.
+            language: The index of each token's language in `languages`.
+        """
+        in_language = torch.zeros(len(self.languages), len(x), dtype=torch.float64, device=x.device)
+        in_language.scatter_(0, language.long()[None], 1.0)  # [language, token]: 1 or 0
         a = norm.double()
         error = (x - x_hat).square().sum(1).double()
         square = x.square().sum(1).double()
         lengths = (square * x_hat.square().sum(1).double()).sqrt()
         wide = x.double()
-        self.tokens += one.sum(1)
-        self.error += one @ error
-        self.error_raw += one @ (a.square() * error)
-        self.square += one @ square
-        self.square_raw += one @ (a.square() * square)
-        self.total += one @ wide
-        self.total_raw += (one * a) @ wide
-        self.l0 += one @ codes.l0().double()
-        self.cosine += one @ ((x * x_hat).sum(1).double() / lengths.clamp_min(1e-30))
+        self.tokens += in_language.sum(1)
+        self.error += in_language @ error
+        self.error_raw += in_language @ (a.square() * error)
+        self.square += in_language @ square
+        self.square_raw += in_language @ (a.square() * square)
+        self.total += in_language @ wide
+        self.total_raw += (in_language * a) @ wide
+        self.l0 += in_language @ codes.l0().double()
+        self.cosine += in_language @ ((x * x_hat).sum(1).double() / lengths.clamp_min(1e-30))
         firing = codes.values > 0
         spoken = language[codes.token_of_entry()[firing]].long()
         self.fired[spoken, codes.indices[firing].long()] = 1.0
 
     def gather(self) -> None:
-        """Under DDP: rank 0 takes over the sums of all ranks, which begin again at 0. A save holds rank 0's."""
+        """Under DDP: add the sums of all ranks to those of rank 0, which a save holds. The other ranks restart at 0."""
         if distributed.is_initialized() and distributed.get_world_size() > 1:
             for state in self._states():
                 distributed.reduce(state, dst=0)
@@ -87,7 +95,7 @@ class ReconstructionMetrics(Metric):
                 self.forget()
 
     def forget(self) -> None:
-        """Set all sums to 0; unlike `reset` in place, and whatever was computed before."""
+        """Set all sums to 0 in place, which `reset` does not do."""
         for state in self._states():
             state.zero_()
 
@@ -95,7 +103,7 @@ class ReconstructionMetrics(Metric):
         return [state for state in self.metric_state.values() if isinstance(state, Tensor)]
 
     def compute(self) -> dict[str, float]:
-        """Every metric overall, then per language with a token; NaN where the variance is 0."""
+        """Every metric over all tokens, then for each language that has a token. NaN if the variance is 0."""
         values = self._values(slice(None))
         for index, language in enumerate(self.languages):
             if self.tokens[index] > 0:

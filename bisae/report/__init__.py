@@ -1,1 +1,1 @@
-"""From analysed cells to tables, figures and pages."""
+"""Reports on analysed cells: tables, figures, and a browser of features."""

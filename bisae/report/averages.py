@@ -1,4 +1,4 @@
-"""Means over cells, each with its 95 % intervals and the same mean under shuffled labels."""
+"""Means over cells, with 95 % intervals and with the same mean under shuffled labels."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from bisae.metrics.intervals import t_interval
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
-OVER = {  # kind of interval: what it is over
+OVER = {  # for each kind of interval, what it generalises over
     "features": "features (those of different cells taken as independent)",
     "documents": "documents of the analysis text (the same ones for all cells)",
     "sae_seeds": "SAE seeds (t distribution; only where every seed has all cells of the mean)",
@@ -19,23 +19,30 @@ COLUMNS = [f"{kind}_{side}" for kind in ("features", "documents") for side in ("
 IDENTITY = ("parameters", "d_model", "depth", "step", "lm_tokens", "layer", "latents", "k", "seed", "control", "tokens")
 
 
-def check_kinds(key: str, kinds: Sequence[str]) -> None:
-    """ConfigError of the config `key` if one of the kinds of interval does not exist."""
+def check_kinds(field: str, kinds: Sequence[str]) -> None:
+    """Refuse `field`, which holds `kinds` of interval, if one of them does not exist."""
     for kind in set(kinds) - set(OVER):
-        raise ConfigError(key, kind, f"must be one of {', '.join(OVER)}")
+        raise Refused(field, kind, f"must be one of {', '.join(OVER)}")
 
 
 def metrics_of(cells: pd.DataFrame) -> list[str]:
-    """The columns of the cells table that are metrics, without their intervals and shuffled values."""
+    """The columns of the table of cells that are metrics, without their intervals and shuffled values."""
     numbers = cells.select_dtypes("number").columns.difference(IDENTITY, sort=False)
     return [name for name in numbers if not name.endswith(("_low", "_high", "_null"))]
 
 
 def averages(cells: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
-    """The mean of every metric over the labelled cells of each group; groups in the order of the cells.
+    """The mean of each metric over groups of cells.
 
-    Returns the columns `by`, then metric, value, null (NaN if there is none), cells (how many have the metric; none is
-    no row), and `<kind>_low`, `<kind>_high` for each kind in OVER, NaN where it is not known.
+    Args:
+        cells: The labelled cells (`Bins.label`).
+        by: The columns that define the groups.
+        metrics: The columns to average.
+
+    Returns:
+        One row per group and metric, groups in the order of the cells. The columns are those of `by`, then metric,
+        value, null (under shuffled labels), cells (the number of cells that have the metric), and `<kind>_low` and
+        `<kind>_high` for each kind in OVER. Unknown values are NaN; a group without the metric has no row.
     """
     key = [*by, "metric"]
     known = pd.concat([_of_metric(cells, metric) for metric in metrics]).dropna(subset="value")
@@ -55,7 +62,7 @@ def averages(cells: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) -> 
 
 
 def _of_metric(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Its values, with squared errors over features and bounds over documents."""
+    """The values of a metric, with squared errors over features and bounds over documents."""
     columns = [metric, *(f"{metric}_{end}" for end in ("null", "low", "high", "doc_low", "doc_high"))]
     value, null, low, high, *documents = (cells.get(name, pd.Series(np.nan, cells.index)) for name in columns)
     bounds = dict(zip(COLUMNS, ((low - value) ** 2, (high - value) ** 2, *documents), strict=True))

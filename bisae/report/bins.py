@@ -1,4 +1,4 @@
-"""Where a cell belongs: phase of the LM's training, part of its depth, size of the LM."""
+"""The bins of a report: phases of the LM's training, parts of its depth, sizes of LMs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Positive
 
 RANDOM = "random weights"
@@ -17,10 +17,14 @@ SIZES = ("small", "large")
 
 @dataclass(frozen=True)
 class Bins:
-    """Edges between the bins. Upper edges belong to the bin below, but an LM of `size` parameters is large.
+    """The edges between bins. An edge belongs to the bin below it, except that an LM of `size` parameters is large.
+
+    `phases`: a step, or a share of the LM's last step if it is a float up to 1. `layers`: shares of the LM's depth.
+    `size`: in parameters; None for the geometric mean of the smallest and the largest LM. `lm_seeds`: names of models
+    that are seeds of one LM, by the name of that LM.
 
     Raises:
-        ConfigError: edges that are not two ascending numbers, or a model that is a seed of two LMs.
+        Refused: edges that are not two ascending numbers, or a model that is a seed of two LMs.
     """
 
     phases: Sequence[Positive]
@@ -29,22 +33,22 @@ class Bins:
     lm_seeds: Mapping[str, Sequence[str]]
 
     def __post_init__(self) -> None:
-        for key, edges in (("phases", self.phases), ("layers", self.layers)):
+        for field, edges in (("phases", self.phases), ("layers", self.layers)):
             if len(edges) != 2 or not 0 < edges[0] < edges[1]:
-                raise ConfigError(f"report.bins.{key}", list(edges), "must be two ascending numbers above 0")
+                raise Refused(field, list(edges), "must be two ascending numbers above 0")
         models = [model for seeds in self.lm_seeds.values() for model in seeds]
         if len(models) > len(set(models)):
-            raise ConfigError("report.bins.lm_seeds", dict(self.lm_seeds), "names a model twice")
+            raise Refused("lm_seeds", dict(self.lm_seeds), "names a model twice")
 
     def label(self, cells: pd.DataFrame) -> pd.DataFrame:
-        """The cells table with what tables and figures group it by.
+        """Add the columns by which tables and figures group the table of cells.
 
-        New columns: `lm` (name shared by the seeds of one LM), `final`
-        (of the model's last step here), `phase` (step 0: "random weights"), `part` (of the depth), `height` (layer /
-        layers of the LM), `size` ("" where the parameters are not known or all LMs are equally large).
+        They are `lm` (the name shared by the seeds of one LM), `final` (True at the model's last step), `phase`
+        ("random weights" at step 0), `part` (of the depth), `height` (layer / layers of the LM) and `size` ("" if the
+        parameters are not known or all LMs are equally large).
 
         Raises:
-            ConfigError: two cells differ neither in LM, step, layer, SAE (name, latents, k) nor seed.
+            Refused: two cells differ neither in LM, step, layer, SAE (name, latents, k) nor seed.
         """
         cells = cells.reset_index(drop=True)
         last = cells.groupby("model")["step"].transform("max")
@@ -63,11 +67,11 @@ class Bins:
         same = labelled.duplicated(["model", "step", "layer", "setting", "seed"], keep=False)
         if same.any():
             first = ", ".join(labelled.loc[same, "folder"].iloc[:2])
-            raise ConfigError("runs", first, "these differ in settings that a report averages over: name fewer cells")
+            raise Refused("runs", first, "these differ in settings that a report averages over: name fewer cells")
         return labelled
 
     def rule(self, name: str) -> str:
-        """What the bins of the table `name` are, for its foot."""
+        """A sentence for the foot of the table `name` that explains its bins."""
         if name == "sizes":
             edge = "the geometric mean of the smallest and the largest LM" if self.size is None else f"{self.size:g}"
             return f"Large: at least {edge} parameters."

@@ -33,7 +33,7 @@ LINKS = {
 
 
 class Neighbours(NamedTuple):
-    """The latents whose decoder directions are nearest to each latent's, nearest first, and their cosines."""
+    """For each latent, the latents with the nearest decoder directions, nearest first, and their cosines."""
 
     feature: Int[np.ndarray, "latent neighbour"]
     cosine: Float[np.ndarray, "latent neighbour"]
@@ -43,8 +43,8 @@ class Neighbours(NamedTuple):
 class BrowserCell:
     """An analysed cell as the browser shows it.
 
-    `name` is what links hold; `axes` are model, step, layer, sae and seed; `folder` holds the analysis, in which
-    tokens.parquet (feature, token, count, cluster) may lack. `history`: the rows of lineage.parquet of this cell.
+    `name` stands in links. `axes` are model, step, layer, sae and seed. `folder` holds the analysis; its tokens.parquet
+    (feature, token, count, cluster) may be missing. `history`: the rows of lineage.parquet of this cell.
     """
 
     name: str
@@ -74,7 +74,7 @@ def write_browser(folder: Path, cells: Iterable[BrowserCell], report: Mapping[st
 
 
 def _write_cell(data: Path, cell: BrowserCell) -> dict[str, Any]:
-    """Write what is missing of the cell's chunks; returns what the page knows of it at the start."""
+    """Write the chunks of a cell that are missing. Returns the data of the cell that the first page needs."""
     analysis = json.loads((cell.folder / "analysis.json").read_text(encoding="utf-8"))
     content = [path.read_bytes() for path in (cell.folder / name for name in ANALYSIS) if path.exists()]
     shown: dict[str, Any] = {
@@ -97,7 +97,10 @@ def _write_cell(data: Path, cell: BrowserCell) -> dict[str, Any]:
 
 
 def _once(data: Path, made_from: list[bytes], chunks: Callable[[], Iterable[Chunk]]) -> str:
-    """The folder of `chunks`, named by what they are made from; written if it is not there."""
+    """Write `chunks` to a folder, unless it exists. It is named by a hash of the data that they are made from.
+
+    Returns the name of the folder.
+    """
     digest = xxhash.xxh3_64(Path(browser_chunks.__file__).read_bytes())  # other code writes other chunks
     for part in made_from:
         digest.update(len(part).to_bytes(8))

@@ -19,7 +19,7 @@ RULE = (
 
 @dataclass(frozen=True)
 class Examples:
-    """How many features a class and phase, how many contexts each, how many tokens around a peak."""
+    """The numbers of features per class and phase, of contexts per feature, and of tokens on each side of a peak."""
 
     features: Count
     contexts: Count
@@ -29,7 +29,16 @@ class Examples:
 def example_features(
     cells: pd.DataFrame, read: Callable[[str, str], pd.DataFrame], examples: Examples
 ) -> tuple[pd.DataFrame, Table]:
-    """The chosen features of labelled cells: a row a context (before, peak, after: its text), and the table."""
+    """Choose example features of labelled cells.
+
+    Args:
+        cells: The labelled cells (`Bins.label`).
+        read: `read(folder, name)` gives the cell's table `name`: features, contexts or sequences.
+        examples: How many to choose.
+
+    Returns:
+        One row per context, with its text (before, peak, after), and the table to print.
+    """
     rows = []
     for cell in _chosen_cells(cells).itertuples():
         chosen = _chosen_features(read(cell.folder, "features"), examples.features)
@@ -71,7 +80,7 @@ def _chosen_features(features: pd.DataFrame, number: int) -> pd.DataFrame:
 
 
 def _around(pieces: list[str], peak: int, window: int) -> dict[str, str]:
-    """The text around a token; a character of several tokens is the text of its last one."""
+    """The text around a token. A character of several tokens is the text of its last token."""
     end = next((place for place in range(peak, len(pieces)) if pieces[place]), len(pieces) - 1) + 1
     before, after = pieces[max(0, peak - window) : peak], pieces[end : end + window]
     return {"before": "".join(before), "peak": "".join(pieces[peak:end]), "after": "".join(after)}

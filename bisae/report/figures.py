@@ -1,4 +1,4 @@
-"""The report's figures: .png and .pdf, each with the numbers drawn (.csv)."""
+"""The report's figures as .png and .pdf, each with the numbers that it shows (.csv)."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -26,11 +26,21 @@ def draw_figures(
     panels: int,
     folder: Path,
 ) -> list[Path]:
-    """Draw into `folder`, or a folder of it for each SAE setting if there are several.
+    """Draw all figures into `folder`, or into one of its folders per SAE setting if there are several settings.
 
-    `read(cell's folder, "features")` gives a cell's features; `appeared` is the emergence table, `band` what bands are
-    over (`averages.OVER`), `panels` how many layers have one each. A figure whose x axis would have a single value, or
-    that has no data, is left out; the log says why.
+    A figure without data, or with a single value on the x axis, is left out; the log says why.
+
+    Args:
+        cells: The table of cells.
+        read: `read(folder, "features")` gives the features of the cell in that folder.
+        appeared: The emergence table: the step since which each final feature exists.
+        bins: The bins of steps, layers and sizes.
+        band: The kind of interval that bands show, a key of `averages.OVER`.
+        panels: With up to so many layers, each layer has a panel; with more, each part of the depth.
+        folder: The folder of the figures.
+
+    Returns:
+        The paths of all files.
     """
     labelled = bins.label(cells)
     written = []

@@ -1,4 +1,4 @@
-"""Distributions, thresholds, emergence and alignment: what is drawn, from features."""
+"""The data of figures of single features: distributions, thresholds, emergence and alignment."""
 
 import math
 from collections.abc import Callable
@@ -19,9 +19,9 @@ BINS = 40
 
 
 def living(cells: pd.DataFrame, lm: str, read: Callable[[str, str], pd.DataFrame]) -> pd.DataFrame:
-    """The features, dead ones left out, of the last checkpoint of an LM's phases and of its control's end.
+    """The alive features of an LM at the last checkpoint of each phase, and of its control at the last checkpoint.
 
-    With columns of their cell, and `kind`: class, with Mixed in two parts.
+    Adds columns of their cell, and `kind`: the class, where Mixed is split in bilingual and other features.
     """
     both = with_control(cells, lm)
     last = both["step"] == both.groupby(["model", "phase"])["step"].transform("max")
@@ -35,7 +35,7 @@ def living(cells: pd.DataFrame, lm: str, read: Callable[[str, str], pd.DataFrame
 
 
 def distributions(features: pd.DataFrame, lm: str) -> Picture:
-    """How many features are above a score, by class, in each phase; without single-token features."""
+    """The share of features above each score, by class and phase, without single-token features."""
     scored = features[(features["lm"] == lm) & ~features["single_token"].astype(bool)]
     rows = [
         _share(group["monosemanticity"] > score) | {"panel": phase, "line": kind, "x": score}
@@ -51,7 +51,7 @@ def distributions(features: pd.DataFrame, lm: str) -> Picture:
 
 
 def thresholds(features: pd.DataFrame, lm: str, panels: int) -> Picture:
-    """Shares of the classes by the threshold on a language's share of a feature, in both views."""
+    """The share of each class by the threshold, once over contexts and once over all firings."""
     last = features[features["final"] & (features["lm"] == lm)]
     rows = []
     for panel, group in last.groupby(depths(last, panels), sort=False):
@@ -68,7 +68,7 @@ def thresholds(features: pd.DataFrame, lm: str, panels: int) -> Picture:
 
 
 def emergence(cells: pd.DataFrame, appeared: pd.DataFrame, lm: str, panels: int) -> Picture:
-    """Of the final features, how many have appeared by each step."""
+    """The share of the final features that exist at each step."""
     both = with_control(cells, lm)
     places = both[both["final"]].assign(panel=lambda final: depths(final, panels), end=lambda final: final["step"])
     places = places[["model", "layer", "hash", "lm", "control", "panel", "end"]]
@@ -86,9 +86,10 @@ def emergence(cells: pd.DataFrame, appeared: pd.DataFrame, lm: str, panels: int)
 
 
 def alignment(features: pd.DataFrame, lm: str) -> pd.DataFrame:
-    """Counts of features by alignment and monosemanticity (lower edges x, y) in the panels LM, random weights, control.
+    """Count features by alignment and monosemanticity, for the LM, its random weights and its control.
 
-    Without single-token features and those that have no alignment; empty if there are no others.
+    Features of a single token, or without an alignment, are left out. Returns the lower edges x and y of each bin and
+    the count; empty if no feature is left.
     """
     known = features[~features["single_token"].astype(bool)].dropna(subset=["alignment", "monosemanticity"])
     random = (known["phase"] == RANDOM) & ~known["final"]

@@ -1,4 +1,4 @@
-"""Figures from a table of what is drawn: lines in panels, and densities."""
+"""Draw figures from tables: lines in panels, and densities."""
 
 import textwrap
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ MARKERS = 12  # on a line of many points
 class Picture:
     """A figure of lines.
 
-    `data` has a row for each point: row (label of the y axis; panels of a row stand beside each other), panel (title),
-    line (name), dashed, x, value; null (drawn dotted), low and high (a band) may be NaN.
+    `data` has one row per point, with the columns row (the label of the y axis; the panels of a row are side by side),
+    panel (its title), line (its name), dashed, x, value, and null (dotted), low and high (a band), which may be NaN.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Picture:
 
 
 def draw_lines(picture: Picture) -> Figure:
-    """One figure, at column width if there is one panel in each row, else at page width."""
+    """Draw lines: as wide as a column if each row has one panel, else as wide as the page."""
     data = picture.data
     rows = [(row, panels.groupby("panel", sort=False)) for row, panels in data.groupby("row", sort=False)]
     wide = max(len(panels) for _, panels in rows)
@@ -61,7 +61,7 @@ def draw_lines(picture: Picture) -> Figure:
 
 
 def draw_densities(counts: pd.DataFrame, title: str, note: str, x: str, y: str) -> Figure:
-    """Counts of features by two scores: columns panel, x, y (lower edges of equal bins), value; 0 stays white."""
+    """Draw counts of features by two scores. Columns: panel, x, y (lower edges of equal bins), value; 0 is white."""
     panels = counts.groupby("panel", sort=False)
     figure = Figure(figsize=(PAGE if len(panels) > 1 else COLUMN, 2.4), layout="constrained")
     scale = LogNorm(1, max(counts["value"].max(), 2))
@@ -94,8 +94,11 @@ def _stroke(dashed: bool) -> dict[str, Any]:
 
 
 def _scale(axis: Axes, scale: str, values: list[float]) -> None:
-    """`root`: 0 to 1, low values spread. `log`: the values are the ticks. `step`: logarithmic with 0 shown; of the
-    values those are ticks that are not too near each other."""
+    """Set the scale of the x axis.
+
+    `root`: from 0 to 1, with low values spread. `log`: every value is a tick. `step`: logarithmic, but shows 0; values
+    too near to another tick are no ticks.
+    """
     if scale == "linear":
         axis.locator_params(axis="x", nbins=5)
         return
@@ -132,7 +135,7 @@ def _title(figure: Figure, title: str, note: str) -> None:
 
 
 def _legend(picture: Picture, lines: list[str]) -> list[Line2D]:
-    """Each line once; then what dashed and dotted mean, where the same line is drawn that way too."""
+    """Name each line once, then explain dashed and dotted ones if the same line is drawn that way too."""
     dashed = picture.data.groupby("line")["dashed"].agg(["any", "all"])
     handles = []
     for line in lines:

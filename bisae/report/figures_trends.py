@@ -1,4 +1,4 @@
-"""Shares and monosemanticity over step, layer and size of the LM: what is drawn, from the cells table."""
+"""The data of figures over step, layer and size of the LM: shares of features and monosemanticity."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,10 @@ DASHED = "control LM"
 
 
 def trends(cells: pd.DataFrame, band: str, panels: int) -> list[Picture]:
-    """Over step for each LM, over layer and size at the final checkpoint; cells labelled, of one SAE setting.
+    """Figures over step for each LM, and over layer and size at the final checkpoint.
 
-    `band`: kind of interval (`averages.OVER`). `panels`: of an LM with more layers, parts of the depth are drawn.
+    `cells`: labelled cells of one SAE setting. `band`: the kind of interval, a key of `averages.OVER`. `panels`: an LM
+    with more layers than this is drawn by parts of its depth.
     """
     names = metrics_of(cells)
     classes = [name.removeprefix("firing_") for name in names if name.startswith("firing_")]
@@ -38,7 +39,7 @@ def trends(cells: pd.DataFrame, band: str, panels: int) -> list[Picture]:
 
 
 def own(cells: pd.DataFrame) -> list[str]:
-    """The LMs with figures of their own: all but controls, which are drawn beside the LM of their shape."""
+    """The LMs that have their own figures: all except controls, which are drawn beside the LM of their shape."""
     trained = cells[~cells["control"]]
     return list((trained if len(trained) else cells)["lm"].unique())
 

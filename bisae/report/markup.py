@@ -16,7 +16,7 @@ PREAMBLE = r"""% Needs \usepackage{booktabs} and, for what is marked, \newcomman
 
 
 class Piece(NamedTuple):
-    """`style`: "" or "peak" (stands out) or "raised"."""
+    """Text in a cell of a table. `style`: "", "peak" (emphasised) or "raised"."""
 
     text: str
     style: str = ""
@@ -24,7 +24,7 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """`rows`: a list of pieces each column; `foot`: one paragraph each."""
+    """A table to print. `rows` hold a list of pieces per column, `foot` the paragraphs below the table."""
 
     title: str
     header: Sequence[str]
@@ -33,7 +33,7 @@ class Table:
 
 
 def markdown(table: Table) -> str:
-    """GitHub's Markdown. The peak is <b>, not **, which is no mark-up beside a space or punctuation."""
+    """The table in GitHub's Markdown. A peak is <b>, since ** does not work beside a space or punctuation."""
     styles = {"": "{}", "peak": "<b>{}</b>", "raised": "<sup>{}</sup>"}
     rows = [table.header, ["---"] * len(table.header), *_cells(table, styles, _markdown_text)]
     lines = [f"| {' | '.join(row)} |" for row in rows]
@@ -41,7 +41,7 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """A `table` environment."""
+    """The table as a LaTeX `table` environment."""
     styles = {"": "{}", "peak": r"\hl{{{}}}", "raised": r"\textsuperscript{{{}}}"}
     rows = [" & ".join(row) + r" \\" for row in _cells(table, styles, _latex_text)]
     header = " & ".join(map(_latex_text, table.header)) + r" \\"
@@ -58,7 +58,7 @@ def _cells(table: Table, styles: dict[str, str], text: Callable[[str], str]) -> 
 
 
 def _markdown_text(text: str) -> str:
-    """Text of a corpus must not open a tag, a link or a column."""
+    """Escape text, so that it cannot open a tag, a link or a column."""
     return "".join(f"&#{ord(sign)};" if sign in "&<>|*_[]`\\~$#" else sign for sign in _line(text))
 
 

@@ -26,7 +26,11 @@ from bisae.runtime.values import flatten_keys
 
 @dataclass(frozen=True)
 class Report:
-    """How a report sums up (config group `report`)."""
+    """Writes reports (config group `report`).
+
+    `intervals`: the kinds of interval in tables, `band`: the one in figures (keys of `averages.OVER`). `panels`: see
+    `figures.draw_figures`.
+    """
 
     bins: Bins
     intervals: Sequence[str]
@@ -35,16 +39,27 @@ class Report:
     panels: Count
 
     def __post_init__(self) -> None:
-        check_kinds("report.intervals", self.intervals)
-        check_kinds("report.band", [self.band])
+        check_kinds("intervals", self.intervals)
+        check_kinds("band", [self.band])
 
     def write(
         self, folder: Path, cells: pd.DataFrame, places: Sequence[AnalysedCell], followed: Sequence[Followed]
     ) -> list[Path]:
-        """Tables, figures and the browser of the `cells` that `places` hold, into `folder`; what it had is replaced.
+        """Write tables, figures and the browser into `folder`, and replace an earlier report there.
 
-        The caller holds the folder's lock.
-        Returns the figures' files.
+        The caller must hold the folder's lock.
+
+        Args:
+            folder: The folder of the report.
+            cells: The table of cells (`bisae.analysis.cells_table`).
+            places: The same cells, with their analyses.
+            followed: The features of each ladder of checkpoints.
+
+        Returns:
+            The paths of the figures.
+
+        Raises:
+            Refused: The cells cannot be averaged over (`Bins.label`). The earlier report stays.
         """
         analysed = {str(place.cell.folder): place.analysis.folder for place in places}
 
@@ -75,7 +90,7 @@ class Report:
 
 
 def _keep(path: Path, tables: Iterable[pd.DataFrame]) -> None:
-    """Write tables of the same columns as one, a row group each; none at all as an empty one."""
+    """Write tables of the same columns as one Parquet file, each as a row group; without tables an empty one."""
     with atomic_file(path.with_suffix(".parquet")) as temporary, ExitStack() as stack:
         writer: Any = None
         for table in tables or [pd.DataFrame()]:

@@ -1,4 +1,4 @@
-"""How figures look: at the size they are printed, told apart in grey and by every kind of colour vision."""
+"""The style of figures: at the size of print; lines differ in grey too, and for every kind of colour vision."""
 
 import logging
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ LOOK = {
 
 @contextmanager
 def look() -> Iterator[None]:
-    """The settings above, as long as figures are made and saved; Matplotlib's own come back afterwards."""
+    """Use the settings above inside the `with` block; restore Matplotlib's own ones afterwards."""
     if JAPANESE not in fontManager.get_font_names():
         # From its file: importing the package would change the font of everybody's figures.
         font = distribution("matplotlib-fontja").locate_file("matplotlib_fontja/fonts/ipaexg.ttf")
@@ -63,7 +63,7 @@ def look() -> Iterator[None]:
 
 
 def style_of(line: str, lines: list[str]) -> tuple[str, str]:
-    """Colour and marker of one of several lines; classes of features look the same in all figures."""
+    """The colour and the marker of one of several lines. Classes of features look the same in all figures."""
     if line in NAMED:
         return STYLES[NAMED[line]]
     taken = {NAMED.get(other) for other in lines}
@@ -72,7 +72,7 @@ def style_of(line: str, lines: list[str]) -> tuple[str, str]:
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write `name`.png and .pdf, the same bytes for the same figure."""
+    """Write `name`.png and `name`.pdf. The same figure gives the same bytes."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once for both
     paths = [folder / f"{name}.png", folder / f"{name}.pdf"]

@@ -36,8 +36,8 @@ def write_tables(
 ) -> list[Path]:
     """Write phases, layers, sizes and examples as .csv (every metric, tidy), .md and .tex into `folder`.
 
-    `read(cell's folder, name)` gives the cell's features, contexts or sequences. `intervals`: those kinds of
-    `averages.OVER` that are printed. A table without rows (sizes, if all LMs are equally large) is not written.
+    `read(folder, name)` gives a cell's table `name`: features, contexts or sequences. `intervals`: the kinds of
+    interval to print, keys of `averages.OVER`. A table without rows (sizes, if all LMs are equally large) is left out.
     """
     labelled = bins.label(cells)
     written = []
@@ -52,7 +52,7 @@ def write_tables(
 
 
 def _views(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The cells of each table, with the columns LM and, of the table's name, the bin."""
+    """The cells of each table, with the columns `LM` and the bin, which is named like the table."""
     random = (cells["step"] == 0).map({True: f", {RANDOM}", False: ""})
     control = cells["control"].map({True: " (control)", False: ""})
     kind = cells["control"].map({True: "control", False: "trained"})
@@ -69,7 +69,7 @@ def _views(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _table(numbers: pd.DataFrame, title: str, by: Sequence[str], intervals: Sequence[str], rule: str) -> Table:
-    """Printed: the metrics in SHOWN, a column of shuffled values beside those that have any."""
+    """The table to print: the metrics in SHOWN, each with a column of shuffled values if it has any."""
     kinds = [kind for kind in intervals if numbers[f"{kind}_low"].notna().any()]
     shown = [key for key in by if key != "setting" or numbers[key].nunique() > 1]
     known = numbers.groupby("metric")[["value", "null"]].count()
@@ -87,7 +87,7 @@ def _table(numbers: pd.DataFrame, title: str, by: Sequence[str], intervals: Sequ
 
 
 def _number(row: pd.Series, column: str, kinds: Sequence[str]) -> list[Piece]:
-    """A mean with those of its intervals that are known, each raised by the first letter of its kind."""
+    """A mean with its known intervals. The first letter of its kind is raised beside each interval."""
     form = "{:.0f}" if row.name == "alive" else "{:.3f}"
     if pd.isna(row[column]):
         return [Piece("–")]

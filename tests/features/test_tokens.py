@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from bisae.activations.store import TokenShard
 from bisae.features.tokens import Tokens, pieces, token_texts
 from bisae.lm.model import EMBEDDED
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from tests.activations.fake_source import FakeSource
 from tests.features.small_text import tokens_of
 
@@ -41,18 +41,18 @@ def test_the_token_before_is_none_at_the_beginning_of_a_sequence() -> None:
 
 
 def test_no_sequence_is_cut_by_the_number_of_tokens() -> None:
-    everything = Tokens.read(Shards(), None, "tokens")
+    everything = Tokens.read(Shards(), None)
     assert len(everything) == sum(LENGTHS)
     for wanted in range(int(everything.borders[1]), sum(LENGTHS) + 1):
-        some = Tokens.read(Shards(), wanted, "tokens")
+        some = Tokens.read(Shards(), wanted)
         assert len(some) == max(border for border in everything.borders if border <= wanted)
         assert np.array_equal(some.token_ids, everything.token_ids[: len(some)])
 
 
 @pytest.mark.parametrize("wanted", [1, sum(LENGTHS) + 1])
 def test_too_many_tokens_or_too_few_for_one_sequence_are_refused(wanted: int) -> None:
-    with pytest.raises(ConfigError, match="^tokens="):
-        Tokens.read(Shards(), wanted, "tokens")
+    with pytest.raises(Refused, match="^tokens="):
+        Tokens.read(Shards(), wanted)
 
 
 SHIPPED: Any = AutoTokenizer.from_pretrained(EMBEDDED / "tokenizer")

@@ -4,7 +4,7 @@ import pytest
 
 from bisae.metrics.intervals import t_interval
 from bisae.report.averages import averages, check_kinds, metrics_of
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from tests.report.sweep import BINS, sweep
 
 MIXED = ["Mixed"]
@@ -68,6 +68,6 @@ def test_cells_without_a_metric_are_left_out_of_its_mean() -> None:
 
 
 def test_an_unknown_kind_of_interval_is_refused() -> None:
-    check_kinds("report.intervals", ["features", "lm_seeds"])
-    with pytest.raises(ConfigError, match="report.intervals=tokens: must be one of features, documents"):
-        check_kinds("report.intervals", ["features", "tokens"])
+    check_kinds("intervals", ["features", "lm_seeds"])
+    with pytest.raises(Refused, match="^intervals=tokens: must be one of features, documents"):
+        check_kinds("intervals", ["features", "tokens"])

@@ -5,7 +5,7 @@ from omegaconf import OmegaConf
 from bisae.report.averages import OVER
 from bisae.report.bins import Bins
 from bisae.report.examples import Examples
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from tests.conftest import ROOT
 from tests.report.sweep import BINS, sweep
 
@@ -53,18 +53,18 @@ def test_lms_of_one_size_or_of_unknown_size_have_no_size() -> None:
 
 
 def test_cells_that_differ_in_something_unknown_are_refused() -> None:
-    with pytest.raises(ConfigError, match="runs=main/2048/1/0, main/2048/1/1: these differ in settings"):
+    with pytest.raises(Refused, match="^runs=main/2048/1/0, main/2048/1/1: these differ in settings"):
         BINS.label(sweep(("main",), (2048,)).cells.assign(seed=0))
 
 
 @pytest.mark.parametrize("edges", [[0.5, 0.1], [0.1], [0.0, 0.5]])
 def test_edges_must_ascend(edges: list[float]) -> None:
-    with pytest.raises(ConfigError, match="report.bins.phases="):
+    with pytest.raises(Refused, match="^phases="):
         Bins(edges, [0.3, 0.7], None, {})
 
 
 def test_a_model_is_a_seed_of_one_lm() -> None:
-    with pytest.raises(ConfigError, match="report.bins.lm_seeds="):
+    with pytest.raises(Refused, match="^lm_seeds="):
         Bins([0.1, 0.5], [0.3, 0.7], None, {"a": ["main", "x"], "b": ["main"]})
 
 

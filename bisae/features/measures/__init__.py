@@ -1,1 +1,1 @@
-"""What is measured of a feature."""
+"""Measures of features: language, monosemanticity, alignment, context, and lineage over checkpoints."""

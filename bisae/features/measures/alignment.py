@@ -1,4 +1,4 @@
-"""Does a feature say the same of a sentence and of its translation? Correlations over held-out sentence pairs."""
+"""Alignment: a feature fires on the same sentences in both languages. Correlations over held-out sentence pairs."""
 
 import re
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ TIE = 1e-12  # correlations that differ only in the order of their sums
 
 
 class AlignmentScores(NamedTuple):
-    """Per latent; NaN where its peaks on one side are all the same, as where it never fires."""
+    """Scores of each latent. NaN if its peaks on one side are all equal, for example because it never fires."""
 
     r: Float64[np.ndarray, " latent"]  # Pearson correlation over pairs
     p: Float64[np.ndarray, " latent"]  # share of the pairings, the true one among them, that correlate as strongly
@@ -23,7 +23,7 @@ class AlignmentScores(NamedTuple):
 
 
 def is_word(texts: Sequence[str]) -> Bool[np.ndarray, " item"]:
-    """Which vocabulary items hold a letter of any script; `<...>` (bytes, specials) do not count.
+    """True for the vocabulary items that hold a letter of any script; `<...>` (bytes, special tokens) are no words.
 
     `texts` are readable pieces: byte-level vocabularies spell a space as a letter.
     """
@@ -36,7 +36,17 @@ def sentence_peaks(
     value: Float32[np.ndarray, " entry"],
     shape: tuple[int, int],
 ) -> csr_array:
-    """[sentence, latent]: the largest activation of a latent in a sentence; `shape` is (sentences, latents)."""
+    """The largest activation of each latent in each sentence.
+
+    Args:
+        sentence: The sentence of each firing.
+        latent: The latent of each firing.
+        value: The activation of each firing, above 0.
+        shape: The numbers of sentences and of latents.
+
+    Returns:
+        A sparse matrix [sentence, latent].
+    """
     order = np.lexsort((-value, latent, sentence))
     sentence, latent = sentence[order], latent[order]
     peak = np.unique(sentence * shape[1] + latent, return_index=True)[1]  # first of equal keys: the largest
@@ -44,11 +54,20 @@ def sentence_peaks(
 
 
 def alignment(left: csr_array, right: csr_array, permutations: int, seed: int) -> AlignmentScores:
-    """Correlate each latent's peaks on sentences (rows of `left`) and on their translations (same rows of `right`).
+    """Correlate each latent's peaks on sentences with its peaks on their translations.
 
-    Sentences without a firing count as 0. The shuffles, the same for all latents, pair sentences with other
-    translations. The smallest p is 1 / (1 + permutations): `aligned` can find n of m latents only if
+    A sentence without a firing counts as 0. Each permutation pairs the sentences with other translations, the same for
+    all latents. The smallest p is 1 / (1 + permutations): `aligned` can find n of m latents only if
     permutations >= m / (n level).
+
+    Args:
+        left: [sentence, latent] the peaks on the sentences of one language.
+        right: [sentence, latent] the peaks on their translations, in the same order.
+        permutations: The number of permutations, at least 1.
+        seed: Seed of the permutations.
+
+    Raises:
+        ValueError: `left` and `right` have different shapes.
     """
     if left.shape != right.shape:
         raise ValueError(f"{left.shape} peaks on one side, {right.shape} on the other")
@@ -56,7 +75,7 @@ def alignment(left: csr_array, right: csr_array, permutations: int, seed: int) -
     pairings = np.tile(np.arange(sentences, dtype=np.int32)[:, None], 1 + permutations)  # column 0: the true pairs
     np.random.default_rng(seed).permuted(pairings[:, 1:], axis=0, out=pairings[:, 1:])
     left, right = left.tocsc(), right.tocsc()
-    found = np.full((4, latents), np.nan)
+    scores = np.full((4, latents), np.nan)
     for latent in range(latents):
         column, other = (slice(*side.indptr[latent : latent + 2]) for side in (left, right))
         x, y = np.zeros((2, sentences))
@@ -67,18 +86,19 @@ def alignment(left: csr_array, right: csr_array, permutations: int, seed: int) -
         y -= y.mean()
         rows = left.indices[column]
         r = x[rows] @ y[pairings[rows]] / (np.linalg.norm(x - x.mean()) * np.linalg.norm(y))
-        found[:, latent] = r[0], (r >= r[0] - TIE).mean(), r[1], (r >= r[1] - TIE).mean()
-    return AlignmentScores(*found)
+        scores[:, latent] = r[0], (r >= r[0] - TIE).mean(), r[1], (r >= r[1] - TIE).mean()
+    return AlignmentScores(*scores)
 
 
 def aligned(
     r: Float64[np.ndarray, " latent"], p: Float64[np.ndarray, " latent"], least: float, level: float
 ) -> Bool[np.ndarray, " latent"]:
-    """Latents with r >= `least` that stand at a false discovery rate of `level` among all with a p.
+    """The aligned latents: r is at least `least`, and p is significant at a false discovery rate of `level`.
 
-    A low p alone says little: long sentences have long translations, and more of everything fires on both.
+    A low p alone says little, since long sentences have long translations, and every latent fires more on both. A
+    latent whose p is NaN is not aligned, and is not counted among the tests.
     """
     tested = ~np.isnan(p)
-    found = np.zeros(len(p), dtype=bool)
-    found[tested] = (false_discovery_control(p[tested]) <= level) & (r[tested] >= least)
-    return found
+    significant = np.zeros(len(p), dtype=bool)
+    significant[tested] = (false_discovery_control(p[tested]) <= level) & (r[tested] >= least)
+    return significant

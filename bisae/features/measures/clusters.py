@@ -1,7 +1,7 @@
-"""Clusters of meaning: which tokens mean the same, by the cosine distance of their vectors.
+"""Clusters of meaning: tokens whose vectors have a small cosine distance mean the same.
 
-`average` linkage joins two clusters while the mean distance between them is at most a given one, `components` while
-any two of their tokens are that near: connected components.
+Two clusters are joined as long as their distance is at most a given one. With the method `average` their distance is
+the mean over pairs of tokens; with `components` it is that of the two nearest tokens (connected components).
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class TokenCounts:
         n_features: int,
         weights: Float64[np.ndarray, " pair"] | None = None,
     ) -> "TokenCounts":
-        """Counted from (feature, token) pairs, each worth 1 or its weight."""
+        """Count pairs (feature, token), each as 1 or as its weight."""
         vocabulary = int(tokens.max(initial=0)) + 1
         pairs = features.astype(np.int64) * vocabulary + tokens
         distinct, entry = np.unique(pairs, return_inverse=True)
@@ -51,18 +51,21 @@ METHODS = {"average": "average", "components": "single"}  # as scipy calls them
 
 @runtime_checkable
 class Clustering(Protocol):
-    """A meaning for each token of each feature."""
+    """Gives each token of each feature a cluster of meaning."""
 
     def entry_clusters(
         self, counts: TokenCounts, permuted: Int32[np.ndarray, " id"] | None
     ) -> Int64[np.ndarray, " entry"]:
-        """Cluster of each entry, comparable within a feature only; token t means what `permuted[t]` means."""
+        """The cluster of each entry, comparable only within a feature.
+
+        If `permuted` is given, token t gets the meaning of token `permuted[t]`.
+        """
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class GlobalClusters:
-    """One cluster for each item of the vocabulary, whatever the feature."""
+    """Clusters of the whole vocabulary, the same for every feature."""
 
     table: Integer[np.ndarray, " vocabulary"]
 
@@ -74,9 +77,9 @@ class GlobalClusters:
 
 @dataclass(frozen=True, eq=False)
 class FeatureClusters:
-    """Each feature's own tokens clustered, by unit vectors of the vocabulary.
+    """Clusters each feature's own tokens by their unit vectors.
 
-    `method` is "average" or "components", `distance` the greatest cosine distance that joins.
+    `method` is "average" or "components". `distance` is the largest cosine distance at which clusters are joined.
     """
 
     vectors: Float32[np.ndarray, "vocabulary dimension"]
@@ -92,12 +95,12 @@ class FeatureClusters:
             pairs = self._joins(self.vectors[ids[start:end]])
             if len(pairs):
                 joined.append(start + pairs)
-        one, other = np.concatenate(joined).T
-        graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(len(ids), len(ids)))
+        first, second = np.concatenate(joined).T
+        graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(len(ids), len(ids)))
         return connected_components(graph, directed=False)[1].astype(np.int64)
 
     def _joins(self, vectors: Float32[np.ndarray, "token dimension"]) -> Int64[np.ndarray, "join two"]:
-        """Pairs of tokens whose joining gives the clusters."""
+        """Pairs of tokens that must be joined to get the clusters."""
         distances = 1 - vectors @ vectors.T.copy()  # not a view: numpy would start threads for so small a product
         near = distances <= self.distance
         np.fill_diagonal(near, False)
@@ -115,14 +118,17 @@ class FeatureClusters:
 def global_clusters(
     vectors: Float[np.ndarray, "vocabulary dimension"], distance: float
 ) -> Int32[np.ndarray, " vocabulary"]:
-    """Average linkage over the whole vocabulary: ids in order of first appearance. Memory grows with its square."""
+    """Average linkage over the whole vocabulary. Memory grows with the square of its size.
+
+    Returns the cluster of each item, numbered in the order of first appearance.
+    """
     labels = fcluster(linkage(vectors, "average", "cosine"), distance, "distance")
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse].astype(np.int32)
 
 
 def centred(vectors: Float[np.ndarray, "token dimension"]) -> Float32[np.ndarray, "token dimension"]:
-    """Unit vectors less what all have in common, which otherwise joins most short fragments of words."""
+    """Subtract the mean vector and scale to unit length. The mean would join most short fragments of words."""
     less = vectors - vectors.mean(0)
     less /= np.maximum(np.linalg.norm(less, axis=1, keepdims=True), 1e-12)
     return less.astype(np.float32)

@@ -1,22 +1,48 @@
-"""Contextual features, by a definition of our own: how much of a feature's firing a token's identity explains.
+"""The rule for *contextual* features, a definition of our own, and how much of a feature's firing a token explains.
 
-y is 1 on the tokens where the feature fires, else 0; g is the token's group: its id, or the id of the token before it.
-The text is cut in two halves of whole documents, and the group means of one half predict the other:
+A feature is contextual if the token that it fires on explains little of its firing, and the token before or after
+explains some of it.
+
+Let y be 1 on the tokens where the feature fires, else 0. Let g be the token's group: its id, or the id of the token
+before or after it. The text is cut in two halves of whole documents, and the means of y by group in one half predict y
+in the other half:
 
     explained = 1 - sum (y - y_hat)^2 / sum (y - y_bar)^2      sums over both halves
 
 y_hat: mean of y over the tokens of the same group in the other half (over all its tokens if the group is not there)
 y_bar: mean of y over all tokens of the other half
 
-1: the group decides; 0: it tells nothing new; below 0: what one half suggests misleads in the other, as means over
-few tokens do. So short texts lower it: compare values of the same text only.
+If it is 1, the group decides whether the feature fires; if it is 0, the group says nothing about that. It is below 0
+where one half misleads about the other, as means over few tokens do. So short texts lower it: compare only values that
+were measured on the same text.
 """
 
 import numpy as np
-from jaxtyping import Float64, Int, UInt8
+from jaxtyping import Bool, Float64, Int, UInt8
 from scipy.sparse import coo_array, csr_array
 
 from bisae.features.codes import Firings
+
+
+def is_contextual(
+    by_token: Float64[np.ndarray, " latent"],
+    by_previous: Float64[np.ndarray, " latent"],
+    by_next: Float64[np.ndarray, " latent"],
+    token: float,
+    context: float,
+) -> Bool[np.ndarray, " latent"]:
+    """Which latents are contextual. A latent whose values are NaN is not; of two neighbours one may be NaN.
+
+    Without `context`, the least that a neighbour must explain, features that fire at random would be contextual.
+
+    Args:
+        by_token: Share of each latent's firing that the token itself explains (`explained`).
+        by_previous: The share that the token before it explains.
+        by_next: The share that the token after it explains.
+        token: `by_token` must be below this.
+        context: The larger of `by_previous` and `by_next` must be above this.
+    """
+    return (by_token < token) & (np.fmax(by_previous, by_next) > context)
 
 
 def halves(document: Int[np.ndarray, " token"], seed: int) -> UInt8[np.ndarray, " token"]:

@@ -1,10 +1,11 @@
-"""Which language a latent belongs to: the rule of the study's first version, and the same over whole splits.
+"""The language of a feature: the rule of the study's first version (v1), and the same rule over whole texts.
 
-A token is English if, stripped, it holds only ASCII letters, white space and `"'(),.-`; one of digits 0-9 only is what
-the token before it is; all else is Japanese, byte tokens and the empty token too. A latent is of the language whose
-share of its tokens is strictly above a threshold, else Mixed.
+A token is English if it holds only ASCII letters, white space and `"'(),.-`, and is not blank. A token of the digits
+0-9 has the language of the token before it. All other tokens are Japanese, byte tokens and the empty token too. A
+feature is of a language if strictly more than a threshold of its tokens is in it; otherwise it is Mixed.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from typing import SupportsFloat
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtyping import Float64, Int32, Num, Shaped, UInt8
 
 from bisae.corpus.languages import NAMES, plain_of
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 SCRIPTS = ("en", "ja")  # what the rule tells apart, by number
 ENGLISH, JAPANESE, DIGITS = range(3)
@@ -30,17 +31,35 @@ def _script(text: str) -> int:
 def feature_language(
     contexts: Sequence[Sequence[tuple[str, SupportsFloat]]], threshold: float = 0.9
 ) -> tuple[str, dict[str, int]]:
-    """Class of a latent by the token of each context with the largest activation (the first of equals).
+    """Language of one feature, English or Japanese, by the characters of its strongest tokens.
 
-    Contexts are (token text, activation) in order. Also gives how many were in each language. At the start of a
-    context "the token before" is its last one, as Python's index -1; digits alone, on which the original rule has no
-    answer, are Japanese like all that is not English. ValueError for an empty context.
+    In each context the token with the largest activation decides; the first of them if several are equal. A token of
+    digits has the language of the token before it. The token before the first one is the last one, as Python's index
+    -1 says. A context of digits alone, for which the original rule has no answer, is Japanese, as all text is that is
+    not English.
+
+    Args:
+        contexts: For each context its tokens in order, as pairs (token text, activation).
+        threshold: The feature is of a language if strictly more than this share of its contexts is in it. At least
+            0.5, so that at most one language can be above it, and below 1.
+
+    Returns:
+        The class of the feature ("English", "Japanese", "Mixed", or "dead" without any context), and the number of
+        contexts in each language, by its code: {"en": 2, "ja": 1}.
+
+    Raises:
+        ValueError: A context has no tokens, an activation is not a number, or the threshold is out of range.
     """
+    if not 0.5 <= threshold < 1:
+        raise ValueError(f"threshold={threshold}: must be at least 0.5 and below 1")
     counts = dict.fromkeys(SCRIPTS, 0)
     for context in contexts:
-        if not context:
+        activations = [float(activation) for _, activation in context]
+        if not activations:
             raise ValueError("a context has no tokens")
-        peak = max(range(len(context)), key=lambda position: float(context[position][1]))
+        if any(map(math.isnan, activations)):
+            raise ValueError(f"an activation is not a number in the context {list(context)}")
+        peak = activations.index(max(activations))
         backwards = (_script(context[position][0]) for position in range(peak, peak - len(context), -1))
         script = next((script for script in backwards if script != DIGITS), JAPANESE)
         counts[SCRIPTS[script]] += 1
@@ -49,14 +68,14 @@ def feature_language(
 
 
 def check_script_languages(languages: Sequence[str]) -> None:
-    """ConfigError unless the text is in exactly the languages that the rule tells apart."""
+    """Refuse a text that is not in exactly the languages that the rule tells apart."""
     if sorted(map(plain_of, languages)) != sorted(SCRIPTS):
-        remedy = f"tells English from Japanese only, and the text is in {', '.join(languages)}; use language=document"
-        raise ConfigError("language", "script", remedy)
+        remedy = f"tells only English from Japanese, but the text is in {', '.join(languages)}; use language=document"
+        raise Refused("language", "script", remedy)
 
 
 def script_of_tokens(texts: Sequence[str]) -> UInt8[np.ndarray, " vocabulary"]:
-    """0 (English), 1 (Japanese) or 2 (digits) for the text of each vocabulary item."""
+    """The script of each vocabulary item by its text: 0 (English), 1 (Japanese) or 2 (digits)."""
     return np.array([_script(text) for text in texts], np.uint8)
 
 
@@ -65,9 +84,12 @@ def script_of_rows(
     sequence: Int32[np.ndarray, " token"],
     script: UInt8[np.ndarray, " vocabulary"],
 ) -> UInt8[np.ndarray, " token"]:
-    """0 (English) or 1 (Japanese) for each token: digits take the script before them in their sequence, as above.
+    """The language of each token: 0 (English) or 1 (Japanese). Digits have that of the token before them.
 
-    `sequence` does not descend.
+    Args:
+        token_ids: The ids of the tokens.
+        sequence: The sequence of each token, in ascending order.
+        script: The script of each vocabulary item (`script_of_tokens`).
     """
     found = script[token_ids]
     _, starts, lengths = np.unique(sequence, return_index=True, return_counts=True)
@@ -78,14 +100,20 @@ def script_of_rows(
 
 
 def class_names(languages: Sequence[str]) -> dict[str, str]:
-    """Name of the class of each language code (`bisae.corpus.languages`): the code itself where it has no other."""
+    """The name of each language's class, by its code (`bisae.corpus.languages`). Without a name it is the code."""
     return {code: NAMES.get(code, code) for code in languages}
 
 
 def classes(
     counts: Num[np.ndarray, "feature language"], threshold: float, names: Sequence[str]
 ) -> Shaped[np.ndarray, " feature"]:
-    """Class of each feature from its counts (or rates) by language: a name, "Mixed", or "dead" where all are 0."""
+    """The class of each feature: one of `names`, "Mixed", or "dead" if all its counts are 0.
+
+    Args:
+        counts: Counts, or rates, of each feature in each language.
+        threshold: A feature is of a language if strictly more than this share is in it; at least 0.5.
+        names: The name of each language's class.
+    """
     total = counts.sum(1, keepdims=True)
     over = counts / np.where(total > 0, total, 1) > threshold
     living = np.where(over.any(1), np.array(names)[over.argmax(1)], MIXED)
@@ -95,7 +123,7 @@ def classes(
 def shares_by_threshold(
     counts: Num[np.ndarray, "feature language"], thresholds: Float64[np.ndarray, " threshold"]
 ) -> Float64[np.ndarray, "threshold language_and_mixed"]:
-    """Share of the living features in each class, Mixed last, at each threshold; NaN where none is alive."""
+    """The share of the alive features in each class, Mixed last, at each threshold. NaN if none is alive."""
     alive = counts[counts.sum(1) > 0]
     names = [str(language) for language in range(counts.shape[1])]
     shares = np.full((len(thresholds), len(names) + 1), np.nan)

@@ -1,7 +1,8 @@
-"""Which feature of one checkpoint is which of another, and since when a feature is there.
+"""Lineage: which features of two checkpoints are the same, and since when a feature exists.
 
-Co-activation on the same tokens is the primary match. Decoder cosine is beside it: SAEs of one sae.seed start from the
-same decoder, so latents that never moved, as dead ones, have a high cosine that says nothing about the LM.
+Features are matched by co-activation: they fire on the same tokens. The cosine of their decoder directions is reported
+too, but does not match them: SAEs of one seed start from the same decoder, so that latents that were never trained,
+such as dead ones, have a high cosine that says nothing about the LM.
 """
 
 from dataclasses import replace
@@ -21,7 +22,7 @@ BLOCK = 1024  # latents matched at a time; 128 MiB of cosines against 32 768
 def decoder_matches(
     a: Float[Tensor, "latent d_model"], b: Float[Tensor, "other d_model"]
 ) -> tuple[Int64[np.ndarray, " latent"], Float32[np.ndarray, " latent"]]:
-    """For each latent of `a` the latent of `b` with the nearest decoder direction, and their cosine."""
+    """For each latent of `a`, the latent of `b` with the nearest decoder direction, and the cosine of the two."""
     norms, found = b.norm(dim=1), []
     for block in a.split(BLOCK):
         cosine, best = (block @ b.T).div_(norms).max(dim=1)
@@ -34,7 +35,7 @@ def decoder_matches(
 def nearest(
     W_dec: Float[Tensor, "latent d_model"], neighbours: int
 ) -> tuple[Int64[np.ndarray, "latent neighbour"], Float32[np.ndarray, "latent neighbour"]]:
-    """The latents with the nearest decoder directions to each, itself left out, and their cosines, nearest first."""
+    """For each latent, the other latents with the nearest decoder directions, nearest first, and their cosines."""
     directions, found = torch.nn.functional.normalize(W_dec, dim=1), []
     for first, block in enumerate(directions.split(BLOCK)):
         cosine = block @ directions.T
@@ -48,7 +49,7 @@ def nearest(
 def decoder_cosine(
     a: Float[Tensor, "latent d_model"], b: Float[Tensor, "other d_model"], pairs: Int64[np.ndarray, " latent"]
 ) -> Float32[np.ndarray, " latent"]:
-    """Cosine of each latent's decoder direction with that of `pairs[latent]` in `b`; NaN where that is -1."""
+    """The cosine of each latent's decoder direction with that of latent `pairs[latent]` of `b`; NaN if that is -1."""
     cosine = torch.cosine_similarity(a, b[torch.from_numpy(pairs)], dim=1).cpu().float().numpy()
     return np.where(pairs < 0, np.float32(np.nan), cosine)
 
@@ -56,9 +57,17 @@ def decoder_cosine(
 def coactivation_matches(
     a: Firings, b: Firings, tokens: int
 ) -> tuple[Int64[np.ndarray, " latent"], Float64[np.ndarray, " latent"]]:
-    """For each latent of `a` the one of `b` that fires on most of the same tokens, and |both| / |either|.
+    """Match each latent of `a` with the latent of `b` that fires on most of the same tokens.
 
-    (-1, 0.0) where none of `b` fires on a token of it. Equals: the lowest number. Both on the same text.
+    Args:
+        a: Firings of one SAE.
+        b: Firings of another SAE on the same text.
+        tokens: The number of tokens of the text.
+
+    Returns:
+        For each latent of `a` the matched latent, the lowest of several equal ones, and the co-activation: on how many
+        tokens both fire, divided by on how many at least one fires. (-1, 0.0) if no latent of `b` fires on a token on
+        which it fires.
     """
     left, right = _fires(a, tokens), _fires(b, tokens).T.tocsr()
     firings, others = np.diff(a.offsets), np.diff(b.offsets)
@@ -74,15 +83,16 @@ def coactivation_matches(
 
 
 def coactivation_null(a: Firings, b: Firings, tokens: int) -> Float64[np.ndarray, " latent"]:
-    """Best co-activation by chance: the firings of `b` moved on by half the text, onto other documents.
+    """Best co-activation by chance: the firings of `b` are shifted by half the text, onto other documents.
 
-    A lower bound for latents tied to a position in the sequence or, where the text's halves differ in it, a language.
+    It is a lower bound for latents that depend on the position in the sequence, or on the language if the two halves of
+    the text differ in it.
     """
     return coactivation_matches(a, replace(b, rows=(b.rows + tokens // 2) % tokens), tokens)[1]
 
 
 def _fires(firings: Firings, tokens: int) -> csr_array:
-    """[latent, token]: 1 where it fires."""
+    """A sparse matrix [latent, token]: 1 where the latent fires."""
     ones = np.ones(len(firings.rows), dtype=np.int32)
     return csr_array((ones, firings.rows, firings.offsets), shape=(firings.latents, tokens))
 
@@ -90,9 +100,15 @@ def _fires(firings: Firings, tokens: int) -> csr_array:
 def appears(
     steps: Int64[np.ndarray, " step"], coactivation: Float64[np.ndarray, "step feature"], least: float
 ) -> Float64[np.ndarray, " feature"]:
-    """Step from which on a final feature's best match co-activates at `least` at every later step; NaN: never.
+    """The step since which each final feature exists: its best match co-activates at least `least` from there on.
 
-    `steps` ascend and end before the final checkpoint; `coactivation` is of each final feature's best match at each.
+    Args:
+        steps: The steps before the final checkpoint, in ascending order.
+        coactivation: The co-activation of each final feature with its best match at each of these steps.
+        least: The least co-activation at which two features are the same.
+
+    Returns:
+        The step of each feature; NaN if it is below `least` at the last of `steps`.
     """
     holds = np.logical_and.accumulate((coactivation >= least)[::-1])[::-1]
     return np.append(steps, np.nan)[len(steps) - holds.sum(0)]

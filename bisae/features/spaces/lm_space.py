@@ -1,4 +1,4 @@
-"""An LM as the space of its own tokens."""
+"""The space of an LM's own activations."""
 
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -9,7 +9,7 @@ from jaxtyping import Float32
 from bisae.features.measures.clusters import centred
 from bisae.features.spaces.space import VectorSpace, same_vocabulary
 from bisae.lm.model import Checkpoint
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Index, NotNegative
 
 BATCH = 1024  # tokens a pass
@@ -17,13 +17,13 @@ BATCH = 1024  # tokens a pass
 
 @runtime_checkable
 class Model(Protocol):
-    """A choice of `model`."""
+    """The interface of config group `model`."""
 
     def checkpoint(self, step: object) -> Checkpoint: ...
 
 
 class LMSpace(VectorSpace):
-    """The residual stream of a checkpoint at `layer` for each token alone after BOS; layer 0 is its input embedding."""
+    """A token's vector is the LM's residual stream at `layer` after BOS and that token. Layer 0: its embedding."""
 
     name = "lm"
 
@@ -33,35 +33,32 @@ class LMSpace(VectorSpace):
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
-        """Fetched when first needed; ConfigError where there is none or it has no such layer."""
-        try:
-            found = self._model.checkpoint(self._step)
-        except ConfigError as error:
-            raise ConfigError("space", self.name, str(error)) from error
-        if not 0 <= self._layer <= found.layers:
-            raise ConfigError("space.layer", self._layer, f"{found.model} has the layers 0 to {found.layers}")
-        return found
+        """The LM, fetched when first needed. Refused if there is none, or if it has no such layer."""
+        checkpoint = self._model.checkpoint(self._step)
+        if not 0 <= self._layer <= checkpoint.layers:
+            raise Refused("layer", self._layer, f"{checkpoint.model} has the layers 0 to {checkpoint.layers}")
+        return checkpoint
 
     @property
     def source(self) -> dict[str, object]:
-        found = self.checkpoint
-        return {"model": found.model, "step": found.step, "weights": found.weights, "layer": self._layer}
+        lm = self.checkpoint
+        return {"model": lm.model, "step": lm.step, "weights": lm.weights, "layer": self._layer}
 
     def vectors(self, tokenizer: Any) -> Float32[np.ndarray, "vocabulary dimension"]:
         import torch
 
         from bisae.lm.residual import ResidualReader
 
-        found = self.checkpoint
-        if not same_vocabulary(tokenizer, found.load_tokenizer()):
+        lm = self.checkpoint
+        if not same_vocabulary(tokenizer, lm.load_tokenizer()):
             remedy = "has another vocabulary than the LM analysed; choose that LM, use or sentence_transformers"
-            raise ConfigError("space.model", found.model, remedy)
+            raise Refused("model", lm.model, remedy)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if (most := found.embeddings) is not None and most < len(tokenizer):
+        if (most := lm.embeddings) is not None and most < len(tokenizer):
             names = ", ".join(tokenizer.convert_ids_to_tokens(list(range(most, len(tokenizer))))[:3])
             remedy = f"has {most} embeddings, its tokenizer {len(tokenizer)} ids (as {names}); choose another space"
-            raise ConfigError("space.model", found.model, remedy)
-        reader = ResidualReader(found, [self._layer], torch.float32, device)
+            raise Refused("model", lm.model, remedy)
+        reader = ResidualReader(lm, [self._layer], torch.float32, device)
         ids = torch.arange(len(tokenizer))[:, None]
         if tokenizer.bos_token_id is not None:
             ids = torch.cat([torch.full_like(ids, tokenizer.bos_token_id), ids], 1)

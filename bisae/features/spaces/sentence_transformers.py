@@ -1,4 +1,4 @@
-"""Any sentence-transformers model."""
+"""The space of any sentence-transformers model."""
 
 from functools import cached_property
 from importlib.util import find_spec
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bisae.features.spaces.text_space import TextSpace
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.hub import reachable
 from bisae.runtime.naming import checksum
 from bisae.runtime.ranges import NotNegative, Text
@@ -25,11 +25,11 @@ class SentenceTransformersSpace(TextSpace):
         super().__init__(clustering, distance)
         self._model, self._revision = model, revision
         if find_spec("sentence_transformers") is None:
-            raise ConfigError("space", self.name, "is not installed: pip install sentence-transformers")
+            raise Refused("space", self.name, "is not installed: pip install sentence-transformers")
 
     @cached_property
     def folder(self) -> Path:
-        """Of the model, downloaded if it is not there yet."""
+        """The folder of the model, which is downloaded if it is not there yet."""
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -38,13 +38,13 @@ class SentenceTransformersSpace(TextSpace):
             return local
         offline = not reachable()
         try:
-            found = snapshot_download(
+            folder = snapshot_download(
                 self._model, revision=self._revision, ignore_patterns=UNUSED, local_files_only=offline
             )
         except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
-            remedy = f"neither a local folder nor to be had from the hub: {error}"
-            raise ConfigError("space.model", self._model, remedy) from error
-        return Path(found)
+            remedy = f"neither a local folder nor a model that the hub gives: {error}"
+            raise Refused("model", self._model, remedy) from error
+        return Path(folder)
 
     @property
     def source(self) -> dict[str, object]:
@@ -57,5 +57,5 @@ class SentenceTransformersSpace(TextSpace):
         try:
             model = SentenceTransformer(str(self.folder))
         except (OSError, ValueError) as error:
-            raise ConfigError("space.model", self._model, f"cannot be loaded: {error}") from error
+            raise Refused("model", self._model, f"cannot be loaded: {error}") from error
         return model.encode(texts, show_progress_bar=False)

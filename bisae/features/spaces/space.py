@@ -1,13 +1,15 @@
-"""An embedding space of tokens: what says which tokens mean the same."""
+"""Embedding spaces of tokens, from which clusters of meaning come."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
 
 from bisae.features.measures.clusters import METHODS, Clustering, FeatureClusters, GlobalClusters, global_clusters
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 LARGEST = 20_000  # tokens whose distances to each other are held: 1.6 GB, and as much again while they are clustered
 GLOBAL = "global"
@@ -15,39 +17,45 @@ GLOBAL = "global"
 
 @runtime_checkable
 class Space(Protocol):
-    """A choice of `space`."""
+    """The interface of config group `space`."""
 
     @property
     def fingerprint(self) -> dict[str, object]:
-        """Everything that changes a cluster, for JSON: no paths of this machine."""
+        """All that changes a cluster, as JSON values; holds no path of this machine."""
         ...
 
     def clustering(self, tokenizer: Any, checksum: str) -> Clustering:
-        """Clusters of the tokens of a Hugging Face tokenizer, whose `Checkpoint.tokenizer` is `checksum`."""
+        """The clusters of a Hugging Face tokenizer's tokens. `checksum` is its `Checkpoint.tokenizer`.
+
+        Raises:
+            Refused: The space cannot be used for this tokenizer, or cannot be loaded.
+        """
         ...
 
 
 class VectorSpace(ABC):
-    """Clusters from a vector for each token of the vocabulary, the mean vector subtracted."""
+    """A space that has a vector for each token of the vocabulary; the mean vector is subtracted."""
 
     name: str
 
     def __init__(self, clustering: str, distance: float) -> None:
         if clustering not in (*METHODS, GLOBAL):
-            raise ConfigError("space.clustering", clustering, f"choose one of {', '.join((*METHODS, GLOBAL))}")
+            raise Refused("clustering", clustering, f"choose one of {', '.join((*METHODS, GLOBAL))}")
         if not 0 < distance < 1:
-            raise ConfigError("space.distance", distance, "must be above 0 and below 1, a cosine distance")
+            raise Refused("distance", distance, "must be above 0 and below 1, a cosine distance")
         self._method, self._distance = clustering, distance
         self._made: dict[str, Clustering] = {}
 
     @property
     def fingerprint(self) -> dict[str, object]:
-        return {"space": self.name, "clustering": self._method, "distance": self._distance, **self.source}
+        with self._refused_as_space():
+            source = self.source
+        return {"space": self.name, "clustering": self._method, "distance": self._distance, **source}
 
     @property
     @abstractmethod
     def source(self) -> dict[str, object]:
-        """Where the vectors come from, for the fingerprint."""
+        """The origin of the vectors, for the fingerprint."""
 
     @abstractmethod
     def vectors(self, tokenizer: Any) -> Float32[np.ndarray, "vocabulary dimension"]:
@@ -57,8 +65,9 @@ class VectorSpace(ABC):
         if checksum not in self._made:
             if self._method == GLOBAL and len(tokenizer) > LARGEST:
                 remedy = f"takes at most {LARGEST} tokens, and the vocabulary has {len(tokenizer)}; choose average"
-                raise ConfigError("space.clustering", GLOBAL, remedy)
-            vectors = self.vectors(tokenizer)
+                raise Refused("clustering", GLOBAL, remedy)
+            with self._refused_as_space():
+                vectors = self.vectors(tokenizer)
             self._made[checksum] = (
                 GlobalClusters(global_clusters(vectors, self._distance))
                 if self._method == GLOBAL
@@ -66,7 +75,15 @@ class VectorSpace(ABC):
             )
         return self._made[checksum]
 
+    @contextmanager
+    def _refused_as_space(self) -> Iterator[None]:
+        """Name the space in a refusal that comes later than its constructor, where `model` alone could be any model."""
+        try:
+            yield
+        except Refused as refused:
+            raise Refused("space", self.name, str(refused)) from refused
+
 
 def same_vocabulary(tokenizer: Any, other: Any) -> bool:
-    """Whether two Hugging Face tokenizers have the same ids: where not, a vector would be another token's."""
+    """True if two Hugging Face tokenizers give every token the same id, so that a vector belongs to its token."""
     return bool(tokenizer.get_vocab() == other.get_vocab())

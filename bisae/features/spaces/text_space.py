@@ -1,4 +1,4 @@
-"""Spaces that embed text: each token by what it says."""
+"""Spaces that embed the text of each token."""
 
 import re
 from abc import abstractmethod
@@ -14,7 +14,10 @@ BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 def token_texts(tokenizer: Any) -> list[str | None]:
-    """Text of each vocabulary item, lower-cased, without its space mark; None for specials and parts of characters."""
+    """The text of each vocabulary item, in lower case and without its space mark.
+
+    None for special tokens and for parts of characters.
+    """
     special = set(tokenizer.all_special_ids)
     texts: list[str | None] = []
     for number, token in enumerate(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))):
@@ -25,11 +28,11 @@ def token_texts(tokenizer: Any) -> list[str | None]:
 
 
 class TextSpace(VectorSpace):
-    """Vectors of tokens' texts. What has none, specials and parts of characters, means one thing of its own."""
+    """Vectors of tokens' texts. All tokens without a text have one meaning of their own together."""
 
     @abstractmethod
     def embed(self, texts: list[str]) -> Float[np.ndarray, "text dimension"]:
-        """A vector for each text."""
+        """Return a vector for each text."""
 
     def vectors(self, tokenizer: Any) -> Float32[np.ndarray, "vocabulary dimension"]:
         texts = token_texts(tokenizer)

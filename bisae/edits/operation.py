@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import Codes, SparseAutoencoder
 from bisae.sae.encoder import DENSE
 from bisae.sae.kernels.products import weighted_sums
@@ -51,7 +51,7 @@ class FeatureEdit:
     """The features `chosen`, by the table above.
 
     As a control, `shuffled` takes the codes of another sentence of the batch.
-    ConfigError for an unknown mode or norm, or a coefficient that is not finite.
+    Refused for an unknown mode or norm, or a coefficient that is not finite.
     """
 
     sae: SparseAutoencoder
@@ -63,11 +63,11 @@ class FeatureEdit:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise ConfigError("mode", self.mode, f"choose one of {', '.join(MODES)}")
+            raise Refused("mode", self.mode, f"choose one of {', '.join(MODES)}")
         if self.norm not in NORMS:
-            raise ConfigError("norm", self.norm, f"choose one of {', '.join(NORMS)}")
+            raise Refused("norm", self.norm, f"choose one of {', '.join(NORMS)}")
         if not math.isfinite(self.coefficient):
-            raise ConfigError("coefficient", self.coefficient, "must be finite")
+            raise Refused("coefficient", self.coefficient, "must be finite")
 
     def __call__(self, streams: StreamPair) -> Float[Tensor, "token d_model"]:
         stream = streams.recipient.to(self.sae.W_dec.dtype)

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from bisae.activations.manifest import BYTES_PER_VALUE
 from bisae.grid.device import GIB, Device, Speeds
 from bisae.grid.ladders import Ladder, Pass
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 StoreName = Literal["cached", "rolling", "streaming"]
 STORES: Sequence[StoreName] = get_args(StoreName)
@@ -35,8 +35,8 @@ class Cost:
         if self.job_memory(self.members) > self._room or self.job_ram(self.members) > USABLE * self.device.ram:
             memory, ram = (size / GIB for size in (self.job_memory(self.members), self.job_ram(self.members)))
             needed = f"a job of {self.ladder.preset} needs {memory:.3g} GiB of memory, {ram:.3g} GiB of RAM"
-            remedy = f"{needed}; lower layers_at_once, data.batch or data.pool_batches"
-            raise ConfigError("activations", self.store, f"does not fit {self.device.name}: {remedy}")
+            remedy = f"{needed}; lower layers_at_once, batch or pool_batches"
+            raise Refused("activations", self.store, f"does not fit {self.device.name}: {remedy}")
 
     # Sizes.
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 IS_CELL = "d_model"  # of the axes one that only the run of a cell has in its config
 AT_ONCE = 200  # runs asked for in one message
@@ -38,7 +38,7 @@ class GridRuns:
 
     @classmethod
     def find(cls, entity: str | None, project: str, sweep: str | None, model: str | None) -> "GridRuns":
-        """Ask W&B. ConfigError where it lets nobody in, does not know the project, or has no such runs."""
+        """Ask W&B. Refused where it lets nobody in, does not know the project, or has no such runs."""
         import wandb
 
         try:
@@ -48,9 +48,9 @@ class GridRuns:
             entity = entity or api.default_entity
         except Exception as error:  # whatever W&B raises
             remedy = "run `wandb login`, and unset WANDB_MODE if it is offline"
-            raise ConfigError("logger.mode", "online", f"W&B lets nobody in ({_line(error)}); {remedy}") from error
+            raise Refused("mode", "online", f"W&B lets nobody in ({_line(error)}); {remedy}") from error
         if not entity:
-            raise ConfigError("logger.entity", None, "your account has no default one; name a W&B team or user")
+            raise Refused("entity", None, "your account has no default one; name a W&B team or user")
 
         def runs(**filters: object) -> list[LoggedRun]:
             found = api.runs(f"{entity}/{project}", filters, order="-created_at", per_page=AT_ONCE, lazy=False)
@@ -61,14 +61,13 @@ class GridRuns:
             cells = runs(**{f"config.{IS_CELL}": {"$gte": 1}}, **named)
             reports = [_newest(runs(group=kind)) for kind in ("analysis", "intervention")]
         except Exception as error:
-            remedy = "name the project and, by logger.entity, the team or user whose it is"
-            raise ConfigError(
-                "logger.project", f"{entity}/{project}", f"W&B does not show it ({_line(error)}); {remedy}"
-            ) from error
+            remedy = "name the project and, by entity, the team or user whose it is"
+            found = f"{entity}/{project}"
+            raise Refused("project", found, f"W&B does not show it ({_line(error)}); {remedy}") from error
         if not cells:
-            asked = {"only.sweep": sweep, "only.model": model, "logger.project": project}
-            key, value = next((key, value) for key, value in asked.items() if value is not None)
-            raise ConfigError(key, value, f"{entity}/{project} has no such runs; upload offline ones with `wandb sync`")
+            asked = {"sweep": sweep, "model": model, "project": project}
+            field, value = next((field, value) for field, value in asked.items() if value is not None)
+            raise Refused(field, value, f"{entity}/{project} has no such runs; upload offline ones with `wandb sync`")
         return cls(entity, project, sweep, model, cells, *reports)
 
     def values(self, axis: str) -> list[Any]:

@@ -12,7 +12,7 @@ import torch
 
 from bisae.config.instantiate import instantiate
 from bisae.grid.ladders import Ladder, existing
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Positive, Text
 
 GIB = 2**30
@@ -47,11 +47,11 @@ class Device:
 
     def __post_init__(self) -> None:
         if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
-            raise ConfigError("machine.count", self.count, "must be a whole number, at least 1")
-        for key in ("memory_gib", "ram_gib", "lm_tflops", "sae_tflops", "disk_gbs", "free_gib"):
-            value = getattr(self, key)
+            raise Refused("count", self.count, "must be a whole number, at least 1")
+        for field in ("memory_gib", "ram_gib", "lm_tflops", "sae_tflops", "disk_gbs", "free_gib"):
+            value = getattr(self, field)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
-                raise ConfigError(f"machine.{key}", value, "must be a number above 0, or null: found here")
+                raise Refused(field, value, "must be a number above 0, or null: found here")
 
     @property
     def ram(self) -> int | float:

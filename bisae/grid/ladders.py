@@ -12,7 +12,7 @@ from bisae.config.moved import as_first_named
 from bisae.grid.lm_shape import LMShape
 from bisae.grid.rates import Rates
 from bisae.lm.model import FINAL, read_at
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.values import listed
 
 Settings = Mapping[str, Any]  # train.py's config, resolved
@@ -47,13 +47,13 @@ class Ladder:
 
     @classmethod
     def of(cls, preset: str, steps: object, settings: Settings, rates: Rates) -> "Ladder":
-        """ConfigError for steps that are none."""
+        """Refused for steps that are none."""
         found = listed(steps)
         for step in found:
             if step != FINAL and (isinstance(step, bool) or not isinstance(step, int) or step < 0):
-                raise ConfigError(f"grid.{preset}", steps, f"must be a list of steps, each a number or `{FINAL}`")
+                raise Refused(preset, steps, f"must be a list of steps, each a number or `{FINAL}`")
         if not found or len(set(found)) != len(found):
-            raise ConfigError(f"grid.{preset}", steps, "name at least one step, and each once")
+            raise Refused(preset, steps, "name at least one step, and each once")
         model = read_at(settings["model"]["name"], settings["model"].get("hook"))
         return cls(preset, model, found, settings, LMShape.of(settings["model"], found[-1]), rates.get(model, {}))
 
@@ -87,7 +87,7 @@ class Ladder:
         if isinstance(step, int):
             return step
         if self.shape.final is None:
-            raise ConfigError("model.final_step", None, f"give the step of `final` of {self.preset}")
+            raise Refused("final_step", None, f"give the step of `final` of {self.preset}")
         return self.shape.final
 
     def places(self) -> Iterator[PlannedCell]:
@@ -114,9 +114,9 @@ def ladders_of(grid: object, settings_of: Callable[[str], Settings], only: str |
     `only`: one of the presets, or None for all.
     """
     if not isinstance(grid, Mapping) or not grid:
-        raise ConfigError("grid", grid, "must be {model: [step, ...]}")
+        raise Refused("grid", grid, "must be {model: [step, ...]}")
     if only is not None and only not in grid:
-        raise ConfigError("model", only, f"is not in the grid, which has {', '.join(grid)}")
+        raise Refused("model", only, f"is not in the grid, which has {', '.join(grid)}")
     return [Ladder.of(name, grid[name], settings_of(name), rates) for name in ([only] if only else grid)]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from bisae.lm.model import EMBEDDED
 from bisae.lm.step_names import named
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 VOCABULARY = 99_584  # of LLM-jp-3
 # Heads and width of the feed-forward part, by the models' cards; depth and d_model are in conf/model.
@@ -37,7 +37,7 @@ class LMShape:
 
     @classmethod
     def of(cls, model: Mapping[str, Any], step: object) -> "LMShape":
-        """The shape of config group `model`; ConfigError if neither preset, shipped LM nor local folder tells it."""
+        """The shape of config group `model`; Refused if neither preset, shipped LM nor local folder tells it."""
         final = model.get("final_step")
         if "unpack_to" in model:
             ladder = json.loads((EMBEDDED / "lm" / model["name"] / "ladder.json").read_text(encoding="utf-8"))
@@ -81,7 +81,7 @@ def _local_config(model: Mapping[str, Any], step: object) -> Path:
         path = named(path, number, model["step_unit"], model["tokens_per_step"])
     file = Path(path).expanduser() / "config.json"
     if not file.is_file():
-        raise ConfigError("model.path", path, "no config.json there: planning needs one local folder of the LM")
+        raise Refused("path", path, "no config.json there: planning needs one local folder of the LM")
     return file
 
 

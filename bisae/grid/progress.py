@@ -13,7 +13,7 @@ from bisae.cells.recipe import READING
 from bisae.grid.job_record import FOLDER, JobRecord, read_record, runs_now
 from bisae.grid.ladders import Ladder, PlannedCell
 from bisae.lm.model import FINAL
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 State = Literal["done", "running", "failed", "missing"]
 
@@ -108,7 +108,7 @@ def _finished(runs: Path) -> dict[str, FoundCell]:
     """Cells by what `_key` makes of them."""
     try:
         cells = find_cells(str(runs.absolute()), runs, damaged=[])
-    except ConfigError:
+    except Refused:
         return {}
     found = {}
     for cell in cells:

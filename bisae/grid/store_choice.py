@@ -11,7 +11,7 @@ from typing import Any
 from bisae.grid.cost import STORES, Cost, StoreName
 from bisae.grid.device import GIB, Device, Speeds
 from bisae.grid.ladders import Ladder, existing
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,16 @@ class StoreChoice:
 
     @classmethod
     def of(cls, ladders: Sequence[Ladder], device: Device, most: int | None) -> "StoreChoice":
-        """ConfigError if no store will do."""
+        """Refused if no store will do."""
         costs: dict[StoreName, list[Cost]] = {}
         refused: dict[StoreName, str] = {}
         for store in STORES:
             try:
                 costs[store] = [Cost(ladder, store, device, most) for ladder in ladders]
-            except ConfigError as error:
+            except Refused as error:
                 refused[store] = str(error)
         if not costs:
-            raise ConfigError("machine", device.name, "; ".join(refused.values()))
+            raise Refused("machine", device.name, "; ".join(refused.values()))
         return cls(device, costs, refused, [device.speeds(ladder) for ladder in ladders])
 
     @property

@@ -15,7 +15,7 @@ from bisae.config.choices import layers_of
 from bisae.config.instantiate import instantiate
 from bisae.intervention.layer_features import LayerFeatures
 from bisae.lm.model import Checkpoint
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.subcommands import run_first
 from bisae.sae import SparseAutoencoder
 from bisae.sae.store import class_name
@@ -38,16 +38,16 @@ class DonorCells:
         layer: object,
         nodes: tuple[Any, Any, Path],
     ) -> "DonorCells":
-        """Of `cells` the one of each layer; ConfigError with what there is where there is none, or several.
+        """Of `cells` the one of each layer; Refused with what there is where there is none, or several.
 
         `nodes`: model and corpus in place of the cells' own, or None, and the cache (see `Recipe.of`).
         """
         models = sorted({cell.model for cell in cells})
         if model is None and len(models) > 1:
-            raise ConfigError("donor.model", None, f"name one: the cells are of {', '.join(models)}")
+            raise Refused("model", None, f"name one: the cells are of {', '.join(models)}")
         mine = [cell for cell in cells if model in (None, cell.model)]
         if not mine:
-            raise ConfigError("donor.model", model, f"no cell of it; they are of {', '.join(models)}")
+            raise Refused("model", model, f"no cell of it; they are of {', '.join(models)}")
         # Any of them knows where the LM's other checkpoints lie.
         checkpoint = instantiate(Recipe.of(mine[0], *nodes).model).checkpoint(step)
         chosen = {}
@@ -56,11 +56,11 @@ class DonorCells:
             if not here:
                 there = ", ".join(f"{at}/{on}" for at, on in sorted({(cell.step, cell.layer) for cell in mine}))
                 remedy = f"no SAE of it at step {checkpoint.step}; there are (step/layer) {there}; train.py makes more"
-                raise ConfigError("layer", deep, remedy)
+                raise Refused("layer", deep, remedy)
             found = [cell for cell in here if sae is None or sae in f"{cell.sae}-{cell.hash}"]
             if len(found) != 1:
                 names = ", ".join(f"{cell.sae}-{cell.hash}" for cell in here)
-                raise ConfigError("donor.sae", sae, f"layer {deep} has {len(here)} SAEs: name one of {names}")
+                raise Refused("sae", sae, f"layer {deep} has {len(here)} SAEs: name one of {names}")
             chosen[deep] = found[0]
         first = next(iter(chosen.values()))
         return cls(Recipe.of(first, *nodes), chosen)
@@ -74,11 +74,11 @@ class DonorCells:
         return self.checkpoint.load_tokenizer()
 
     def recipient(self, step: object) -> Checkpoint:
-        """Another checkpoint of the same LM; ConfigError if there is none."""
+        """Another checkpoint of the same LM; Refused if there is none."""
         try:
             recipient: Checkpoint = instantiate(self.recipe.model).checkpoint(step)
-        except ConfigError as error:
-            raise ConfigError("recipient", step, str(error)) if error.key == "checkpoint" else error from None
+        except Refused as error:
+            raise Refused("recipient", step, error.remedy) if error.field == "checkpoint" else error from None
         check_pair(self.checkpoint, recipient)
         return recipient
 
@@ -90,7 +90,7 @@ class DonorCells:
         classes: Sequence[type[SparseAutoencoder]] = (),
     ) -> dict[int, LayerFeatures]:
         """The features of each layer. Cells that are not analysed are first, with `analyze` as overrides of
-        analyze.py; ConfigError if it is None. `classes` besides bisae's the SAEs may be of."""
+        analyze.py; Refused if it is None. `classes` besides bisae's the SAEs may be of."""
         if analyze is not None:
             shared = [f"cache={cache}", f"sae_classes=[{','.join(map(class_name, classes))}]"]
             for cell in self.cells.values():
@@ -100,9 +100,9 @@ class DonorCells:
 
 
 def check_pair(donor: Checkpoint, recipient: Checkpoint) -> None:
-    """ConfigError unless both read the same tokens into streams of the same width."""
+    """Refused unless both read the same tokens into streams of the same width."""
     for what in ("tokenizer", "d_model", "hook"):
         found, wanted = getattr(donor, what), getattr(recipient, what)
         if found != wanted:
             remedy = f"has the {what} {found}, and {recipient.model} at step {recipient.step} {wanted}"
-            raise ConfigError("donor", f"{donor.model} at step {donor.step}", remedy)
+            raise Refused("donor", f"{donor.model} at step {donor.step}", remedy)

@@ -8,7 +8,7 @@ from jaxtyping import Bool
 
 from bisae.corpus.languages import code_of
 from bisae.features.measures.language import DEAD, MIXED, class_names
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 NONE, ALL, BILINGUAL, ALIGNED = "none", "all", "bi", "aligned"
 
@@ -27,11 +27,11 @@ def feature_set(
     """The features of a kind: `none`, a language's code, `mixed`, `bi`, `aligned`, `all` alive ones, or those numbered.
 
     `features` has the columns `class`, `bilingual` and `aligned`, one row a latent in order; of `languages` it was
-    made. The set may be empty. ConfigError for another kind or number.
+    made. The set may be empty. Refused for another kind or number.
     """
     if not isinstance(kind, str):
         if wrong := [number for number in kind if not 0 <= number < len(features)]:
-            raise ConfigError("kind", list(kind), f"{wrong[0]} is no feature: there are 0 to {len(features) - 1}")
+            raise Refused("kind", list(kind), f"{wrong[0]} is no feature: there are 0 to {len(features) - 1}")
         return np.isin(np.arange(len(features)), list(kind))
     named = {**class_names(languages), MIXED.lower(): MIXED}
     found = features["class"].to_numpy()
@@ -42,4 +42,4 @@ def feature_set(
     if kind in (NONE, ALL):
         return (found != DEAD) & (kind == ALL)
     known = (NONE, *named, BILINGUAL, ALIGNED, ALL)
-    raise ConfigError("kind", kind, f"choose one of {', '.join(known)}, or give a list of features")
+    raise Refused("kind", kind, f"choose one of {', '.join(known)}, or give a list of features")

@@ -13,7 +13,7 @@ from jaxtyping import Bool
 
 from bisae.cells.cell import FEATURES
 from bisae.cells.find import FoundCell
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.naming import checksum, name_of
 from bisae.sae import SparseAutoencoder, load
 
@@ -32,21 +32,21 @@ class LayerFeatures:
     def read(
         cls, cell: FoundCell, device: torch.device, classes: Sequence[type[SparseAutoencoder]] = ()
     ) -> "LayerFeatures":
-        """`classes`: as of `load`. ConfigError if the cell is not analysed, its SAE cannot be read, or its features are
+        """`classes`: as of `load`. Refused if the cell is not analysed, its SAE cannot be read, or its features are
         another SAE's."""
         path = cell.folder / FEATURES
         if not path.is_file():
             remedy = (
                 "analyse the cell first: python analyze.py space=shipped, or give 'analyze=[\"space=shipped\"]' here"
             )
-            raise ConfigError("analyze", None, f"{cell.folder} has no {FEATURES}; {remedy}")
+            raise Refused("analyze", None, f"{cell.folder} has no {FEATURES}; {remedy}")
         try:
             sae = load(cell.folder, str(device), classes)
         except (OSError, ValueError) as error:
-            raise ConfigError("runs", cell.folder, str(error)) from error
+            raise Refused("runs", cell.folder, str(error)) from error
         table, about = pd.read_parquet(path), pq.read_schema(path).metadata or {}
         if len(table) != sae.latents or not {"class", "bilingual", "aligned", "maximum"} <= set(table):
-            raise ConfigError("runs", path, f"has {len(table)} features, the SAE {sae.latents}: analyse the cell again")
+            raise Refused("runs", path, f"has {len(table)} features, the SAE {sae.latents}: analyse the cell again")
         rules = json.loads(about.get(b"bisae", b"{}")).get("name", "")
         made_from = checksum([cell.folder / "sae.safetensors"])
         if cell.encodes_as:

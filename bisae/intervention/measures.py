@@ -12,7 +12,7 @@ from bisae.corpus.corpus import Corpus
 from bisae.corpus.tokens import CHARACTERS, TokenizedDocument, heads
 from bisae.lm.generation import CausalLM
 from bisae.lm.losses import DocumentLosses, document_losses
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.naming import name_of
 from bisae.translation.prompts import TaskIds
 from bisae.translation.scores import Translations, translate
@@ -62,26 +62,25 @@ class PerplexityText:
     ids: str | None = None
 
     def check(self, positions: int | None) -> None:
-        """ConfigError for windows that the LM cannot read, too few documents, or a mix of other languages."""
-        for key in ("documents", "longest"):
-            if (value := getattr(self, key)) is not None and not (isinstance(value, int) and value > 0):
-                raise ConfigError(f"perplexity.{key}", value, "must be null or a whole number above 0")
+        """Refused for windows that the LM cannot read, too few documents, or a mix of other languages."""
+        for field in ("documents", "longest"):
+            if (value := getattr(self, field)) is not None and not (isinstance(value, int) and value > 0):
+                raise Refused(field, value, "must be null or a whole number above 0")
         if self.mix is not None:
             shares = self.mix.values()
             if set(self.mix) != set(self.corpus.languages) or min(shares) < 0 or not sum(shares):
                 remedy = f"must give each of {', '.join(self.corpus.languages)} its share"
-                raise ConfigError("perplexity.mix", self.mix, remedy)
+                raise Refused("mix", self.mix, remedy)
         if positions is not None and self.context > positions:
-            raise ConfigError("perplexity.context", self.context, f"the LM can read at most {positions} tokens")
+            raise Refused("context", self.context, f"the LM can read at most {positions} tokens")
         if not 1 <= self.stride < self.context:
-            raise ConfigError("perplexity.stride", self.stride, f"must be between 1 and {self.context - 1}")
+            raise Refused("stride", self.stride, f"must be between 1 and {self.context - 1}")
         self.corpus.checksum(self.split)  # refuses a split that is not there
         for number, language in enumerate(self.corpus.languages):
             found = sum(document.language == number for document in self.sequences)
             if found < (self.documents or 2):
-                key = "perplexity.split" if self.documents is None else "perplexity.documents"
-                value = self.split if self.documents is None else self.documents
-                raise ConfigError(key, value, f"the split has {found} documents in {language}")
+                field = "split" if self.documents is None else "documents"
+                raise Refused(field, getattr(self, field), f"the split has {found} documents in {language}")
 
     def texts(self) -> int:
         spoken = [document.language for document in self.sequences]
@@ -196,14 +195,14 @@ class ContinuedPrompts:
         return {**about, **self.generation, **({"spelled": True} if self.spelled else {})}
 
     def check(self, tokenizer: Any, positions: int | None) -> None:
-        """ConfigError for texts that the LM cannot continue."""
+        """Refused for texts that the LM cannot continue."""
         if not self.prompts:
             return
         rows = tokenizer(list(self.prompts), add_special_tokens=False).input_ids
         longest = max(map(len, rows)) + (tokenizer.bos_token_id is not None)
         if positions is not None and longest + self.max_new_tokens >= positions:
             remedy = f"with prompts of up to {longest} tokens; the LM takes {positions}"
-            raise ConfigError("continue.max_new_tokens", self.max_new_tokens, remedy)
+            raise Refused("max_new_tokens", self.max_new_tokens, remedy)
 
     def of(self, lm: CausalLM) -> pd.DataFrame:
         bos = [] if lm.tokenizer.bos_token_id is None else [lm.tokenizer.bos_token_id]

@@ -12,7 +12,7 @@ from bisae.edits.steering import Steering
 from bisae.intervention.kinds import ALL, NONE, feature_set, kind_of
 from bisae.intervention.layer_features import LayerFeatures
 from bisae.intervention.random_sets import RandomSets, widening
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 STEER = "steer"
 RANDOM, SHUFFLED, SELF = "random", "shuffled", "self"
@@ -80,7 +80,7 @@ PLAIN = InterventionSpec(NONE, "", None, "", "", float("nan"), {}, None)
 class EditSettings:
     """How features are put in (`bisae.edits.operation`), at each of some coefficients.
 
-    ConfigError for a mode or norm that there is not.
+    Refused for a mode or norm that there is not.
     """
 
     mode: str
@@ -89,9 +89,9 @@ class EditSettings:
 
     def __post_init__(self) -> None:
         if self.mode not in (*MODES, STEER):
-            raise ConfigError("mode", self.mode, f"choose one of {', '.join((*MODES, STEER))}")
+            raise Refused("mode", self.mode, f"choose one of {', '.join((*MODES, STEER))}")
         if self.norm not in NORMS:
-            raise ConfigError("norm", self.norm, f"choose one of {', '.join(NORMS)}")
+            raise Refused("norm", self.norm, f"choose one of {', '.join(NORMS)}")
 
     @property
     def arguments(self) -> list[tuple[str, str, float]]:
@@ -118,13 +118,13 @@ def planned(
     """`none` first, then each `kind` with its controls, at each coefficient.
 
     `features`: None takes all of a kind, "equal" as many as the smallest kind has at the layer, or a number; they are
-    drawn from `seed`. ConfigError for an unknown kind, or one with too few features.
+    drawn from `seed`. Refused for an unknown kind, or one with too few features.
     """
     kinds = checked_kinds(kind)
     if features not in (None, "equal") and type(features) is not int:
-        raise ConfigError("features", features, "must be null, equal or a whole number")
+        raise Refused("features", features, "must be null, equal or a whole number")
     if len(layers) > 1 and any(not isinstance(one, str) for one in kinds):
-        raise ConfigError("kind", list(kinds), "numbered features are of one layer: give one")
+        raise Refused("kind", list(kinds), "numbered features are of one layer: give one")
     names = [one if isinstance(one, str) else "ids:" + ",".join(map(str, one)) for one in kinds]
     sets: dict[str, Sets] = {
         name: {layer: feature_set(of_layer.table, one, languages) for layer, of_layer in layers.items()}
@@ -175,9 +175,9 @@ def checked_kinds(kind: Any) -> list[str | list[int]]:
     for one in kinds:
         numbers = isinstance(one, list) and one and all(type(number) is int for number in one)
         if not (isinstance(one, str) or numbers):
-            raise ConfigError("kind", kind, "must be kinds such as [en, bi], or lists of features such as [[3,17]]")
+            raise Refused("kind", kind, "must be kinds such as [en, bi], or lists of features such as [[3,17]]")
     if not kinds:
-        raise ConfigError("kind", kind, "name one at least")
+        raise Refused("kind", kind, "name one at least")
     return [kind_of(one) if isinstance(one, str) else one for one in kinds]
 
 
@@ -192,7 +192,7 @@ def _cut(sets: Mapping[str, Sets], name: str, features: int | str, seed: int) ->
         wanted = min(_count(other[layer]) for other in sets.values()) if features == "equal" else features
         if isinstance(wanted, str) or not 0 <= wanted <= _count(chosen):
             remedy = f"must be equal, or at most {_count(chosen)}, which {name} has at layer {layer}"
-            raise ConfigError("features", features, remedy)
+            raise Refused("features", features, remedy)
         numbers = np.random.default_rng(seed).choice(np.flatnonzero(chosen), wanted, replace=False)
         cut[layer] = np.isin(np.arange(len(chosen)), numbers)
     return cut

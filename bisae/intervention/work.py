@@ -16,7 +16,7 @@ from bisae.intervention.strength import Strength
 from bisae.lm.causal_lm import load_causal_lm
 from bisae.lm.generation import CausalLM
 from bisae.lm.model import Checkpoint
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.lock import sole_writer
 from bisae.runtime.progress import tokens_bar
 
@@ -40,10 +40,10 @@ class InterventionWork:
             for measure in self.measures:
                 if (texts := measure.texts()) < 2:
                     remedy = f"needs two texts or more in a batch, {measure.name} has {texts}"
-                    raise ConfigError("control.shuffled", True, remedy)
+                    raise Refused("shuffled", True, remedy)
 
     def do(self) -> None:
-        """Measure what is missing; what another process measures meanwhile is waited for. ConfigError if the shuffled
+        """Measure what is missing; what another process measures meanwhile is waited for. Refused if the shuffled
         control has nothing to shuffle."""
         missing = [
             (recipient, [(setting, row) for setting, row in rows if not all(map(row.has, self._asked(setting, row)))])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Index, Text
 from bisae.translation.tasks import Task, TranslationExample, first, task_languages
 
@@ -32,10 +32,9 @@ class LlmJpEvalTasks:
     def read(self) -> list[Task]:
         ways = {}
         for name, languages in self.directions.items():
-            key = f"directions.{name}"
             if isinstance(languages, str) or len(languages) != 2:
-                raise ConfigError(f"translation.tasks.{key}", languages, "must be [from, into]")
-            ways[name] = task_languages(key, languages, languages)
+                raise Refused(name, languages, "must be [from, into]")
+            ways[name] = task_languages(name, languages, languages)
         return [self._task(name, *languages) for name, languages in ways.items()]
 
     def _task(self, name: str, source: str, target: str) -> Task:
@@ -43,7 +42,7 @@ class LlmJpEvalTasks:
         content, samples = _read(path)
         length = content.get("output_length") if self.max_new_tokens is None else self.max_new_tokens
         if not isinstance(length, int):
-            raise ConfigError("translation.tasks.max_new_tokens", None, f"{path} names no output_length: give a number")
+            raise Refused("max_new_tokens", None, f"{path} names no output_length: give a number")
         shot_path = path.parents[1] / SHOT_SPLIT / path.name
         return Task(
             name,
@@ -57,18 +56,17 @@ class LlmJpEvalTasks:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[TranslationExample]]:
-    key = "translation.tasks.folder"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # of bad JSON it names the line
-        raise ConfigError(key, path, f"cannot be read: {error}") from error
+        raise Refused("folder", path, f"cannot be read: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("instruction"), str):
-        raise ConfigError(key, path, "holds no `instruction`")
+        raise Refused("folder", path, "holds no `instruction`")
     samples = content.get("samples")
     if not isinstance(samples, list):
-        raise ConfigError(key, path, "holds no list `samples`")
+        raise Refused("folder", path, "holds no list `samples`")
     for number, sample in enumerate(samples):
         texts = [sample.get("input"), sample.get("output")] if isinstance(sample, dict) else []
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-            raise ConfigError(key, path, f"sample {number} has not a text for both `input` and `output`")
+            raise Refused("folder", path, f"sample {number} has not a text for both `input` and `output`")
     return content, [TranslationExample(sample["input"], sample["output"]) for sample in samples]

@@ -9,12 +9,11 @@ from typing import Any
 
 import jinja2
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Text
 from bisae.translation.tasks import Task, TranslationExample
 
 TEMPLATES = Path(__file__).parent / "templates"
-KEY = "translation.prompt.template"
 
 
 class _Files(jinja2.FileSystemLoader):
@@ -43,7 +42,7 @@ class Prompt:
         shipped = TEMPLATES / f"{template}.txt"
         self._path = shipped if shipped.is_file() else Path(template)
         if not stop:
-            raise ConfigError("translation.prompt.stop", repr(stop), "must be the text an answer ends before")
+            raise Refused("stop", repr(stop), "must be the text an answer ends before")
         self.stop = stop
         settings = jinja2.Environment(
             loader=_Files(self._path.parent, as_special),
@@ -55,19 +54,19 @@ class Prompt:
             self._template = settings.get_template(self._path.name)
             tried = self.text(Task("", "", "", "", (TranslationExample("", ""),), (), 0), "\ue000")
         except jinja2.TemplateSyntaxError as error:
-            raise ConfigError(KEY, f"{self._path}:{error.lineno}", str(error.message)) from error
+            raise Refused("template", f"{self._path}:{error.lineno}", str(error.message)) from error
         except jinja2.UndefinedError as error:
             lines = [
                 frame.lineno
                 for frame in traceback.extract_tb(error.__traceback__)
                 if Path(frame.filename) == self._path
             ]
-            raise ConfigError(KEY, f"{self._path}:{lines[-1]}", str(error)) from error
+            raise Refused("template", f"{self._path}:{lines[-1]}", str(error)) from error
         except (OSError, UnicodeError, jinja2.TemplateNotFound) as error:
             known = ", ".join(sorted(file.stem for file in TEMPLATES.glob("*.txt")))
-            raise ConfigError(KEY, template, f"neither a readable file nor one of {known}") from error
+            raise Refused("template", template, f"neither a readable file nor one of {known}") from error
         if "\ue000" not in tried:
-            raise ConfigError(KEY, self._path, "does not use {{ source }}")
+            raise Refused("template", self._path, "does not use {{ source }}")
 
     def for_tokenizer(self, tokenizer: Any) -> "Prompt":
         """The same for a `bisae.lm.tokenizer.TextTokenizer`.
@@ -113,12 +112,12 @@ class TaskIds:
 
 
 def task_ids(task: Task, prompt: Prompt, tokenizer: Any, positions: int | None) -> TaskIds:
-    """ConfigError if a prompt and its answer could be longer than `positions`, the longest sequence the LM takes.
+    """Refused if a prompt and its answer could be longer than `positions`, the longest sequence the LM takes.
 
     `tokenizer`: a `bisae.lm.tokenizer.TextTokenizer`.
     """
     if type(task.max_new_tokens) is not int or task.max_new_tokens < 1:
-        raise ConfigError("translation.tasks.max_new_tokens", task.max_new_tokens, "must be a whole number, at least 1")
+        raise Refused("max_new_tokens", task.max_new_tokens, "must be a whole number, at least 1")
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     written = prompt.for_tokenizer(tokenizer)
     plain = [written.text(task, example.source) for example in task.examples]
@@ -132,7 +131,7 @@ def task_ids(task: Task, prompt: Prompt, tokenizer: Any, positions: int | None) 
     longest = max(*map(len, [*texts, *others]), max(map(len, prompts)) + task.max_new_tokens)
     if positions is not None and longest > positions:
         remedy = f"texts of {task.name} take up to {longest} tokens, and the LM takes {positions}"
-        raise ConfigError("translation.tasks.shots", len(task.shots), remedy)
+        raise Refused("shots", len(task.shots), remedy)
     return TaskIds(task, prompt, prompts, texts, starts, others, other_starts)
 
 
@@ -153,7 +152,7 @@ def _followed(
     ]
     for reference, ids, start in zip(references, encoded.input_ids, starts, strict=True):
         if start == len(bos) + len(ids):
-            raise ConfigError("translation.tasks", repr(reference), "is a reference without any token; leave it out")
+            raise Refused("tasks", repr(reference), "is a reference without any token; leave it out")
     return [bos + ids for ids in encoded.input_ids], starts
 
 
@@ -164,5 +163,5 @@ def _prefixed(prompts: list[list[int]], texts: list[list[int]], bos: list[int]) 
             remedy = (
                 "does not say where its tokens stand, and a reference does not begin with one; give a tokenizer.json"
             )
-            raise ConfigError("model.tokenizer", "written in Python", remedy)
+            raise Refused("tokenizer", "written in Python", remedy)
     return [bos + text for text in texts], [len(bos) + len(prompt) for prompt in prompts]

@@ -13,9 +13,9 @@ from jaxtyping import Float64, Int64
 
 from bisae.lm.generation import TranslatingLM
 from bisae.metrics.intervals import Interval, document_weights, percentiles
-from bisae.metrics.translation import MeanOfSegments, MetricRefused, MetricUnavailable
+from bisae.metrics.translation import MeanOfSegments, MetricUnavailable
 from bisae.runtime.atomic import atomic_file
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.translation.prompts import TaskIds, normalised
 from bisae.translation.tasks import Task
 
@@ -116,7 +116,7 @@ class Scorer:
     folder: Path
 
     def check(self, tasks: Sequence[Task]) -> None:
-        """ConfigError for a metric that cannot score a word in each language translated into, or says itself that it
+        """Refused for a metric that cannot score a word in each language translated into, or says itself that it
         knows nothing of one. Slow ones are asked for no score."""
         into = {task.target_language for task in tasks}
         for name, metric in self.metrics.items():
@@ -125,12 +125,11 @@ class Scorer:
                     metric.check(into | {task.source_language for task in tasks})
                 for language in sorted(into) if not isinstance(metric, MeanOfSegments) else ():
                     metric.compute(**dict.fromkeys(metric.features, ["a"]), language=language)
-            except MetricRefused as error:
-                key = f"translation.metrics.{name}.{error.field}"
-                raise ConfigError(key, error.found, error.remedy) from error
+            except Refused as error:
+                raise Refused(f"{name}.{error.field}", error.found, error.remedy) from error
             except Exception as error:  # whatever a metric of the user's raises
                 found = f"{type(error).__name__}: {error}"
-                raise ConfigError(f"translation.metrics.{name}", "...", found) from error
+                raise Refused(name, "...", found) from error
 
     def scores(self, many: Sequence[Translations]) -> list[dict[str, Score]]:
         """Of each: `loss`, nats per token of the references; `source_gain`, how much lower than after a wrong source

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 from bisae.corpus.embedded import EMBEDDED
 from bisae.corpus.languages import codes_of
 from bisae.corpus.pairs import read_pairs
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Index, Name, Text
 
 Row = TypeVar("Row")
@@ -44,7 +44,7 @@ class Tasks(Protocol):
     """A choice of `translation.tasks`."""
 
     def read(self) -> list[Task]:
-        """ConfigError naming key, file and line of what cannot be read."""
+        """Refused with field, file and line of what cannot be read."""
         ...
 
 
@@ -74,21 +74,19 @@ def both_ways(
     ]
 
 
-def task_languages(key: str, found: object, names: Iterable[object]) -> tuple[str, ...]:
-    """Codes of the languages that `translation.tasks.<key>` names; ConfigError for one that is none, or named twice."""
+def task_languages(field: str, found: object, names: Iterable[object]) -> tuple[str, ...]:
+    """Codes of the languages that `field` names; Refused for one that is none, or named twice."""
     try:
         return codes_of(names)
     except ValueError as error:
-        raise ConfigError(f"translation.tasks.{key}", found, str(error)) from error
+        raise Refused(field, found, str(error)) from error
 
 
-def first(rows: Sequence[Row], number: int | None, least: int, key: str, where: object) -> Sequence[Row]:
-    """The first `number` of rows, None: all; ConfigError unless there are so many and at least `least`."""
+def first(rows: Sequence[Row], number: int | None, least: int, field: str, where: object) -> Sequence[Row]:
+    """The first `number` of rows, None: all; Refused unless there are so many and at least `least`."""
     number = len(rows) if number is None else number
     if not least <= number <= len(rows):
-        raise ConfigError(
-            f"translation.tasks.{key}", number, f"must be at least {least}, and {where} holds {len(rows)}"
-        )
+        raise Refused(field, number, f"must be at least {least}, and {where} holds {len(rows)}")
     return rows[:number]
 
 
@@ -114,9 +112,7 @@ class PairTasks:
         languages, rows = _read("pairs", self.pairs, "translation")
         shot_languages, shots = _read("shot_pairs", self.shot_pairs, "shots")
         if shot_languages != languages:
-            raise ConfigError(
-                "translation.tasks.shot_pairs", shot_languages, f"needs the languages of pairs={languages}"
-            )
+            raise Refused("shot_pairs", shot_languages, f"needs the languages of pairs={languages}")
         return both_ways(
             self.name,
             languages,
@@ -126,12 +122,12 @@ class PairTasks:
         )
 
 
-def _read(key: str, file: str, shipped: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def _read(field: str, file: str, shipped: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     path = EMBEDDED / f"{shipped}.tsv.xz" if file == SHIPPED else Path(file)
     try:
         languages, pairs = read_pairs(path)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"translation.tasks.{key}", file, str(error)) from error
+        raise Refused(field, file, str(error)) from error
     return languages, [pair.texts for pair in pairs]
 
 
@@ -152,12 +148,12 @@ class JsonlTasks:
 
     def read(self) -> list[Task]:
         if len(self.keys) < 2:
-            raise ConfigError("translation.tasks.keys", dict(self.keys), "needs two languages or more")
+            raise Refused("keys", dict(self.keys), "needs two languages or more")
         languages = task_languages("keys", dict(self.keys), self.keys)
         try:
             lines = Path(self.file).read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeError) as error:
-            raise ConfigError("translation.tasks.file", self.file, str(error)) from error
+            raise Refused("file", self.file, str(error)) from error
         rows = [self._row(line, number) for number, line in enumerate(lines, 1) if line.strip()]
         shots = first(rows, self.shots, 0, "shots", self.file)
         examples = first(rows[self.shots :], self.examples, 1, "examples", f"{self.file} after its {self.shots} shots")
@@ -168,9 +164,9 @@ class JsonlTasks:
         try:
             found: Any = json.loads(line)
         except ValueError as error:
-            raise ConfigError("translation.tasks.file", where, f"cannot be read as JSON: {error}") from error
+            raise Refused("file", where, f"cannot be read as JSON: {error}") from error
         texts: list[Any] = [found.get(key) for key in self.keys.values()] if isinstance(found, dict) else []
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
             keys = ", ".join(self.keys.values())
-            raise ConfigError("translation.tasks.keys", keys, f"{where} has not a text for each of them")
+            raise Refused("keys", keys, f"{where} has not a text for each of them")
         return tuple(texts)

@@ -15,13 +15,5 @@ class MeanOfSegments(Protocol):
     def signature(self) -> str: ...
 
 
-class MetricRefused(ValueError):
-    """An argument with which a metric cannot score texts of a language."""
-
-    def __init__(self, field: str, found: object, remedy: str) -> None:
-        super().__init__(f"{field}={found}: {remedy}")
-        self.field, self.found, self.remedy = field, found, remedy
-
-
 class MetricUnavailable(RuntimeError):
     """What a metric needs is not on this machine; the message says what to do."""

@@ -12,11 +12,11 @@ from typing import Any
 import evaluate
 import numpy as np
 
-from bisae.metrics.translation import MetricRefused, MetricUnavailable
+from bisae.metrics.translation import MetricUnavailable
 from bisae.metrics.translation.information import info
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Index, Text
 
-KEY = "translation.metrics.comet"
 COVERED = (  # languages of XLM-R, which Unbabel's models are made from
     "af am ar as az be bg bn br bs ca cs cy da de el en eo es et eu fa fi fil fr fy ga gd gl gu ha he hi hr hu hy id "
     "is it ja jv ka kk km kn ko ku ky la lo lt lv mg mk ml mn mr ms my nb ne nl nn no om or pa pl ps pt ro ru sa sd si "
@@ -40,11 +40,11 @@ class Comet(evaluate.Metric):
         return f"model:{self._model}"
 
     def check(self, languages: Collection[str]) -> None:
-        """MetricRefused for a language, translated from or into, of which the model knows nothing."""
+        """Refused for a language, translated from or into, of which the model knows nothing."""
         foreign = sorted(code for code in languages if code.partition("-")[0] not in COVERED.split())
         if foreign and self._model.startswith("Unbabel/") and shutil.which(Path(self._program).expanduser()):
-            remedy = f"was never shown {', '.join(foreign)}; give another model, or ~{KEY}"
-            raise MetricRefused("model", self._model, remedy)
+            remedy = f"was never shown {', '.join(foreign)}; give another model, or leave COMET out"
+            raise Refused("model", self._model, remedy)
 
     def _info(self) -> evaluate.MetricInfo:
         return info(type(self), "sources", "predictions", "references")
@@ -66,7 +66,7 @@ class Comet(evaluate.Metric):
     def _segments(self, columns: dict[str, Sequence[str]]) -> np.ndarray:
         program = shutil.which(Path(self._program).expanduser())
         if program is None:
-            raise MetricUnavailable(f"{KEY}.program={self._program}: no such program; docs/comet.md says how to get it")
+            raise MetricUnavailable(f"program={self._program}: no such program; docs/comet.md says how to get it")
         with TemporaryDirectory() as folder:
             command = [program, "--quiet", "--model", self._model, "--batch_size", str(self._batch)]
             for flag, texts in columns.items():
@@ -79,8 +79,6 @@ class Comet(evaluate.Metric):
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode or not out.is_file():
                 said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-                raise MetricUnavailable(
-                    f"{KEY}.program={self._program}: failed with {done.returncode}: {''.join(said)}"
-                )
+                raise MetricUnavailable(f"program={self._program}: failed with {done.returncode}: {''.join(said)}")
             (found,) = json.loads(out.read_text(encoding="utf-8")).values()
         return np.array([segment["COMET"] for segment in found])

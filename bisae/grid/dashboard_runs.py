@@ -1,4 +1,4 @@
-"""The runs of a grid, as W&B has them."""
+"""The runs of a grid in W&B."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 from bisae.runtime.errors import Refused
 
-IS_CELL = "d_model"  # of the axes one that only the run of a cell has in its config
+IS_CELL = "d_model"  # a config key that only runs of cells have
 AT_ONCE = 200  # runs asked for in one message
 
 
@@ -20,13 +20,13 @@ class LoggedRun:
     summary: Mapping[str, Any]
 
     def logged(self, kind: str) -> list[str]:
-        """Names under which media of the W&B type `kind` were logged."""
+        """The names under which media of the W&B type `kind` were logged."""
         return [key for key, value in self.summary.items() if isinstance(value, Mapping) and value.get("_type") == kind]
 
 
 @dataclass(frozen=True)
 class GridRuns:
-    """Runs of a W&B project: of the cells that `sweep` and `model` choose, and the newest of each report's folder."""
+    """Runs of a W&B project: those of the cells of `sweep` and `model`, and the newest report of each folder."""
 
     entity: str
     project: str
@@ -38,11 +38,15 @@ class GridRuns:
 
     @classmethod
     def find(cls, entity: str | None, project: str, sweep: str | None, model: str | None) -> "GridRuns":
-        """Ask W&B. Refused where it lets nobody in, does not know the project, or has no such runs."""
+        """Ask W&B for the runs; `sweep` and `model` None: all.
+
+        Raises:
+            Refused: W&B refuses the login, does not show the project, or has no such runs.
+        """
         import wandb
 
         try:
-            if not wandb.login(prompt=False):  # Api would ask and wait
+            if not wandb.login(prompt=False):  # Api would prompt and wait
                 raise ConnectionError("not logged in")
             api = wandb.Api(timeout=30)
             entity = entity or api.default_entity
@@ -71,7 +75,7 @@ class GridRuns:
         return cls(entity, project, sweep, model, cells, *reports)
 
     def values(self, axis: str) -> list[Any]:
-        """What the cells have on an axis, sorted; what is not known is left out."""
+        """The sorted values of a config key over the cells; cells without it are left out."""
         return sorted({run.config[axis] for run in self.cells if run.config.get(axis) is not None})
 
     def languages(self, metric: str) -> list[str]:
@@ -81,7 +85,7 @@ class GridRuns:
 
 
 def _newest(runs: Iterable[LoggedRun]) -> list[LoggedRun]:
-    """The first of each name, which is the folder of a report."""
+    """The first run of each name; the name is the folder of a report, and newer runs come first."""
     newest: dict[str, LoggedRun] = {}
     for run in runs:
         newest.setdefault(run.name, run)

@@ -25,9 +25,13 @@ class TranslationExample(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """Translation from one language to another, by codes as in `bisae.corpus.languages`.
+    """Examples to translate from one language into another.
 
-    `shots` stand before each example in its prompt.
+    Attributes:
+        source_language, target_language: codes (`bisae.corpus.languages`).
+        instruction: text for the prompt; "" if there is none.
+        shots: solved examples that stand before each example in its prompt.
+        max_new_tokens: longest answer.
     """
 
     name: str
@@ -41,10 +45,10 @@ class Task:
 
 @runtime_checkable
 class Tasks(Protocol):
-    """A choice of `translation.tasks`."""
+    """A source of translation tasks, chosen in the config."""
 
     def read(self) -> list[Task]:
-        """Refused with field, file and line of what cannot be read."""
+        """Read the tasks; what cannot be read is refused, with file and line."""
         ...
 
 
@@ -55,7 +59,7 @@ def both_ways(
     rows: Sequence[Sequence[str]],
     max_new_tokens: int,
 ) -> list[Task]:
-    """A task for each direction between the languages. A row holds the same text in each language."""
+    """A task for each direction between the languages; each row of `shots` and `rows` is a text in every language."""
 
     def examples(source: int, target: int, rows: Sequence[Sequence[str]]) -> tuple[TranslationExample, ...]:
         return tuple(TranslationExample(row[source], row[target]) for row in rows)
@@ -75,7 +79,7 @@ def both_ways(
 
 
 def task_languages(field: str, found: object, names: Iterable[object]) -> tuple[str, ...]:
-    """Codes of the languages that `field` names; Refused for one that is none, or named twice."""
+    """The codes of languages; an unknown one, or one named twice, is refused as `field`, which holds `found`."""
     try:
         return codes_of(names)
     except ValueError as error:
@@ -83,7 +87,7 @@ def task_languages(field: str, found: object, names: Iterable[object]) -> tuple[
 
 
 def first(rows: Sequence[Row], number: int | None, least: int, field: str, where: object) -> Sequence[Row]:
-    """The first `number` of rows, None: all; Refused unless there are so many and at least `least`."""
+    """The first `number` rows (None: all) of file `where`; Refused as `field` if fewer than that or than `least`."""
     number = len(rows) if number is None else number
     if not least <= number <= len(rows):
         raise Refused(field, number, f"must be at least {least}, and {where} holds {len(rows)}")
@@ -95,10 +99,15 @@ SHIPPED = "shipped"
 
 @dataclass(frozen=True)
 class PairTasks:
-    """Every direction between the languages of a pair file (`bisae.corpus.pairs`).
+    """Tasks in every direction between the languages of a pair file (`bisae.corpus.pairs`).
 
-    `shots` and `examples`: how many, from the beginning of their files; None: all. "shipped" are files no LM or SAE was
-    trained on.
+    Attributes:
+        name: begins the tasks' names.
+        pairs: file of the examples; "shipped": texts that no LM or SAE was trained on.
+        shot_pairs: file of the shots; "shipped" as above.
+        shots: how many, from the beginning of their file.
+        examples: how many, from the beginning of their file; None: all.
+        max_new_tokens: longest answer.
     """
 
     name: Name
@@ -133,10 +142,15 @@ def _read(field: str, file: str, shipped: str) -> tuple[tuple[str, ...], list[tu
 
 @dataclass(frozen=True)
 class JsonlTasks:
-    """Every direction between the languages of a file of one JSON object a line.
+    """Tasks in every direction between the languages of a JSON Lines file.
 
-    `keys` names each language's key in an object. Of the objects, the first `shots` stand before the others in prompts;
-    `examples` of the others are translated, None: all.
+    Attributes:
+        name: begins the tasks' names.
+        file: one JSON object a line.
+        keys: each language's key in an object.
+        shots: how many of the first objects are shots.
+        examples: how many of the other objects are translated; None: all.
+        max_new_tokens: longest answer.
     """
 
     name: Name

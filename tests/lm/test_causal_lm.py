@@ -10,7 +10,7 @@ from bisae.edits.patched_lm import DonorReader
 from bisae.intervention.donor import check_pair
 from bisae.lm.causal_lm import load_causal_lm
 from bisae.lm.model import Checkpoint
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 
 def test_weights_that_are_missing_are_refused_rather_than_drawn_at_random(step512: Checkpoint, tmp_path: Path) -> None:
@@ -20,15 +20,15 @@ def test_weights_that_are_missing_are_refused_rather_than_drawn_at_random(step51
     (gone,) = (name for name in weights if name.endswith("layers.2.mlp.up_proj.weight"))
     del weights[gone]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ConfigError, match=r"model.path=.*lacks 1 weights, such as model.layers.2.mlp.up_proj.weight"):
+    with pytest.raises(Refused, match=r"model.path=.*lacks 1 weights, such as model.layers.2.mlp.up_proj.weight"):
         load_causal_lm(replace(step512, folder=folder), torch.float32, torch.device("cpu"))
 
 
 def test_a_donor_of_another_tokenizer_or_width_is_refused(step512: Checkpoint, final: Checkpoint) -> None:
     check_pair(final, step512)
-    with pytest.raises(ConfigError, match="donor=embedded at step 2048: has the d_model 64, and embedded at step 512"):
+    with pytest.raises(Refused, match="donor=embedded at step 2048: has the d_model 64, and embedded at step 512"):
         check_pair(replace(final, d_model=64), step512)
-    with pytest.raises(ConfigError, match="has the tokenizer"):
+    with pytest.raises(Refused, match="has the tokenizer"):
         check_pair(replace(final, tokenizer="another"), step512)
 
 

@@ -46,11 +46,11 @@ def test_without_shots_no_training_split_is_needed(tasks: LlmJpEvalTasks) -> Non
     ("changes", "message"),
     [
         ({"output_length": None}, "^max_new_tokens=None: .* give a number"),
-        ({"instruction": None}, "holds no `instruction`"),
-        ({"samples": {}}, "holds no list `samples`"),
+        ({"instruction": None}, "has no `instruction`"),
+        ({"samples": {}}, "has no list `samples`"),
         ({"samples": []}, "^examples=0: .* holds 0"),
-        ({"samples": [{"input": "a", "output": "b"}, {"input": "a"}]}, "sample 1 has not a text for both"),
-        ({"samples": ["a"]}, "sample 0 has not a text for both"),
+        ({"samples": [{"input": "a", "output": "b"}, {"input": "a"}]}, "sample 1 lacks the text `input` or `output`"),
+        ({"samples": ["a"]}, "sample 0 lacks the text `input` or `output`"),
     ],
 )
 def test_a_file_of_another_form_is_refused(tasks: LlmJpEvalTasks, changes: dict[str, Any], message: str) -> None:

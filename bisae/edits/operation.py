@@ -1,7 +1,7 @@
-"""The operation on a residual stream: features of a donor put into it, or its own taken out or scaled.
+"""The edit of a residual stream: add features of a donor LM, or remove or scale the LM's own features.
 
 With h the recipient's stream, h' the donor's, z their codes by one SAE, S the chosen features, c the coefficient and
-s = ||h'|| (norm `donor`) or ||h|| (norm `recipient`), since codes are of streams of norm 1:
+s = ||h'|| (norm `donor`) or ||h|| (norm `recipient`), since the SAE encodes streams scaled to norm 1:
 
 | mode      | the new stream                                                   |
 |-----------|------------------------------------------------------------------|
@@ -10,7 +10,7 @@ s = ||h'|| (norm `donor`) or ||h|| (norm `recipient`), since codes are of stream
 | `ablate`  | h - ||h|| sum_S z_i(h) W_dec[i]; no donor, no coefficient        |
 | `scale`   | h + (c - 1) ||h|| sum_S z_i(h) W_dec[i]; no donor                |
 
-b_pre is in none of them. How the paper combined norm, mode and coefficient is not known.
+None of them contains b_pre. It is not known how the paper combined norm, mode and coefficient.
 """
 
 import math
@@ -21,21 +21,21 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import Codes, SparseAutoencoder
 from bisae.sae.encoder import DENSE
 from bisae.sae.kernels.products import weighted_sums
 
 MODES = ("add", "replace", "ablate", "scale")
-ALONE = ("ablate", "scale")  # modes that no donor takes part in
+ALONE = ("ablate", "scale")  # modes without a donor
 NORMS = ("donor", "recipient")
 
 
 @dataclass(frozen=True, eq=False)
 class StreamPair:
-    """The streams at one layer on the tokens that may change: `kept` of a batch, BOS and padding left out.
+    """The residual streams of recipient and donor at one layer, on the tokens of a batch that may change.
 
-    `donor` is None where the LM is alone: then the recipient is its own.
+    `kept` marks these tokens in the batch: all but BOS and padding. `donor` is None for an edit without a donor.
     """
 
     recipient: Float[Tensor, "token d_model"]
@@ -48,10 +48,18 @@ Edit = Callable[[StreamPair], Float[Tensor, "token d_model"]]  # the recipient's
 
 @dataclass(frozen=True, eq=False)
 class FeatureEdit:
-    """The features `chosen`, by the table above.
+    """Edit of a stream by the features `chosen`; the formula of each `mode` stands in the table above.
 
-    As a control, `shuffled` takes the codes of another sentence of the batch.
-    ConfigError for an unknown mode or norm, or a coefficient that is not finite.
+    Args:
+        sae: encodes and decodes the streams of this layer.
+        chosen: the features of the edit.
+        mode: one of `MODES`.
+        norm: one of `NORMS`: the length that the added vector is scaled to.
+        coefficient: c in the table.
+        shuffled: as a control, use the codes of another sentence of the batch.
+
+    Raises:
+        Refused: `mode` or `norm` is unknown, or `coefficient` is not finite.
     """
 
     sae: SparseAutoencoder
@@ -63,35 +71,35 @@ class FeatureEdit:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise ConfigError("mode", self.mode, f"choose one of {', '.join(MODES)}")
+            raise Refused("mode", self.mode, f"choose one of {', '.join(MODES)}")
         if self.norm not in NORMS:
-            raise ConfigError("norm", self.norm, f"choose one of {', '.join(NORMS)}")
+            raise Refused("norm", self.norm, f"choose one of {', '.join(NORMS)}")
         if not math.isfinite(self.coefficient):
-            raise ConfigError("coefficient", self.coefficient, "must be finite")
+            raise Refused("coefficient", self.coefficient, "must be finite")
 
     def __call__(self, streams: StreamPair) -> Float[Tensor, "token d_model"]:
         stream = streams.recipient.to(self.sae.W_dec.dtype)
-        length = self.sae.normalize(stream)[1][:, None]  # what its codes are a share of
+        length = self.sae.normalize(stream)[1][:, None]  # codes are relative to it
         source, scale = stream, length
         if streams.donor is not None and self.mode not in ALONE:
             source = streams.donor.to(stream.dtype)
             if self.norm == "donor":
                 scale = self.sae.normalize(source)[1][:, None]
-        given = self._part(source)
+        contribution = self._contribution(source)
         if self.shuffled:
             others = other_rows(streams.kept)
-            given = torch.zeros_like(given) if others is None else given[others]
-        given = scale * given
+            contribution = torch.zeros_like(contribution) if others is None else contribution[others]
+        contribution = scale * contribution
         if self.mode == "ablate":
-            return stream - given
+            return stream - contribution
         if self.mode == "scale":
-            return stream + (self.coefficient - 1) * given
+            return stream + (self.coefficient - 1) * contribution
         if self.mode == "replace":
-            stream = stream - length * self._part(stream)
-        return stream + self.coefficient * given
+            stream = stream - length * self._contribution(stream)
+        return stream + self.coefficient * contribution
 
-    def _part(self, activation: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_model"]:
-        """What the chosen features say of the activations, in the SAE's space."""
+    def _contribution(self, activation: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_model"]:
+        """The chosen features' decoded contribution to the activations, which the SAE scales to norm 1."""
         parts = []
         for rows in pieces(self.sae, activation):
             codes = self.sae.encode(rows)
@@ -102,24 +110,24 @@ class FeatureEdit:
 def pieces(
     sae: SparseAutoencoder, activation: Float[Tensor, "token d_model"]
 ) -> tuple[Float[Tensor, "piece d_model"], ...]:
-    """So many rows at a time that their pre-activations fit in memory."""
+    """The activations in pieces of so many tokens that the pre-activations of a piece fit in memory."""
     return activation.split(max(1, DENSE // sae.latents))
 
 
 def part_of(
     codes: Codes, chosen: Bool[Tensor, " latent"], W_dec: Float[Tensor, "latent d_model"]
 ) -> Float[Tensor, "token d_model"]:
-    """sum_i z_i W_dec[i] over the chosen latents."""
-    values = codes.values * chosen[codes.indices]  # not cut out: a GPU need not be waited for
+    """The contribution of the chosen latents: sum_i z_i W_dec[i]."""
+    values = codes.values * chosen[codes.indices]  # a mask, not a selection: no wait for the GPU
     return weighted_sums(W_dec, codes.indices, codes.offsets, values)
 
 
 def other_rows(kept: Bool[Tensor, "sequence position"]) -> Int[Tensor, " token"] | None:
-    """For each kept token, in order, the number of the token that stands in its column in the next sequence.
+    """For each kept token, in order, the number of the kept token in the same column of the next sequence.
 
-    Where the next sequence has not begun or has ended there, its first or last token. Columns and not ranks are what
-    left-padded generation has in common with and without a cache. None unless two sequences have tokens: of answers
-    that are generated side by side, the longest ends alone.
+    Where the next sequence has not begun or has ended at that column, its first or last token is taken. Columns are
+    the same in left-padded generation with and without a cache; positions in the sequence are not. Returns None unless
+    at least two sequences have tokens: the longest of several answers ends alone.
     """
     counts = kept.sum(1)
     (speaking,) = counts.nonzero(as_tuple=True)

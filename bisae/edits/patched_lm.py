@@ -1,4 +1,4 @@
-"""An LM with its residual stream edited as it runs, plainly or while it generates."""
+"""Edit the residual stream of an LM in its forward passes, also while it generates."""
 
 import inspect
 from collections.abc import Collection, Iterator, Mapping
@@ -20,9 +20,9 @@ REMEMBERED = 2**30  # bytes of streams
 
 
 class DonorReader(ResidualReader):
-    """An LM cut at the deepest of `layers`, with a cache of its own while the recipient generates.
+    """The donor LM, cut after the deepest of `layers`. It has its own key-value cache while the recipient generates.
 
-    What it makes of whole texts is kept, up to `REMEMBERED` bytes: each intervention reads the same ones.
+    It keeps the streams of whole texts, up to `REMEMBERED` bytes, because every intervention reads the same texts.
     """
 
     _cache: DynamicCache | None = None
@@ -30,23 +30,32 @@ class DonorReader(ResidualReader):
 
     @torch.no_grad()
     def follow(self, seen: int, use_cache: bool, **inputs: Tensor | None) -> dict[int, Float[Tensor, "..."]]:
-        """The streams on the tokens that the recipient reads now, having `seen` so many in its own cache.
+        """Read the tokens that the recipient reads now.
 
-        ValueError where the donor has not read along from the beginning, in the same order of sequences.
+        Args:
+            seen: how many tokens the recipient's key-value cache holds already.
+            use_cache: whether the recipient uses one.
+            inputs: `input_ids`, `attention_mask` and `position_ids`, [sequence, position], as the recipient gets them.
+
+        Returns:
+            The donor's stream by layer, [sequence, position, d_model].
+
+        Raises:
+            ValueError: the donor has not read the tokens before these.
         """
-        if seen == 0:  # its own, since a pass that ends early returns none
+        if seen == 0:  # a cache made here, since a pass that ends early returns none
             self._cache = DynamicCache(config=self.model.config) if use_cache and can_cache(self.model) else None
         elif self._cache is None or self._cache.get_seq_length() != seen:
             raise ValueError(f"the recipient goes on after {seen} tokens that the donor has not read")
-        text = None if use_cache else tuple((name, _content(one)) for name, one in inputs.items())
+        text = None if use_cache else tuple((name, _content(values)) for name, values in inputs.items())
         if text in self._remembered:
             return self._remembered[text]
         known = inspect.signature(self.model.forward).parameters
-        given: dict[str, Any] = {name: value for name, value in inputs.items() if value is not None and name in known}
+        taken: dict[str, Any] = {name: value for name, value in inputs.items() if value is not None and name in known}
         if self._cache is not None:
-            given["past_key_values"] = self._cache
-        streams = self._pass(given["input_ids"].shape, **given, use_cache=self._cache is not None)
-        if text is not None and (size := sum(one.nbytes for one in streams.values())) <= self._left:
+            taken["past_key_values"] = self._cache
+        streams = self._pass(taken["input_ids"].shape, **taken, use_cache=self._cache is not None)
+        if text is not None and (size := sum(stream.nbytes for stream in streams.values())) <= self._left:
             self._left -= size
             self._remembered[text] = streams
         return streams
@@ -57,28 +66,28 @@ class DonorReader(ResidualReader):
 
 
 class StreamChange(NamedTuple):
-    """Of the tokens edited at a layer: mean of ||new - old|| / ||old||, and share with any change."""
+    """How much an edit changed one layer: mean of ||new - old|| / ||old|| over tokens, and share of tokens changed."""
 
     size: float
     touched: float
 
 
 class Patch:
-    """What hooks on the LM know of each other. `change(layer)` says how much was changed since the patch began."""
+    """State shared by the forward hooks of one patched LM. `change(layer)` measures the edits since the patch began."""
 
     def __init__(self, edits: Mapping[int, Edit], donor: DonorReader | None, special: Tensor) -> None:
         self.edits, self.donor, self.special = edits, donor, special
         self._sums = {layer: torch.zeros(3, dtype=torch.float64, device=special.device) for layer in edits}
         self._kept: Bool[Tensor, "sequence position"]
-        self._given: dict[int, Tensor] = {}
+        self._donated: dict[int, Tensor] = {}
 
     def change(self, layer: int) -> StreamChange:
-        """Both NaN before any token was edited."""
+        """The change of the stream at `layer`; both numbers are NaN before any token was edited."""
         size, touched, tokens = self._sums[layer]
         return StreamChange((size / tokens).item(), (touched / tokens).item())
 
     def begin(self, _: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any]) -> None:
-        """Before the LM reads tokens, the donor reads them."""
+        """Hook before the LM's forward pass: find the tokens to edit, and let the donor read the same tokens."""
         ids = args[0] if args else inputs["input_ids"]
         mask = inputs.get("attention_mask")
         self._kept = ~torch.isin(ids, self.special)
@@ -86,7 +95,7 @@ class Patch:
             self._kept &= mask[:, -ids.shape[1] :].bool()
         if self.donor is not None:
             past = inputs.get("past_key_values")
-            self._given = self.donor.follow(
+            self._donated = self.donor.follow(
                 0 if past is None else past.get_seq_length(),
                 inputs.get("use_cache", True),
                 input_ids=ids,
@@ -95,14 +104,14 @@ class Patch:
             )
 
     def edited(self, layer: int, stream: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        # A part may put out one row after the other; as in `bisae.lm.residual`, where it is read.
+        # Some parts of a block return [token, d_model] without the axis of sequences; see `bisae.lm.residual`.
         shaped = stream.reshape(*self._kept.shape, stream.shape[-1])
         old = shaped[self._kept]
         if not len(old):
             return stream
-        donor = self._given[layer][self._kept] if self.donor else None
+        donor = self._donated[layer][self._kept] if self.donor else None
         new = self.edits[layer](StreamPair(old, donor, self._kept)).to(old.dtype)
-        changed, whole = (torch.linalg.vector_norm(one, dim=1, dtype=torch.float32) for one in (new - old, old))
+        changed, whole = (torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32) for rows in (new - old, old))
         size = (changed / whole).double()
         self._sums[layer] += torch.stack([size.sum(), (size > 0).sum(), torch.ones_like(size).sum()])
         return shaped.masked_scatter(self._kept[..., None], new).view(stream.shape)
@@ -116,13 +125,18 @@ def patched(
     special: Collection[int],
     hook: str | None = None,
 ) -> Iterator[Patch]:
-    """Within it `lm(...)` and `lm.generate(...)` run with the stream edited at each of the layers, or with `hook` what
-    that part of each layer's block puts out.
+    """Context in which `lm(...)` and `lm.generate(...)` run with an edited residual stream.
 
-    Padding, as `attention_mask` has it, and the ids in `special` (BOS) are left alone. A `donor` reads what the LM
-    reads: right- or left-padded, whole or token by token with its own cache. Its layers must include those of the
-    edits. Greedy search and sampling only: beams change places, which the donor's cache would not follow. Without
-    edits nothing is hooked, and the LM is the plain one.
+    Greedy search and sampling only: beams change places, which the donor's cache would not follow. Without edits
+    nothing is hooked, and the LM is the plain one.
+
+    Args:
+        lm: the recipient.
+        edits: the edit at each layer; layer 0 is the input of the first block, layer n the output of block n.
+        donor: reads what the LM reads: right- or left-padded, whole or token by token with its own cache. Its layers
+            must include those of the edits. None for edits without a donor.
+        special: ids of tokens that are not edited (BOS); padding, by `attention_mask`, is not edited either.
+        hook: edit the output of this part of each layer's block instead of the residual stream.
     """
     patch = Patch(edits, donor, torch.tensor(sorted(special), dtype=torch.int64, device=lm.device))
     blocks = decoder_blocks(lm)
@@ -158,5 +172,5 @@ def _on_output(patch: Patch, layer: int) -> Any:
 
 
 def _content(values: Tensor | None) -> Any:
-    """What tensors of ids and masks are equal by."""
+    """The shape and bytes of a tensor of ids or masks, as a key of a dictionary."""
     return values if values is None else (tuple(values.shape), values.cpu().numpy().tobytes())

@@ -1,4 +1,4 @@
-"""How much of an LM's predictions is left when the SAE's reconstruction replaces the stream.
+"""Loss recovered: how well an LM predicts when the SAE's reconstruction replaces its residual stream.
 
 Definitions of SAELens and SAEBench, over all tokens and per language:
 
@@ -7,8 +7,8 @@ Definitions of SAELens and SAEBench, over all tokens and per language:
 | `ce_loss_score` | (CE_zero - CE_sae) / (CE_zero - CE_original)             |
 | `kl_div_score`  | (KL_zero - KL_sae) / KL_zero, with KL(original, changed) |
 
-As there, special tokens keep their activation when the reconstruction is put in, and predictions made at them are not
-counted; zeros replace the stream everywhere, at special tokens too.
+As in these libraries, special tokens keep their activation when the reconstruction replaces the stream, and
+predictions at special tokens are not counted; zeros replace the stream at all tokens, special ones too.
 """
 
 from collections.abc import Collection, Sequence
@@ -30,19 +30,19 @@ from bisae.sae import SparseAutoencoder
 
 @dataclass(frozen=True)
 class ReconstructionEdit:
-    """||h|| x_hat; with the `error` added again it is h, but for rounding."""
+    """Edit that replaces the stream by its reconstruction ||h|| x_hat; with its `error` added it is h, rounded."""
 
     sae: SparseAutoencoder
     error: bool
 
     def __call__(self, streams: StreamPair) -> Float[Tensor, "token d_model"]:
         stream = streams.recipient.to(self.sae.W_dec.dtype)
-        found = torch.cat([self.sae.reconstruct(rows).activation for rows in pieces(self.sae, stream)])
-        return found + (stream - found) if self.error else found
+        rebuilt = torch.cat([self.sae.reconstruct(rows).activation for rows in pieces(self.sae, stream)])
+        return rebuilt + (stream - rebuilt) if self.error else rebuilt
 
 
 def zeros(streams: StreamPair) -> Float[Tensor, "token d_model"]:
-    """Nothing in place of the stream."""
+    """Edit that replaces the stream by zeros."""
     return torch.zeros_like(streams.recipient)
 
 
@@ -52,21 +52,27 @@ KL = ("kl_div_with_sae", "kl_div_with_ablation")
 
 @dataclass(frozen=True, eq=False)
 class Recovered:
-    """Sums over each document: predictions, their nats in the order of `CE`, positions, divergences as in `KL`."""
+    """Sums over each document; columns: predictions, 3 losses in nats (`CE`), positions, 2 divergences (`KL`)."""
 
     languages: tuple[str, ...]
     language: Int64[np.ndarray, " document"]
     sums: Float64[np.ndarray, "document 7"]
 
     def scores(self, weights: Num[np.ndarray, "resample document"]) -> Statistics:
-        """Scores and means, then `name/language` of each, for documents counted as often as `weights` says."""
-        found = _scores(weights @ self.sums)
+        """Scores and means by name, and by `name/language`.
+
+        Args:
+            weights: how often each resample counts each document.
+
+        Returns:
+            For each name an array [resample]; NaN for a resample without tokens.
+        """
+        statistics = _scores(weights @ self.sums)
         for number, language in enumerate(self.languages):
             spoken = self.language == number
-            found |= {
-                f"{name}/{language}": one for name, one in _scores(weights[:, spoken] @ self.sums[spoken]).items()
-            }
-        return found
+            scores = _scores(weights[:, spoken] @ self.sums[spoken])
+            statistics |= {f"{name}/{language}": values for name, values in scores.items()}
+        return statistics
 
 
 def _scores(sums: Float64[np.ndarray, "resample 7"]) -> Statistics:
@@ -90,7 +96,17 @@ def recovered(
     batch: int,
     hook: str | None = None,
 ) -> Recovered:
-    """Sums over the heads of the documents, at most `context` tokens with BOS. `special` ids: BOS, EOS and the like."""
+    """Run the LM plain, with the SAE's reconstruction and with zeros at `layer`, on the beginning of each document.
+
+    Args:
+        layer: of the residual stream; with `hook`, of that part's output.
+        documents: token ids without BOS.
+        languages: codes, in the order of the documents' language numbers.
+        bos: id put before each document, or None.
+        special: ids of tokens that keep their activation and are not counted (BOS, EOS and the like).
+        context: tokens read of a document at most, BOS included.
+        batch: documents read at a time.
+    """
     prefix = [] if bos is None else [bos]
     heads = [[*prefix, *document.ids[: context - len(prefix)].tolist()] for document in documents]
     sums = np.zeros((len(documents), 7))
@@ -102,7 +118,7 @@ def recovered(
         kept = mask.bool() & ~torch.isin(ids, torch.tensor(sorted(special), dtype=ids.dtype, device=ids.device))
         for row, number in enumerate(numbers):
             length = len(heads[number])
-            read = _sums(ids[row, :length], kept[row, :length], [one[row, :length] for one in logits])
+            read = _sums(ids[row, :length], kept[row, :length], [scores[row, :length] for scores in logits])
             sums[number] = read.cpu().numpy()
     return Recovered(languages, np.array([document.language for document in documents], np.int64), sums)
 
@@ -110,7 +126,8 @@ def recovered(
 def _sums(
     ids: Int[Tensor, " position"], kept: Bool[Tensor, " position"], logits: list[Float[Tensor, "position vocabulary"]]
 ) -> Float64[Tensor, " 7"]:
-    plain, *changed = log_p = [one.float().log_softmax(-1) for one in logits]
-    nats = [-one[:-1].gather(-1, ids[1:, None])[kept[:-1]].double().sum() for one in log_p]
-    divergence = [(plain.exp() * (plain - one)).sum(-1)[kept].double().sum() for one in changed]
+    """The row of `Recovered.sums` of one document."""
+    plain, *changed = log_ps = [scores.float().log_softmax(-1) for scores in logits]
+    nats = [-log_p[:-1].gather(-1, ids[1:, None])[kept[:-1]].double().sum() for log_p in log_ps]
+    divergence = [(plain.exp() * (plain - log_p)).sum(-1)[kept].double().sum() for log_p in changed]
     return torch.stack([kept[:-1].sum().double(), *nats, kept.sum().double(), *divergence])

@@ -1,1 +1,1 @@
-"""A grid of SAEs: what it takes, the commands that run it, how far it is."""
+"""A grid of SAEs: its cost, the commands that train it, and its progress."""

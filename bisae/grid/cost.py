@@ -1,6 +1,6 @@
-"""What a ladder of the grid takes, by arithmetic: bytes, floating-point operations, hours, for each store.
+"""The cost of a ladder with each activation store: bytes, floating-point operations and hours, by arithmetic.
 
-Estimates: sequences are taken as full, shards as whole, and a job's LM, disk and SAEs as working one after another.
+The estimates assume full sequences and whole shards, and that LM, disk and SAEs of a job work one after another.
 """
 
 from collections.abc import Sequence
@@ -11,32 +11,39 @@ from typing import Any, Literal, get_args
 from bisae.activations.manifest import BYTES_PER_VALUE
 from bisae.grid.device import GIB, Device, Speeds
 from bisae.grid.ladders import Ladder, Pass
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 StoreName = Literal["cached", "rolling", "streaming"]
 STORES: Sequence[StoreName] = get_args(StoreName)
 FLOAT = 4  # bytes of an SAE's values
-USABLE = 0.85  # of memory: allocators, libraries and the processes themselves take the rest
+USABLE = 0.85  # share of memory; allocators, libraries and processes take the rest
 LM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-BLOCK_VALUES = 16  # of d_model a token inside one decoder block, about
-CONTEXT_BYTES = 9  # a context in an analysis: feature, rank, sequence, peak, activation, before compression
+BLOCK_VALUES = 16  # values that one decoder block holds for each token, in units of d_model; about
+CONTEXT_BYTES = 9  # of a context in an analysis besides its tokens, before compression: feature, rank, ...
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of `ladder` with activations kept in `store`. All bytes are of one job, or of one cell where it says so."""
+    """The cost of training `ladder` with activations in `store` on `device`.
+
+    Args:
+        most: SAEs trained side by side; None: as many as fit.
+
+    Raises:
+        Refused: not even one layer's SAEs fit.
+    """
 
     ladder: Ladder
     store: StoreName
     device: Device
-    most: int | None  # SAEs a pass; None: as many as fit
+    most: int | None
 
     def __post_init__(self) -> None:
         if self.job_memory(self.members) > self._room or self.job_ram(self.members) > USABLE * self.device.ram:
             memory, ram = (size / GIB for size in (self.job_memory(self.members), self.job_ram(self.members)))
             needed = f"a job of {self.ladder.preset} needs {memory:.3g} GiB of memory, {ram:.3g} GiB of RAM"
-            remedy = f"{needed}; lower layers_at_once, data.batch or data.pool_batches"
-            raise ConfigError("activations", self.store, f"does not fit {self.device.name}: {remedy}")
+            remedy = f"{needed}; lower layers_at_once, batch or pool_batches"
+            raise Refused("activations", self.store, f"does not fit {self.device.name}: {remedy}")
 
     # Sizes.
 
@@ -48,7 +55,7 @@ class Cost:
 
     @cached_property
     def members(self) -> int:
-        """SAEs a pass: at most `most`, of whole layers, at least those of one."""
+        """SAEs trained side by side: those of as many layers as fit, of one at least, `most` at most."""
         layer = len(self.ladder.saes)
         wanted = self.most or len(self.ladder.layers) * layer
         fitting = range(layer, wanted + 1, layer)
@@ -90,12 +97,12 @@ class Cost:
     # Bytes of a job.
 
     def sae_bytes(self, members: int) -> int:
-        """On the device: weights, Adam's two moments and, unless optimizer=blocked, gradients."""
+        """Bytes of SAEs on the device: weights, Adam's two moments and, unless optimizer=blocked, gradients."""
         blocked = "Blocked" in self.ladder.settings["optimizer"]["partial"]["_target_"]
         return (3 if blocked else 4) * FLOAT * sum(self.sae_values) * members // len(self.ladder.saes)
 
     def job_memory(self, members: int) -> int:
-        """On the device: SAEs, a batch and its pre-activations, and the LM while it runs beside them."""
+        """Bytes of a job on the device: SAEs, a batch, its pre-activations, and the LM if it runs at the same time."""
         data, shape, reading = self._data, self.ladder.shape, self.ladder.settings["activations"]["pass"]
         layers = members // len(self.ladder.saes)
         latents = max(sae["latents"] for sae in self.ladder.saes)
@@ -106,7 +113,7 @@ class Cost:
         return max(saes, lm) if self.store == "cached" else saes + lm
 
     def job_ram(self, members: int) -> int:
-        """In RAM: a pool, the shard the LM writes and, streaming, a window."""
+        """Bytes of a job in RAM: a pool, the shard that the LM writes and, for `streaming`, a window."""
         layers = members // len(self.ladder.saes)
         pool = min(self._data["tokens"], self._data["pool_batches"] * self._data["batch"])
         kept = self._window + min(self._window, self._data["validation_tokens"]) if self.store == "streaming" else 0
@@ -117,7 +124,7 @@ class Cost:
 
     @property
     def activation_bytes(self) -> int:
-        """On disk while a job runs; `cached` keeps them, all layers of its checkpoint."""
+        """Bytes of activations on disk while a job runs; `cached` holds all layers of its checkpoint."""
         if self.store == "streaming":
             return 0
         if self.store == "cached":
@@ -128,25 +135,25 @@ class Cost:
 
     @property
     def save_bytes(self) -> int:
-        """Of the save a job goes on from, twice while the next is written."""
+        """Bytes of a job's saves: the last one, and the next while it is written."""
         return 2 * 3 * FLOAT * sum(self.sae_values) * max(len(part.layers) for part in self.passes)
 
     # Bytes of the whole ladder.
 
     @property
     def result_bytes(self) -> int:
-        """Of all cells."""
+        """Bytes of all cells."""
         return FLOAT * sum(self.sae_values) * len(self.ladder.layers) * len(self.ladder.steps)
 
     @property
     def code_bytes(self) -> int:
-        """Codes of the analysed text of all cells, in the cache: a row and a value each firing."""
+        """Bytes of the codes of all cells on the analysed text, in the cache: an index and a value for each firing."""
         tokens = self.ladder.settings["size"]["analysis_tokens"]
         firings = sum(sae.get("k", 0) for sae in self.ladder.saes) * tokens
         return 8 * firings * len(self.ladder.layers) * len(self.ladder.steps)
 
     def pattern_bytes(self, contexts: int) -> int:
-        """Contexts of all features, at most, before compression."""
+        """Bytes of the contexts of all features before compression, at most; `contexts` of a feature."""
         a_context = CONTEXT_BYTES + self.ladder.settings["activations"]["pass"]["context"]
         latents = sum(sae["latents"] for sae in self.ladder.saes)
         return a_context * contexts * latents * len(self.ladder.layers) * len(self.ladder.steps)
@@ -155,11 +162,12 @@ class Cost:
 
     @property
     def lm_passes(self) -> int:
-        """How often the LM reads the text: of a checkpoint once (cached), or once an epoch and pass."""
+        """How often the LM reads the text: once for a checkpoint (`cached`), else once for each epoch and pass."""
         return len(self.ladder.steps) * (1 if self.store == "cached" else len(self.passes) * self._data["epochs"])
 
     @property
     def lm_flops(self) -> int:
+        """Floating-point operations of all LM passes."""
         shape, context = self.ladder.shape, self.ladder.settings["activations"]["pass"]["context"]
         if self.store == "cached":
             depths = shape.flops(max(self.ladder.layers), context)
@@ -169,13 +177,13 @@ class Cost:
 
     @property
     def sae_flops(self) -> int:
-        """Of the encoders' products, which `Speeds.sae` counts."""
+        """Floating-point operations of the encoders' matrix products, the ones that `Speeds.sae` counts."""
         products = 2 * self.ladder.shape.d_model * sum(sae["latents"] for sae in self.ladder.saes)
         return products * self.tokens * self._data["epochs"] * len(self.ladder.layers) * len(self.ladder.steps)
 
     @property
     def moved_bytes(self) -> int:
-        """Activations written and read again."""
+        """Bytes of activations written to disk and read again."""
         if self.store == "streaming":
             return 0
         rows = self.tokens * len(self.ladder.layers) * len(self.ladder.steps)
@@ -183,7 +191,7 @@ class Cost:
         return rows * self.row * (1 + epochs if self.store == "cached" else 2 * epochs)
 
     def hours(self, speeds: Speeds) -> float:
-        """Of one device."""
+        """Hours that one device takes."""
         seconds = self.lm_flops / speeds.lm + self.sae_flops / speeds.sae + self.moved_bytes / speeds.disk
         seconds += self.device.start_s * len(self.ladder.steps) * len(self.passes)
         return seconds / 3600

@@ -29,7 +29,7 @@ WIDE: dict[str, Any] = {"w": 24, "h": 16}
 
 
 def blocks(grid: GridRuns) -> list[Any]:
-    """What the grid is; training; final values over LM training; settings against FVU; analyses; interventions."""
+    """The blocks: grid, training, final values over LM training, settings against FVU, analyses, interventions."""
     asked = {"sweep": grid.sweep, "model": grid.model}
     cells = [f"Config('{IS_CELL}') >= 1", *(_is(key, value) for key, value in asked.items() if value is not None)]
     return [
@@ -70,7 +70,7 @@ def _about(grid: GridRuns) -> list[Any]:
 
 
 def _is(axis: str, value: str) -> str:
-    """As text: the library's expressions make another key of `sweep`, which is an attribute of runs too."""
+    """A filter as text: the library's expressions take `sweep` for an attribute of runs, not for a config key."""
     return f"Config({axis!r}) == {value!r}"
 
 
@@ -114,14 +114,14 @@ def _scatter(title: str, x: str, y: str, colour: str) -> wr.ScatterPlot:
 
 
 def _settings(grid: GridRuns) -> wr.ParallelCoordinatesPlot:
-    """FVU last; axes that no run has are left out."""
+    """Parallel coordinates of the tuned settings, FVU last; axes that no run has are left out."""
     columns = [wr.ParallelCoordinatesPlotColumn(wr.Config(axis), AXES[axis]) for axis in TUNED if grid.values(axis)]
     columns.append(wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric("val/fvu"), METRICS["val/fvu"]))
     return wr.ParallelCoordinatesPlot(columns, gradient=[LIGHT, DARK], layout=wr.Layout(**WIDE))
 
 
 def _reported(grid: GridRuns, title: str, charted: str, runs: Sequence[LoggedRun]) -> list[Any]:
-    """The tables and pictures of reports, and charts of the table `charted`; nothing without runs."""
+    """Tables and pictures of the reports in `runs`, and charts of the table `charted`; empty without runs."""
     if not runs:
         return []
     tables, pictures = (

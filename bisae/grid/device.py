@@ -1,4 +1,4 @@
-"""A device that runs jobs: figures given (config group `device`), or found and measured here."""
+"""A device that runs jobs; its figures are given, or found and measured on this machine."""
 
 import os
 import time
@@ -12,16 +12,16 @@ import torch
 
 from bisae.config.instantiate import instantiate
 from bisae.grid.ladders import Ladder, existing
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Positive, Text
 
 GIB = 2**30
-LATENTS, TOKENS, SEQUENCES = 8192, 1024, 16  # most that a measurement takes of a job's size
+LATENTS, TOKENS, SEQUENCES = 8192, 1024, 16  # upper bounds of the size that is measured
 WRITTEN = 2**26  # bytes
 
 
 class Speeds(NamedTuple):
-    """Floating-point operations a second of an LM pass, of an SAE step by its encoder's product; bytes a second."""
+    """Operations a second of an LM pass and of an SAE step (its encoder's product only); bytes a second of the disk."""
 
     lm: float
     sae: float
@@ -30,9 +30,16 @@ class Speeds(NamedTuple):
 
 @dataclass(frozen=True)
 class Device:
-    """`count` devices, each with a job of its own; `ram_gib` is one's share. null: found or measured on this machine.
+    """Devices that each run one job. None: found or measured on this machine.
 
-    `start_s`: seconds that a job takes beside its work.
+    Attributes:
+        count: how many.
+        memory_gib: memory of one.
+        ram_gib: RAM for one job.
+        lm_tflops, sae_tflops: 10^12 floating-point operations a second of an LM pass, of an SAE step (`Speeds`).
+        disk_gbs: 10^9 bytes a second.
+        free_gib: free disk for activations and cells.
+        start_s: seconds from the start of a job to its work.
     """
 
     name: Text
@@ -47,27 +54,27 @@ class Device:
 
     def __post_init__(self) -> None:
         if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
-            raise ConfigError("machine.count", self.count, "must be a whole number, at least 1")
-        for key in ("memory_gib", "ram_gib", "lm_tflops", "sae_tflops", "disk_gbs", "free_gib"):
-            value = getattr(self, key)
+            raise Refused("count", self.count, "must be a whole number, at least 1")
+        for field in ("memory_gib", "ram_gib", "lm_tflops", "sae_tflops", "disk_gbs", "free_gib"):
+            value = getattr(self, field)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
-                raise ConfigError(f"machine.{key}", value, "must be a number above 0, or null: found here")
+                raise Refused(field, value, "must be a number above 0, or null: found here")
 
     @property
     def ram(self) -> int | float:
-        """Bytes."""
+        """Bytes of RAM for one job."""
         here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / self.count
         return here if self.ram_gib is None else self.ram_gib * GIB
 
     @property
     def memory(self) -> int | float | None:
-        """Bytes; None where the device works in RAM."""
+        """Bytes of device memory; None if the device is a CPU, which works in RAM."""
         if self.memory_gib is not None:
             return self.memory_gib * GIB
         return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
 
     def speeds(self, ladder: Ladder) -> Speeds:
-        """Those given; what is not given is measured, at the ladder's size or a smaller one, in some seconds."""
+        """The speeds given; others are measured in some seconds, at the ladder's size or smaller."""
         return Speeds(
             lm=measured_lm(ladder) if self.lm_tflops is None else self.lm_tflops * 1e12,
             sae=measured_sae(ladder) if self.sae_tflops is None else self.sae_tflops * 1e12,
@@ -76,7 +83,7 @@ class Device:
 
 
 def measured_lm(ladder: Ladder) -> float:
-    """Of the LM's blocks (of a large LM one of them) with random weights."""
+    """Floating-point operations a second of the LM's blocks, for a large LM of one block, with random weights."""
     from copy import deepcopy
 
     from transformers import AutoModel
@@ -96,7 +103,7 @@ def measured_lm(ladder: Ladder) -> float:
 
 
 def measured_sae(ladder: Ladder) -> float:
-    """Of a training step of one SAE, with at most 8192 latents and 1024 tokens."""
+    """Floating-point operations a second of a training step of one SAE with at most 8192 latents and 1024 tokens."""
     settings, chosen, device = ladder.settings, ladder.saes[0], _device()
     latents, tokens = min(LATENTS, chosen["latents"]), min(TOKENS, settings["data"]["batch"])
     architecture = {key: value for key, value in chosen.items() if key not in ("name", "lr", "dead_after")}
@@ -115,7 +122,7 @@ def measured_sae(ladder: Ladder) -> float:
 
 
 def measured_disk(cache: Path) -> float:
-    """Of writing 64 MiB beside `cache`, to the disk itself."""
+    """Bytes a second of writing 64 MiB beside `cache`, through to the disk."""
     import tempfile
 
     with tempfile.NamedTemporaryFile(dir=existing(cache)) as file:
@@ -131,7 +138,7 @@ def _device() -> torch.device:
 
 
 def _seconds(work: Callable[[], Any]) -> float:
-    """Median of five calls, after one."""
+    """Median seconds of five calls, after one to warm up."""
     times = []
     for _ in range(6):
         started = time.perf_counter()

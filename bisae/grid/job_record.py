@@ -1,4 +1,4 @@
-"""What the jobs of a grid leave behind: which are running, and how the others ended.
+"""Records of a grid's jobs: which are running, and how the others ended.
 
 <runs>/.grid/<model>-<checkpoint>-<8 hex digits of the job's overrides>.json, and .lock while the job runs
 """
@@ -30,10 +30,16 @@ PATIENCE = 1.0  # seconds that a look at the lock may hold it
 
 @dataclass(frozen=True)
 class JobRecord:
-    """A job of a grid: what it trains, where it started, `seconds` it worked in all, and how it ended last.
+    """A job of a grid.
 
-    `layers` as in config key `layer`: numbers or "all". `ended` and `error` are None while it runs, or if it was
-    killed.
+    Attributes:
+        checkpoint: a step or `final`.
+        layers: numbers or "all".
+        host, process: where it started last.
+        started: seconds since the epoch.
+        seconds: worked in all its earlier runs.
+        ended: seconds since the epoch; None while it runs, or if it was killed.
+        error: of a failed job.
     """
 
     model: str
@@ -48,17 +54,17 @@ class JobRecord:
 
 
 class Record(Callback):
-    """Keeps the `JobRecord` of each job of a sweep (`hydra.callbacks`), and never stops one."""
+    """Hydra callback that writes the `JobRecord` of each job of a sweep, and never stops a job."""
 
     def __init__(self) -> None:
         self._kept: tuple[Path, FileLock, JobRecord] | None = None
 
     def __getstate__(self) -> dict[str, None]:
-        """Launchers send it to other processes, submitit also while a job runs: nobody can take the lock over."""
+        """Launchers pickle the callback, submitit also while a job runs; the lock cannot go to another process."""
         return {"_kept": None}
 
     def on_job_start(self, config: Any, **_: Any) -> None:
-        """In a sweep: hold the job's lock, and say that it runs. A job that runs elsewhere too is left alone."""
+        """In a sweep, take the job's lock and write its record; nothing is done if it runs elsewhere too."""
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             return
         with suppress(OSError, Timeout):
@@ -72,13 +78,13 @@ class Record(Callback):
             lock.acquire(timeout=PATIENCE)
             before = read_record(file)
             layers = list(listed(config.layer if isinstance(config.layer, int | str) else list(config.layer)))
-            about = (model, config.checkpoint, layers, socket.gethostname(), os.getpid(), time.time())
-            record = JobRecord(*about, before.seconds if before else 0.0, None, None)
+            start = (model, config.checkpoint, layers, socket.gethostname(), os.getpid(), time.time())
+            record = JobRecord(*start, before.seconds if before else 0.0, None, None)
             write_json(file, asdict(record))
             self._kept = file, lock, record
 
     def on_job_end(self, config: Any, job_return: Any, **_: Any) -> None:
-        """How the job ended: `bisae.cli.sweep` leaves a failure in the job's folder."""
+        """Record how the job ended; `bisae.cli.sweep` leaves an error in the job's folder."""
         if self._kept is None:
             return
         (file, lock, record), self._kept = self._kept, None
@@ -91,7 +97,7 @@ class Record(Callback):
 
 
 def read_record(file: Path) -> JobRecord | None:
-    """None where it is not there, or damaged."""
+    """The record in `file`; None if it is missing or damaged."""
     try:
         return JobRecord(**json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -99,13 +105,13 @@ def read_record(file: Path) -> JobRecord | None:
 
 
 def runs_now(file: Path) -> bool:
-    """Whether the process of the record in `file` still holds its lock."""
+    """True if the process of the record in `file` still holds its lock."""
     lock = FileLock(file.with_suffix(".lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
         return True
-    except OSError:  # no right to look
+    except OSError:  # no permission
         return False
     lock.release()
     return False

@@ -1,4 +1,4 @@
-"""The grid (config key `grid`): which steps of which models, in which jobs, and the commands that run them."""
+"""The grid: the steps of each model, the jobs that train them, and the commands that run the jobs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from bisae.config.moved import as_first_named
 from bisae.grid.lm_shape import LMShape
 from bisae.grid.rates import Rates
 from bisae.lm.model import FINAL, read_at
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.values import listed
 
 Settings = Mapping[str, Any]  # train.py's config, resolved
 
 
 class Pass(NamedTuple):
-    """Layers trained side by side, at one rate if the grid has rates of its own."""
+    """Layers trained side by side; `rate` is their learning rate where the grid has its own, else None."""
 
     layers: tuple[int, ...]
     rate: float | None
 
 
 class PlannedCell(NamedTuple):
-    """One SAE of the grid; `known` is what its cell's identity holds besides checksums of files."""
+    """One SAE of the grid; `known` is the identity of its cell except for checksums of files."""
 
     step: int
     layer: int
@@ -36,7 +36,15 @@ class PlannedCell(NamedTuple):
 
 @dataclass(frozen=True)
 class Ladder:
-    """The checkpoints of one model (a preset of config group `model`), its cells' name, and the config of its jobs."""
+    """The checkpoints of one LM in the grid, and how its SAEs are trained.
+
+    Attributes:
+        preset: name of the LM's config.
+        model: name of the LM in cells.
+        steps: numbers or `final`.
+        settings: config of its jobs.
+        rates: learning rate by layer; other layers have the config's.
+    """
 
     preset: str
     model: str
@@ -47,15 +55,14 @@ class Ladder:
 
     @classmethod
     def of(cls, preset: str, steps: object, settings: Settings, rates: Rates) -> "Ladder":
-        """ConfigError for steps that are none."""
-        found = listed(steps)
-        for step in found:
-            if step != FINAL and (isinstance(step, bool) or not isinstance(step, int) or step < 0):
-                raise ConfigError(f"grid.{preset}", steps, f"must be a list of steps, each a number or `{FINAL}`")
-        if not found or len(set(found)) != len(found):
-            raise ConfigError(f"grid.{preset}", steps, "name at least one step, and each once")
+        """The ladder of `preset`; steps that are none, or given twice, are refused."""
+        asked = listed(steps)
+        if not all(map(is_step, asked)):
+            raise Refused(preset, steps, f"must be a list of steps, each a number or `{FINAL}`")
+        if not asked or len(set(asked)) != len(asked):
+            raise Refused(preset, steps, "name at least one step, and each once")
         model = read_at(settings["model"]["name"], settings["model"].get("hook"))
-        return cls(preset, model, found, settings, LMShape.of(settings["model"], found[-1]), rates.get(model, {}))
+        return cls(preset, model, asked, settings, LMShape.of(settings["model"], asked[-1]), rates.get(model, {}))
 
     @property
     def layers(self) -> list[int]:
@@ -63,7 +70,7 @@ class Ladder:
 
     @property
     def saes(self) -> list[dict[str, Any]]:
-        """The SAEs of a layer: config group `sae`, one value a key."""
+        """The settings of each SAE of a layer."""
         return list(variants(self.settings["sae"]))
 
     @property
@@ -71,27 +78,27 @@ class Ladder:
         return len(self.steps) * len(self.layers) * len(self.saes)
 
     def passes(self, members: int) -> list[Pass]:
-        """Of one checkpoint: layers of one rate together, as many as have at most `members` SAEs, shared evenly."""
-        found = []
+        """The passes over one checkpoint: layers of one rate in even parts of at most `members` SAEs."""
+        passes = []
         by_rate: dict[float | None, list[int]] = {}
         for layer in self.layers:
             by_rate.setdefault(self.rates.get(layer), []).append(layer)
         for rate, layers in by_rate.items():
             count = -(-len(layers) // max(1, members // len(self.saes)))
             cuts = [len(layers) * number // count for number in range(count + 1)]
-            found += [Pass(tuple(layers[low:high]), rate) for low, high in zip(cuts, cuts[1:], strict=False)]
-        return found
+            passes += [Pass(tuple(layers[low:high]), rate) for low, high in zip(cuts, cuts[1:], strict=False)]
+        return passes
 
     def number(self, step: int | str) -> int:
-        """`final` as a number."""
+        """The step as a number, `final` too."""
         if isinstance(step, int):
             return step
         if self.shape.final is None:
-            raise ConfigError("model.final_step", None, f"give the step of `final` of {self.preset}")
+            raise Refused("final_step", None, f"give the step of `final` of {self.preset}")
         return self.shape.final
 
     def places(self) -> Iterator[PlannedCell]:
-        """Every SAE of the ladder."""
+        """All SAEs of the ladder."""
         settings = self.settings
         known = {
             "data": {key: value for key, value in settings["data"].items() if not key.endswith("split")},
@@ -108,22 +115,38 @@ class Ladder:
                     yield PlannedCell(self.number(step), layer, sae["name"], identity)
 
 
-def ladders_of(grid: object, settings_of: Callable[[str], Settings], only: str | None, rates: Rates) -> list[Ladder]:
-    """The ladders of config key `grid`, {preset: steps}; `settings_of` composes the config for a preset.
+def is_step(value: object) -> bool:
+    """True for a whole number from 0 (not a bool), and for `final`."""
+    return value == FINAL or (type(value) is int and value >= 0)
 
-    `only`: one of the presets, or None for all.
+
+def ladders_of(grid: object, settings_of: Callable[[str], Settings], only: str | None, rates: Rates) -> list[Ladder]:
+    """The ladders of a grid.
+
+    Args:
+        grid: {preset: steps}.
+        settings_of: composes the config of train.py for a preset.
+        only: one of the presets, or None for all.
+        rates: learning rates of models and layers that have their own.
+
+    Raises:
+        Refused: `grid` is no mapping to lists of steps, or `only` is not in it.
     """
     if not isinstance(grid, Mapping) or not grid:
-        raise ConfigError("grid", grid, "must be {model: [step, ...]}")
+        raise Refused("grid", grid, "must be {model: [step, ...]}")
     if only is not None and only not in grid:
-        raise ConfigError("model", only, f"is not in the grid, which has {', '.join(grid)}")
+        raise Refused("model", only, f"is not in the grid, which has {', '.join(grid)}")
     return [Ladder.of(name, grid[name], settings_of(name), rates) for name in ([only] if only else grid)]
 
 
 def commands(ladders: Sequence[Ladder], members: Mapping[str, int], overrides: Sequence[str]) -> list[str]:
-    """The fewest sweeps of train.py that run the grid: a job a checkpoint and pass, a sweep the models that are alike.
+    """The fewest commands `python train.py -m` that train the grid, each for the models with equal steps and layers.
 
-    `members`: the most SAEs a pass, by preset.
+    Every checkpoint and pass is one job.
+
+    Args:
+        members: SAEs trained side by side at most, by preset.
+        overrides: part of each command.
     """
     together: dict[tuple[str, str, float | None], list[str]] = {}
     for ladder in ladders:
@@ -148,7 +171,7 @@ def commands(ladders: Sequence[Ladder], members: Mapping[str, int], overrides: S
 
 
 def existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
+    """The folder, or the nearest folder above it that exists."""
     folder = folder.absolute()
     while not folder.exists():
         folder = folder.parent

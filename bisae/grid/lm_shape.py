@@ -1,4 +1,4 @@
-"""The shape of an LM without its weights: what planning needs to know, also without network."""
+"""The shape of an LM, known without its weights and without network."""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 from bisae.lm.model import EMBEDDED
 from bisae.lm.step_names import named
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 VOCABULARY = 99_584  # of LLM-jp-3
 # Heads and width of the feed-forward part, by the models' cards; depth and d_model are in conf/model.
@@ -18,7 +18,14 @@ LLM_JP_3 = "llm_jp_3_"
 
 @dataclass(frozen=True)
 class LMShape:
-    """`block` and `embedding`: parameters of one decoder block and of the input embeddings; `final`: the last step."""
+    """The shape of an LM.
+
+    Attributes:
+        block: parameters of one decoder block.
+        embedding: parameters of the input embeddings.
+        final: the last step of pre-training, None if unknown.
+        config: of transformers.
+    """
 
     layers: int
     d_model: int
@@ -28,16 +35,16 @@ class LMShape:
     config: Any  # transformers' configuration
 
     def parameters(self, deepest: int) -> int:
-        """Of the part that an LM pass down to layer `deepest` loads and runs."""
+        """Parameters of the part of the LM that a pass down to layer `deepest` loads and runs."""
         return self.embedding + max(1, deepest) * self.block
 
     def flops(self, deepest: int, context: int) -> int:
-        """Floating-point operations a token, in sequences of `context` tokens, down to layer `deepest`."""
+        """Floating-point operations for each token of a sequence of `context` tokens, down to layer `deepest`."""
         return max(1, deepest) * (2 * self.block + 4 * self.d_model * context)
 
     @classmethod
     def of(cls, model: Mapping[str, Any], step: object) -> "LMShape":
-        """The shape of config group `model`; ConfigError if neither preset, shipped LM nor local folder tells it."""
+        """The shape of a model's config at `step`; Refused if no preset, shipped LM or local folder gives it."""
         final = model.get("final_step")
         if "unpack_to" in model:
             ladder = json.loads((EMBEDDED / "lm" / model["name"] / "ladder.json").read_text(encoding="utf-8"))
@@ -54,7 +61,7 @@ class LMShape:
 
 
 def llama_config(layers: int, d_model: int, heads: int, ffn: int) -> Any:
-    """An LLM-jp-3 model's."""
+    """The configuration of an LLM-jp-3 model."""
     return _config(
         {
             "model_type": "llama",
@@ -81,12 +88,12 @@ def _local_config(model: Mapping[str, Any], step: object) -> Path:
         path = named(path, number, model["step_unit"], model["tokens_per_step"])
     file = Path(path).expanduser() / "config.json"
     if not file.is_file():
-        raise ConfigError("model.path", path, "no config.json there: planning needs one local folder of the LM")
+        raise Refused("path", path, "no config.json there: planning needs one local folder of the LM")
     return file
 
 
 def _parameters(config: Any) -> tuple[int, int]:
-    """Of one decoder block and of the input embeddings."""
+    """Numbers of parameters of one decoder block and of the input embeddings."""
     import torch
     from transformers import AutoModel
 

@@ -13,24 +13,25 @@ PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 
 
 def si(count: int | float, unit: str = "") -> str:
-    """Three digits and a prefix: 1 G = 10^9."""
+    """The count with three digits and a decimal prefix: 1 G = 10^9."""
     power = min(len(PREFIXES) - 1, (len(str(int(count))) - 1) // 3)
     return f"{count / 1000**power:.3g} {PREFIXES[power]}{unit}".strip()
 
 
 def size(count: int | float) -> str:
-    """Bytes."""
+    """The count as bytes."""
     return si(count, "B")
 
 
 def duration(hours: float) -> str:
+    """The hours in the unit that reads best, from seconds to days."""
     if hours < 1 / 60:
         return f"{hours * 3600:.0f} s"
     return f"{hours * 60:.0f} min" if hours < 1 else f"{hours:,.1f} h" if hours < 48 else f"{hours / 24:,.1f} days"
 
 
 def show(choice: StoreChoice, contexts: int, commands: Sequence[str], console: Console | None = None) -> None:
-    """All of it, on lines as long as they are."""
+    """Print the plan; long lines are not wrapped."""
     console = console or Console(width=max(160, Console().width), highlight=False)
     device, costs = choice.device, choice.costs[choice.store]
 
@@ -47,7 +48,7 @@ def show(choice: StoreChoice, contexts: int, commands: Sequence[str], console: C
     say(f"\nOn {device.count} x {device.name} (memory {memory}, RAM {size(device.ram)} each), {_speeds(choice)}:")
     console.print(_stores(choice))
     for store, reason in choice.refused.items():
-        say(f"  {store} cannot be: {reason}")
+        say(f"  {store} does not work: {reason}")
     of_cells = sum(cost.result_bytes for cost in costs)
     saves = size(choice.results - of_cells)
     patterns = size(sum(cost.pattern_bytes(contexts) for cost in costs))

@@ -1,4 +1,4 @@
-"""Which cells of a grid are done, running, failed or missing, and when the rest will be done."""
+"""The progress of a grid: cells done, running, failed or missing, and the time until all are done."""
 
 import json
 from collections import Counter
@@ -13,26 +13,32 @@ from bisae.cells.recipe import READING
 from bisae.grid.job_record import FOLDER, JobRecord, read_record, runs_now
 from bisae.grid.ladders import Ladder, PlannedCell
 from bisae.lm.model import FINAL
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 State = Literal["done", "running", "failed", "missing"]
 
 
 @dataclass(frozen=True)
 class CellState:
-    """One SAE of the grid; `said`: its score, the failed job's last error, or where the job runs or stopped."""
+    """One SAE of the grid; `detail`: its FVU, the failed job's last error, or where the job runs or stopped."""
 
     place: PlannedCell
     state: State
-    said: str
+    detail: str
 
 
 @dataclass(frozen=True)
 class GridProgress:
-    """`of`: the cells by preset. `seconds`: until all are done, None where nothing tells yet."""
+    """The progress of a grid.
+
+    Attributes:
+        of: the cells by preset.
+        running: how many jobs run.
+        seconds: until all cells are done; None if unknown yet.
+    """
 
     of: Mapping[str, Sequence[CellState]]
-    running: int  # jobs
+    running: int
     seconds: float | None
 
     @cached_property
@@ -41,27 +47,29 @@ class GridProgress:
 
     @cached_property
     def failures(self) -> dict[str, list[str]]:
-        """The layers of each last error, once each."""
-        found: dict[str, dict[str, None]] = {}
+        """The steps and layers at which jobs failed, by their last error."""
+        by_error: dict[str, dict[str, None]] = {}
         for preset, cells in self.of.items():
             for cell in cells:
                 if cell.state == "failed":
-                    found.setdefault(cell.said, {})[f"{preset} step {cell.place.step} layer {cell.place.layer}"] = None
-        return {error: list(where) for error, where in found.items()}
+                    by_error.setdefault(cell.detail, {})[
+                        f"{preset} step {cell.place.step} layer {cell.place.layer}"
+                    ] = None
+        return {error: list(where) for error, where in by_error.items()}
 
 
 def progress_of(ladders: Sequence[Ladder], runs: Path) -> GridProgress:
-    """What `runs` says of every cell of the ladders."""
-    found = _finished(runs)
+    """The state of every cell of the ladders, by the cells and job records in the folder `runs`."""
+    finished = _finished(runs)
     records = [(record, runs_now(file)) for file, record in _records(runs)]
     of: dict[str, list[CellState]] = {}
     work_done = work_left = 0.0
     for ladder in ladders:
         model = ladder.model
         jobs = [(record, runs) for record, runs in records if record.model == model]
-        work = ladder.shape.d_model  # of one cell: all else is nearly alike
+        work = ladder.shape.d_model  # a cell takes time in proportion, about
         for place in ladder.places():
-            cell = found.get(_key(model, place.step, place.layer, place.sae, place.known))
+            cell = finished.get(_key(model, place.step, place.layer, place.sae, place.known))
             state = _state(place, cell, jobs, ladder)
             of.setdefault(ladder.preset, []).append(state)
             if state.state != "done":
@@ -100,22 +108,22 @@ def _covers(record: JobRecord, place: PlannedCell, ladder: Ladder) -> bool:
 
 
 def _records(runs: Path) -> list[tuple[Path, JobRecord]]:
-    found = ((file, read_record(file)) for file in sorted((runs / FOLDER).glob("*.json")))
-    return [(file, record) for file, record in found if record is not None]
+    records = ((file, read_record(file)) for file in sorted((runs / FOLDER).glob("*.json")))
+    return [(file, record) for file, record in records if record is not None]
 
 
 def _finished(runs: Path) -> dict[str, FoundCell]:
-    """Cells by what `_key` makes of them."""
+    """The finished cells, by `_key`."""
     try:
         cells = find_cells(str(runs.absolute()), runs, damaged=[])
-    except ConfigError:
+    except Refused:
         return {}
-    found = {}
+    by_key = {}
     for cell in cells:
         reading = {key: cell.identity.get("activations", {}).get(key) for key in READING}
         known = {key: cell.identity.get(key) for key in ("data", "optimizer", "precision", "layer", "sae")}
-        found[_key(cell.model, cell.step, cell.layer, cell.sae, {**known, "activations": reading})] = cell
-    return found
+        by_key[_key(cell.model, cell.step, cell.layer, cell.sae, {**known, "activations": reading})] = cell
+    return by_key
 
 
 def _key(*parts: object) -> str:

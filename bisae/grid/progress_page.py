@@ -1,4 +1,4 @@
-"""The state of a grid as text, and as one HTML page that needs nothing else."""
+"""The progress of a grid as text, and as one HTML page without other files."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -21,7 +21,7 @@ li {{ overflow-wrap: anywhere }}</style><h1>{title}</h1><p>{summary}</p>
 
 
 def summary(progress: GridProgress) -> str:
-    """One line."""
+    """The progress in one line."""
     counts, total = progress.counts, sum(progress.counts.values())
     states = ", ".join(f"{counts[state]:,} {state}" for state in SIGNS)
     done = counts["done"] / total
@@ -32,7 +32,7 @@ def summary(progress: GridProgress) -> str:
 
 
 def text(progress: GridProgress) -> str:
-    """A row a step and a sign a cell, layers from left to right."""
+    """The progress as text: one row for each step, one sign for each cell, layers from left to right."""
     lines = [summary(progress)]
     for preset, cells in progress.of.items():
         lines += ["", f"{preset}, layers {_layers(cells)}"]
@@ -44,7 +44,7 @@ def text(progress: GridProgress) -> str:
 
 
 def html(progress: GridProgress, title: str) -> str:
-    """The same, each cell with what is known of it under the pointer."""
+    """The progress as a page; the pointer on a cell shows its details."""
     tables = []
     for preset, cells in progress.of.items():
         rows = []
@@ -68,12 +68,12 @@ def html(progress: GridProgress, title: str) -> str:
 
 def _box(cell: CellState) -> str:
     place = cell.place
-    about = f"step {place.step}, layer {place.layer}, {place.sae}, lr {place.known['sae']['lr']:g}"
-    return f'<td class="{cell.state}" title="{escape(f"{about}: {cell.state}, {cell.said}")}">{SIGNS[cell.state]}</td>'
+    name = f"step {place.step}, layer {place.layer}, {place.sae}, lr {place.known['sae']['lr']:g}"
+    return f'<td class="{cell.state}" title="{escape(f"{name}: {cell.state}, {cell.detail}")}">{SIGNS[cell.state]}</td>'
 
 
 def _rows(cells: Sequence[CellState]) -> Mapping[int, list[CellState]]:
-    """By step."""
+    """The cells by step."""
     rows: dict[int, list[CellState]] = {}
     for cell in cells:
         rows.setdefault(cell.place.step, []).append(cell)

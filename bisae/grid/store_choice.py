@@ -1,4 +1,4 @@
-"""Where activations of a grid should be kept: the quickest of the stores whose files and memory fit."""
+"""The activation store for a grid: the quickest one whose files and memory fit."""
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,12 +11,12 @@ from typing import Any
 from bisae.grid.cost import STORES, Cost, StoreName
 from bisae.grid.device import GIB, Device, Speeds
 from bisae.grid.ladders import Ladder, existing
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 
 @dataclass(frozen=True)
 class StoreChoice:
-    """`costs` by store, one a ladder; a store in which a job does not fit has none, and `refused` says why."""
+    """The cost of each ladder with each store; `refused` has the reason for stores that do not fit."""
 
     device: Device
     costs: Mapping[StoreName, Sequence[Cost]]
@@ -25,16 +25,16 @@ class StoreChoice:
 
     @classmethod
     def of(cls, ladders: Sequence[Ladder], device: Device, most: int | None) -> "StoreChoice":
-        """ConfigError if no store will do."""
+        """Compute the costs; `most`: SAEs trained side by side, None for as many as fit. Refused if no store fits."""
         costs: dict[StoreName, list[Cost]] = {}
         refused: dict[StoreName, str] = {}
         for store in STORES:
             try:
                 costs[store] = [Cost(ladder, store, device, most) for ladder in ladders]
-            except ConfigError as error:
+            except Refused as error:
                 refused[store] = str(error)
         if not costs:
-            raise ConfigError("machine", device.name, "; ".join(refused.values()))
+            raise Refused("machine", device.name, "; ".join(refused.values()))
         return cls(device, costs, refused, [device.speeds(ladder) for ladder in ladders])
 
     @property
@@ -42,11 +42,11 @@ class StoreChoice:
         return [cost.ladder for cost in next(iter(self.costs.values()))]
 
     def hours(self, store: StoreName) -> float:
-        """Of one device."""
+        """Hours that one device takes."""
         return sum(cost.hours(speeds) for cost, speeds in zip(self.costs[store], self.speeds, strict=True))
 
     def job_bytes(self, store: StoreName) -> int:
-        """Activations on disk while the jobs of all devices run; of one checkpoint all share a cache."""
+        """Bytes of activations on disk while the jobs of all devices run; jobs of one checkpoint share a cache."""
         alone = store != "cached"
         return self._at_once(
             (cost.activation_bytes, len(cost.ladder.steps) * (len(cost.passes) if alone else 1))
@@ -54,7 +54,7 @@ class StoreChoice:
         )
 
     def _at_once(self, jobs: Iterable[tuple[int, int]]) -> int:
-        """The most bytes that as many jobs as there are devices take; of (bytes, how many such jobs)."""
+        """The most bytes that one job on each device takes together; `jobs`: (bytes, how many such jobs)."""
         return sum(nlargest(self.device.count, (size for size, count in jobs for _ in range(count))))
 
     @cached_property
@@ -66,32 +66,32 @@ class StoreChoice:
 
     @property
     def results(self) -> int:
-        """Bytes of all cells, and of the saves of the jobs that run at a time."""
+        """Bytes of all cells, and of the saves of the jobs that run at the same time."""
         costs = next(iter(self.costs.values()))
         saves = self._at_once((cost.save_bytes, len(cost.ladder.steps) * len(cost.passes)) for cost in costs)
         return sum(cost.result_bytes for cost in costs) + saves
 
     @property
     def store(self) -> StoreName:
-        """The recommended one: the quickest that fits, of equals the first."""
+        """The recommended store: the quickest that fits, or the first of equals."""
         return min([store for store in self.costs if self.fits(store)] or self.costs, key=self.hours)
 
     def fits(self, store: StoreName) -> bool:
-        """Whether the disk holds the cells, the saves and the activations."""
+        """True if cells, saves and activations fit on the disk."""
         return self.results + self.job_bytes(store) <= self.free
 
     @property
     def members(self) -> dict[str, int]:
-        """SAEs a pass, by preset."""
+        """SAEs trained side by side, by preset."""
         return {cost.ladder.preset: cost.members for cost in self.costs[self.store]}
 
     def overrides(self, typed: Sequence[str]) -> list[str]:
-        """What chooses the recommended store, with its budget of disk, but for what is typed."""
+        """Overrides that choose the recommended store and its disk budget, except those that are typed."""
         budget = -(-self.job_bytes(self.store) // GIB) + 1
-        found: dict[str, Any] = {"activations": self.store}
+        chosen: dict[str, Any] = {"activations": self.store}
         if self.store != "streaming":
-            found["activations.disk_gib"] = budget
+            chosen["activations.disk_gib"] = budget
         if self.store == "cached" and sum(len(ladder.steps) for ladder in self.ladders) > self.device.count:
-            found["activations.evict"] = "true"
+            chosen["activations.evict"] = "true"
         keys = {override.lstrip("+").split("=")[0] for override in typed}
-        return [] if "activations" in keys else [f"{key}={value}" for key, value in found.items() if key not in keys]
+        return [] if "activations" in keys else [f"{key}={value}" for key, value in chosen.items() if key not in keys]

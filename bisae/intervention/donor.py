@@ -1,4 +1,4 @@
-"""Whose features are put in: the donor's cells, one a layer, and the LM they are of."""
+"""The donor of an intervention: one cell for each layer, and the LM checkpoint the cells were trained on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from bisae.config.choices import layers_of
 from bisae.config.instantiate import instantiate
 from bisae.intervention.layer_features import LayerFeatures
 from bisae.lm.model import Checkpoint
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.subcommands import run_first
 from bisae.sae import SparseAutoencoder
 from bisae.sae.store import class_name
@@ -23,7 +23,7 @@ from bisae.sae.store import class_name
 
 @dataclass(frozen=True, eq=False)
 class DonorCells:
-    """The `cells` of one LM checkpoint by layer; `recipe` says which LM and corpus they were made from."""
+    """The donor's cell at each layer, of one LM checkpoint; `recipe` names the LM and corpus they were made from."""
 
     recipe: Recipe
     cells: Mapping[int, FoundCell]
@@ -38,30 +38,39 @@ class DonorCells:
         layer: object,
         nodes: tuple[Any, Any, Path],
     ) -> "DonorCells":
-        """Of `cells` the one of each layer; ConfigError with what there is where there is none, or several.
+        """Choose one cell for each layer.
 
-        `nodes`: model and corpus in place of the cells' own, or None, and the cache (see `Recipe.of`).
+        Args:
+            cells: all cells found.
+            model: the donor LM's name; None if the cells have only one.
+            step: the donor's checkpoint, a step or `final`.
+            sae: a part of `<name>-<hash>` that singles out one SAE of a layer; None if a layer has only one.
+            layer: a layer, a list of layers, or `all`.
+            nodes: config nodes of model and corpus that replace the cells' own, or None, and the cache (`Recipe.of`).
+
+        Raises:
+            Refused: no cell fits, or several do; the message lists what there is.
         """
         models = sorted({cell.model for cell in cells})
         if model is None and len(models) > 1:
-            raise ConfigError("donor.model", None, f"name one: the cells are of {', '.join(models)}")
+            raise Refused("model", None, f"name one: the cells are of {', '.join(models)}")
         mine = [cell for cell in cells if model in (None, cell.model)]
         if not mine:
-            raise ConfigError("donor.model", model, f"no cell of it; they are of {', '.join(models)}")
-        # Any of them knows where the LM's other checkpoints lie.
+            raise Refused("model", model, f"no cell of it; they are of {', '.join(models)}")
+        # Each cell's recipe names all checkpoints of the LM.
         checkpoint = instantiate(Recipe.of(mine[0], *nodes).model, "model").checkpoint(step)
         chosen = {}
-        for deep in layers_of(layer, checkpoint.layers):
-            here = [cell for cell in mine if (cell.step, cell.layer) == (checkpoint.step, deep)]
+        for number in layers_of(layer, checkpoint.layers):
+            here = [cell for cell in mine if (cell.step, cell.layer) == (checkpoint.step, number)]
             if not here:
-                there = ", ".join(f"{at}/{on}" for at, on in sorted({(cell.step, cell.layer) for cell in mine}))
+                there = ", ".join(f"{at}/{below}" for at, below in sorted({(cell.step, cell.layer) for cell in mine}))
                 remedy = f"no SAE of it at step {checkpoint.step}; there are (step/layer) {there}; train.py makes more"
-                raise ConfigError("layer", deep, remedy)
-            found = [cell for cell in here if sae is None or sae in f"{cell.sae}-{cell.hash}"]
-            if len(found) != 1:
+                raise Refused("layer", number, remedy)
+            fitting = [cell for cell in here if sae is None or sae in f"{cell.sae}-{cell.hash}"]
+            if len(fitting) != 1:
                 names = ", ".join(f"{cell.sae}-{cell.hash}" for cell in here)
-                raise ConfigError("donor.sae", sae, f"layer {deep} has {len(here)} SAEs: name one of {names}")
-            chosen[deep] = found[0]
+                raise Refused("sae", sae, f"layer {number} has {len(here)} SAEs: name one of {names}")
+            chosen[number] = fitting[0]
         first = next(iter(chosen.values()))
         return cls(Recipe.of(first, *nodes), chosen)
 
@@ -74,11 +83,11 @@ class DonorCells:
         return self.checkpoint.load_tokenizer()
 
     def recipient(self, step: object) -> Checkpoint:
-        """Another checkpoint of the same LM; ConfigError if there is none."""
+        """The checkpoint of the same LM at `step`; Refused if there is none, or it does not fit the donor."""
         try:
             recipient: Checkpoint = instantiate(self.recipe.model, "model").checkpoint(step)
-        except ConfigError as error:
-            raise ConfigError("recipient", step, str(error)) if error.key == "checkpoint" else error from None
+        except Refused as error:
+            raise Refused("recipient", step, error.remedy) if error.field == "checkpoint" else error from None
         check_pair(self.checkpoint, recipient)
         return recipient
 
@@ -89,8 +98,14 @@ class DonorCells:
         device: torch.device,
         classes: Sequence[type[SparseAutoencoder]] = (),
     ) -> dict[int, LayerFeatures]:
-        """The features of each layer. Cells that are not analysed are first, with `analyze` as overrides of
-        analyze.py; ConfigError if it is None. `classes` besides bisae's the SAEs may be of."""
+        """Read the features of each layer, and analyse cells that have none yet.
+
+        Args:
+            analyze: overrides of analyze.py for these cells; None refuses cells without features.
+            cache: folder of unpacked LMs.
+            device: where the SAEs are loaded.
+            classes: SAE classes that cells may have besides bisae's own.
+        """
         if analyze is not None:
             shared = [f"cache={cache}", f"sae_classes=[{','.join(map(class_name, classes))}]"]
             for cell in self.cells.values():
@@ -100,9 +115,9 @@ class DonorCells:
 
 
 def check_pair(donor: Checkpoint, recipient: Checkpoint) -> None:
-    """ConfigError unless both read the same tokens into streams of the same width."""
-    for what in ("tokenizer", "d_model", "hook"):
-        found, wanted = getattr(donor, what), getattr(recipient, what)
-        if found != wanted:
-            remedy = f"has the {what} {found}, and {recipient.model} at step {recipient.step} {wanted}"
-            raise ConfigError("donor", f"{donor.model} at step {donor.step}", remedy)
+    """Refuse two checkpoints that differ in tokenizer, width or hook."""
+    for name in ("tokenizer", "d_model", "hook"):
+        of_donor, of_recipient = getattr(donor, name), getattr(recipient, name)
+        if of_donor != of_recipient:
+            remedy = f"has the {name} {of_donor}, and {recipient.model} at step {recipient.step} has {of_recipient}"
+            raise Refused("donor", f"{donor.model} at step {donor.step}", remedy)

@@ -1,4 +1,4 @@
-"""Which features are put in: the kinds of a cell's `features.parquet`."""
+"""Kinds of features, by the columns of a cell's `features.parquet`."""
 
 from collections.abc import Sequence
 
@@ -8,38 +8,43 @@ from jaxtyping import Bool
 
 from bisae.corpus.languages import code_of
 from bisae.features.measures.language import DEAD, MIXED, class_names
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 NONE, ALL, BILINGUAL, ALIGNED = "none", "all", "bi", "aligned"
 
 
 def kind_of(name: str) -> str:
-    """A kind by the one name it has here: languages by their code (`bisae.corpus.languages`)."""
+    """The name of a kind in tables: a language becomes its code (`bisae.corpus.languages`), others stay as they are."""
     try:
         return name if name in (NONE, ALL, BILINGUAL, ALIGNED, MIXED.lower()) else code_of(name)
-    except ValueError:  # refused with what there is to choose from, by `feature_set`
+    except ValueError:  # `feature_set` refuses it, and lists the kinds
         return name
 
 
 def feature_set(
     features: pd.DataFrame, kind: str | Sequence[int], languages: Sequence[str]
 ) -> Bool[np.ndarray, " latent"]:
-    """The features of a kind: `none`, a language's code, `mixed`, `bi`, `aligned`, `all` alive ones, or those numbered.
+    """The features of one kind; may be none.
 
-    `features` has the columns `class`, `bilingual` and `aligned`, one row a latent in order; of `languages` it was
-    made. The set may be empty. ConfigError for another kind or number.
+    Args:
+        features: table with one row for each latent, in order, and the columns `class`, `bilingual` and `aligned`.
+        kind: `none`, a language's code, `mixed`, `bi`, `aligned`, `all` (that fire), or a list of feature numbers.
+        languages: codes of the corpus' languages.
+
+    Raises:
+        Refused: the kind is unknown, or a number is no feature.
     """
     if not isinstance(kind, str):
         if wrong := [number for number in kind if not 0 <= number < len(features)]:
-            raise ConfigError("kind", list(kind), f"{wrong[0]} is no feature: there are 0 to {len(features) - 1}")
+            raise Refused("kind", list(kind), f"{wrong[0]} is no feature: they are numbered 0 to {len(features) - 1}")
         return np.isin(np.arange(len(features)), list(kind))
     named = {**class_names(languages), MIXED.lower(): MIXED}
-    found = features["class"].to_numpy()
+    classes = features["class"].to_numpy()
     if kind in named:
-        return found == named[kind]
+        return classes == named[kind]
     if kind in (BILINGUAL, ALIGNED):
         return features["bilingual" if kind == BILINGUAL else kind].to_numpy(dtype=bool)
     if kind in (NONE, ALL):
-        return (found != DEAD) & (kind == ALL)
+        return (classes != DEAD) & (kind == ALL)
     known = (NONE, *named, BILINGUAL, ALIGNED, ALL)
-    raise ConfigError("kind", kind, f"choose one of {', '.join(known)}, or give a list of features")
+    raise Refused("kind", kind, f"choose one of {', '.join(known)}, or give a list of features")

@@ -1,4 +1,4 @@
-"""The donor's features: the SAE of each layer and its cell's `features.parquet`."""
+"""The donor's features at one layer: the SAE and its cell's `features.parquet`."""
 
 import hashlib
 import json
@@ -13,14 +13,20 @@ from jaxtyping import Bool
 
 from bisae.cells.cell import FEATURES
 from bisae.cells.find import FoundCell
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.naming import checksum, name_of
 from bisae.sae import SparseAutoencoder, load
 
 
 @dataclass(frozen=True, eq=False)
 class LayerFeatures:
-    """The features of one SAE: `table` is the cell's `features.parquet`, made by the rules of that name."""
+    """An SAE with the table of its features.
+
+    Attributes:
+        checksum: of the SAE's weights, and of how it encodes where that is not the default.
+        table: the cell's `features.parquet`, one row for each latent.
+        rules: name of the settings of analyze.py that made the table.
+    """
 
     cell: FoundCell
     sae: SparseAutoencoder
@@ -32,29 +38,32 @@ class LayerFeatures:
     def read(
         cls, cell: FoundCell, device: torch.device, classes: Sequence[type[SparseAutoencoder]] = ()
     ) -> "LayerFeatures":
-        """`classes`: as of `load`. ConfigError if the cell is not analysed, its SAE cannot be read, or its features are
-        another SAE's."""
+        """Load the SAE to `device`, and its table. `classes`: SAE classes to allow besides bisae's own.
+
+        Raises:
+            Refused: the cell is not analysed, its SAE cannot be read, or the table belongs to another SAE.
+        """
         path = cell.folder / FEATURES
         if not path.is_file():
             remedy = (
                 "analyse the cell first: python analyze.py space=shipped, or give 'analyze=[\"space=shipped\"]' here"
             )
-            raise ConfigError("analyze", None, f"{cell.folder} has no {FEATURES}; {remedy}")
+            raise Refused("analyze", None, f"{cell.folder} has no {FEATURES}; {remedy}")
         try:
             sae = load(cell.folder, str(device), classes)
         except (OSError, ValueError) as error:
-            raise ConfigError("runs", cell.folder, str(error)) from error
-        table, about = pd.read_parquet(path), pq.read_schema(path).metadata or {}
+            raise Refused("runs", cell.folder, str(error)) from error
+        table, metadata = pd.read_parquet(path), pq.read_schema(path).metadata or {}
         if len(table) != sae.latents or not {"class", "bilingual", "aligned", "maximum"} <= set(table):
-            raise ConfigError("runs", path, f"has {len(table)} features, the SAE {sae.latents}: analyse the cell again")
-        rules = json.loads(about.get(b"bisae", b"{}")).get("name", "")
+            raise Refused("runs", path, f"has {len(table)} features, the SAE {sae.latents}: analyse the cell again")
+        rules = json.loads(metadata.get(b"bisae", b"{}")).get("name", "")
         made_from = checksum([cell.folder / "sae.safetensors"])
         if cell.encodes_as:
             made_from = name_of({"weights": made_from, **cell.encodes_as})
         return cls(cell, sae.requires_grad_(False), made_from, table, rules)
 
     def tensor(self, numbers: Bool[np.ndarray, " latent"]) -> Bool[torch.Tensor, " latent"]:
-        """A set of features, where the SAE is."""
+        """A set of features as a tensor on the SAE's device."""
         return torch.tensor(numbers, device=self.sae.W_dec.device)
 
 

@@ -1,4 +1,4 @@
-"""Random sets of features, the control of a kind: as many, each about as active as one of those it stands for."""
+"""Random sets of features as controls of a kind: as many features, each about as active as one of the kind."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from jaxtyping import Bool, Float64, Int
 
 from bisae.features.measures.language import DEAD
 
-BLOCK = 50  # features to draw one of
+BLOCK = 50  # features in a block
 
 
 @dataclass(frozen=True, eq=False)
 class RandomSets:
-    """Those that stand for the features in `like`.
+    """Draws random sets that match the features in `like` in number and activity.
 
-    Features are put in order of their total activation on the analysed text (columns `mass_<language>`) and cut into
-    blocks of `BLOCK`; of each block as many are drawn as are in `like`.
+    The features are sorted by their total activation on the analysed text (columns `mass_<language>`) and cut into
+    blocks of `BLOCK`; each block gives as many random features as it has in `like`.
     """
 
     features: pd.DataFrame
@@ -26,16 +26,16 @@ class RandomSets:
 
     @property
     def apart(self) -> bool:
-        """Whether enough others are there to draw from: `like` is under half of each block."""
+        """True if features outside `like` suffice to draw from: `like` is under half of each block."""
         return bool((self._counts < self._sizes / 2).all())
 
     @property
     def differ(self) -> bool:
-        """Whether there is more than one set."""
+        """True if more than one set can be drawn."""
         return bool(((self._counts > 0) & (self._counts < self._sizes)).any())
 
     def draw(self, seed: int, apart: bool) -> Bool[np.ndarray, " latent"]:
-        """Of the features that are not in `like` if `apart`, else of whatever kind."""
+        """Draw one set: from the features outside `like` if `apart`, else from all."""
         rng, chosen = np.random.default_rng(seed), np.zeros(len(self.features), bool)
         for block in self._blocks:
             supply = block[~self.like[block]] if apart else block
@@ -44,11 +44,12 @@ class RandomSets:
 
     @property
     def variances(self) -> tuple[float, float]:
-        """If `like` were a random set too, of what a set's features add up to: the variance of the difference between
-        `like` and the mean of all sets of the other features, and the variance over those sets.
+        """Two variances of the sum over a set's features, if `like` were a random set too.
 
-        Where n of a block's N features are in `like`, n / (1 - n/N) and n (1 - 2n/N) / (1 - n/N) times the variance
-        from feature to feature, which is taken to grow with the square of their activation.
+        The first is that of the difference between `like` and the mean of all sets of the other features, the second
+        that over those sets. Where n of a block's N features are in `like`, they are n / (1 - n/N) and
+        n (1 - 2n/N) / (1 - n/N) times the variance over features, which is assumed to grow with the square of their
+        activation.
         """
         share = self._counts / self._sizes
         spread = self._counts * [np.mean(self._mass[block] ** 2) for block in self._blocks] / (1 - share)
@@ -74,8 +75,10 @@ class RandomSets:
 
 
 def widening(layers: Iterable[RandomSets]) -> float:
-    """By what the variance over sets drawn from the other features is multiplied, to be that of the difference of a
-    random set to them: they resemble each other more than what they are drawn without. 1 where there is nothing.
+    """Factor from the variance over drawn sets to the variance of the difference between a random set and their mean.
+
+    It is above 1 where sets are drawn from the features outside the kind: they overlap each other, but not the kind.
+    It is 1 where no features are drawn.
     """
     difference, over_sets = (sum(parts) for parts in zip(*(sets.variances for sets in layers), strict=True))
     return float(difference / over_sets) if over_sets > 0 else 1.0

@@ -1,4 +1,4 @@
-"""Interventions on disk: `<output>/rows/<hash>/`, what each is and what was measured of it."""
+"""Results of interventions on disk: `<output>/rows/<hash>/` holds what the intervention is and its measures."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,10 @@ FILE = "row.json"
 
 @dataclass(frozen=True)
 class InterventionResult:
-    """`axes` are what the table says of it, `identity` is everything that changes what is measured."""
+    """The result of one intervention on one LM, in `folder`.
+
+    `axes` are its columns in the table; `identity` is everything that changes the measures, and names the folder.
+    """
 
     folder: Path
     axes: Mapping[str, Any]
@@ -31,55 +34,62 @@ class InterventionResult:
     def planned(
         cls,
         output: Path,
-        setting: InterventionSpec,
+        spec: InterventionSpec,
         recipient: Checkpoint,
         donor: Checkpoint,
         layers: Mapping[int, LayerFeatures],
         text: str,
         dtype: str,
     ) -> "InterventionResult":
-        """The row of a setting; `none` is the same whatever the donor. `text` names what strength is measured on."""
+        """The result that `spec` will have on `recipient`; `none` has the same one for every donor.
+
+        Args:
+            output: folder of all results.
+            layers: the donor's features at each layer.
+            text: checksum of the text that strengths are measured on.
+            dtype: of the LM's weights.
+        """
         lm = {"weights": recipient.weights, "tokenizer": recipient.tokenizer, "dtype": dtype}
         axes: dict[str, Any] = {"model": recipient.model, "recipient": recipient.step}
-        identity: dict[str, Any] = {"lm": lm, "kind": setting.kind}
-        if setting is not PLAIN:
+        identity: dict[str, Any] = {"lm": lm, "kind": spec.kind}
+        if spec is not PLAIN:
             same: dict[str, Any] = {
-                "control": setting.control,
-                "seed": setting.seed,
-                "mode": setting.mode,
-                "norm": setting.norm,
+                "control": spec.control,
+                "seed": spec.seed,
+                "mode": spec.mode,
+                "norm": spec.norm,
             }
-            same["coefficient"] = None if np.isnan(setting.coefficient) else setting.coefficient
-            if setting.like is not None:
+            same["coefficient"] = None if np.isnan(spec.coefficient) else spec.coefficient
+            if spec.like is not None:
                 identity["strength"] = text
-            identity |= same | {"donor": None if setting.alone else donor.weights}
+            identity |= same | {"donor": None if spec.alone else donor.weights}
             identity["layers"] = {
                 str(layer): {
                     "sae": layers[layer].checksum,
                     "chosen": mark(chosen),
-                    "like": setting.like and mark(setting.like[layer]),
+                    "like": spec.like and mark(spec.like[layer]),
                 }
-                for layer, chosen in setting.chosen.items()
+                for layer, chosen in spec.chosen.items()
             }
             axes |= {
                 "donor": donor.step,
                 "layers": "+".join(map(str, layers)),
-                "sae": "+".join(f"{one.cell.sae}-{one.cell.hash}" for one in layers.values()),
-                "rules": "+".join(sorted({one.rules for one in layers.values()})),
-                "limit": setting.limit,
-                "features": int(sum(map(np.count_nonzero, setting.chosen.values()))),
+                "sae": "+".join(f"{features.cell.sae}-{features.cell.hash}" for features in layers.values()),
+                "rules": "+".join(sorted({features.rules for features in layers.values()})),
+                "limit": spec.limit,
+                "features": int(sum(map(np.count_nonzero, spec.chosen.values()))),
             }
             axes |= {key: value for key, value in same.items() if key != "rules"}
-            if setting.control == RANDOM:
-                axes |= {"drawn_from": setting.drawn_from, "widening": setting.widening}
-        axes |= {"kind": setting.kind, "control": setting.control}
+            if spec.control == RANDOM:
+                axes |= {"drawn_from": spec.drawn_from, "widening": spec.widening}
+        axes |= {"kind": spec.kind, "control": spec.control}
         return cls(output / "rows" / name_of(identity), axes, identity)
 
     def has(self, measure: Measure) -> bool:
         return (self.folder / FILE).is_file() and (self.folder / file_name(measure)).is_file()
 
     def keep(self, measure: Measure, table: pd.DataFrame, change: Mapping[str, float]) -> None:
-        """Write what was measured; `change` says how much the intervention changed the stream meanwhile."""
+        """Write the table of `measure`; `change` is how much the edits changed the stream meanwhile."""
         if not (self.folder / FILE).is_file():
             write_json(self.folder / FILE, {"axes": self.axes, "identity": self.identity})
         table.attrs = dict(change)
@@ -90,29 +100,33 @@ class InterventionResult:
         return pd.read_parquet(self.folder / file_name(measure))
 
     def measures(self, asked: Iterable[Measure]) -> list[Measure]:
-        """Those asked for, or what is left of them where only that was measured: of most draws of a random control."""
+        """The measures that complete this result: those `asked` for.
+
+        For a draw of a random control without generated text they are each measure's part without text.
+        """
         if self.axes["control"] != RANDOM:
             return list(asked)
-        left = (one if self.has(one) else one.unwritten for one in asked)
-        return [one for one in left if one is not None]
+        measured = (measure if self.has(measure) else measure.unwritten for measure in asked)
+        return [measure for measure in measured if measure is not None]
 
 
 def measured_results(
     output: Path, measures: Iterable[Measure], asked: Iterable[InterventionResult]
 ) -> list[InterventionResult]:
-    """Those asked for first, then all in `output` of which everything has been measured.
+    """The results `asked` for, then all others in `output`; only those with all measures.
 
-    Of the others, those of the same SAEs by other rules of analysis, or of LMs in another dtype, than the rows asked
-    for are left out.
+    Other results are left out if their LM has another dtype than those asked for, or their features come from the same
+    SAEs by other rules of analysis.
     """
-    rows = {row.folder.name: row for row in asked}
-    dtypes = {row.identity["lm"]["dtype"] for row in rows.values()}
-    rules = {(row.axes["model"], row.axes["sae"]): row.axes["rules"] for row in rows.values() if "sae" in row.axes}
+    results = {result.folder.name: result for result in asked}
+    dtypes = {result.identity["lm"]["dtype"] for result in results.values()}
+    known = [result.axes for result in results.values() if "sae" in result.axes]
+    rules = {(axes["model"], axes["sae"]): axes["rules"] for axes in known}
     for file in sorted((output / "rows").glob(f"*/{FILE}")):
-        row = InterventionResult(file.parent, **json.loads(file.read_text(encoding="utf-8")))
-        axes = row.axes
-        if dtypes and row.identity["lm"]["dtype"] not in dtypes:
+        result = InterventionResult(file.parent, **json.loads(file.read_text(encoding="utf-8")))
+        axes = result.axes
+        if dtypes and result.identity["lm"]["dtype"] not in dtypes:
             continue
         if rules.get((axes["model"], axes.get("sae")), axes.get("rules")) == axes.get("rules"):
-            rows.setdefault(file.parent.name, row)
-    return [row for row in rows.values() if all(map(row.has, row.measures(measures)))]
+            results.setdefault(file.parent.name, result)
+    return [result for result in results.values() if all(map(result.has, result.measures(measures)))]

@@ -1,4 +1,4 @@
-"""Which interventions are made: kinds of features and their controls, at each coefficient."""
+"""The interventions to make: each kind of features and its controls, at each coefficient."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from bisae.edits.steering import Steering
 from bisae.intervention.kinds import ALL, NONE, feature_set, kind_of
 from bisae.intervention.layer_features import LayerFeatures
 from bisae.intervention.random_sets import RandomSets, widening
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 STEER = "steer"
 RANDOM, SHUFFLED, SELF = "random", "shuffled", "self"
@@ -22,11 +22,19 @@ Sets = Mapping[int, Bool[np.ndarray, " latent"]]  # features by layer
 
 @dataclass(frozen=True, eq=False)
 class InterventionSpec:
-    """One intervention. `chosen` features by layer; `like`: those as strongly as which a random control is added.
+    """One intervention, on whatever LM.
 
-    `seed` is the draw of a random control, `drawn_from` the features that are not of the kind or all, and `widening`
-    what the variance over draws is multiplied by. Without `chosen` it is `none`: the plain LM. `generates`: whether the
-    LM is to write under it; of random draws only the first.
+    Attributes:
+        kind: the kind of the features; `none` is the plain LM.
+        control: "" for the features of the kind, else `random`, `shuffled` or `self`.
+        seed: the draw of a random control, else None.
+        mode, norm, coefficient: how the features are put in (`bisae.edits.operation`).
+        chosen: the features to put in, by layer; empty for `none`.
+        like: for a random control, the feature set whose strength it is scaled to match.
+        limit: how many features of the kind are taken at each layer, and which draw of them; "": all.
+        drawn_from: where the features of a random control come from: `others` than the kind's, or `all`.
+        widening: factor on the variance over draws (`bisae.intervention.random_sets.widening`).
+        generates: whether the LM generates text under it; of random draws only the first does.
     """
 
     kind: str
@@ -37,20 +45,20 @@ class InterventionSpec:
     coefficient: float
     chosen: Sets
     like: Sets | None
-    limit: str = ""  # how many features of a kind are taken at each layer, and which draw of them; "": all
+    limit: str = ""
     drawn_from: str = ""
     widening: float = 1.0
     generates: bool = True
 
     @property
     def alone(self) -> bool:
-        """Whether no donor reads along."""
+        """True if the edit needs no donor."""
         return self.control == SELF or self.mode in (*ALONE, STEER)
 
     def edits(
         self, layers: Mapping[int, LayerFeatures], strength: Callable[[int, np.ndarray], float]
     ) -> dict[int, Edit]:
-        """The operation at each layer; `strength` of a set of features there."""
+        """The edit at each layer; `strength(layer, chosen)` is the strength of a set of features."""
         edits = {}
         for layer, chosen in self.chosen.items():
             coefficient = 1.0 if np.isnan(self.coefficient) else self.coefficient  # ablation has none
@@ -62,7 +70,9 @@ class InterventionSpec:
     def _edit(self, features: LayerFeatures, chosen: Bool[np.ndarray, " latent"], coefficient: float) -> Edit:
         if self.mode == STEER:
             strengths = coefficient * features.table["maximum"].to_numpy(dtype=float)
-            return Steering.towards(features.sae, {int(one): float(strengths[one]) for one in np.flatnonzero(chosen)})
+            return Steering.towards(
+                features.sae, {int(number): float(strengths[number]) for number in np.flatnonzero(chosen)}
+            )
         return FeatureEdit(
             features.sae,
             features.tensor(chosen),
@@ -78,10 +88,7 @@ PLAIN = InterventionSpec(NONE, "", None, "", "", float("nan"), {}, None)
 
 @dataclass(frozen=True)
 class EditSettings:
-    """How features are put in (`bisae.edits.operation`), at each of some coefficients.
-
-    ConfigError for a mode or norm that there is not.
-    """
+    """Mode, norm and coefficients (`bisae.edits.operation`); an unknown mode or norm is refused."""
 
     mode: str
     norm: str
@@ -89,80 +96,93 @@ class EditSettings:
 
     def __post_init__(self) -> None:
         if self.mode not in (*MODES, STEER):
-            raise ConfigError("mode", self.mode, f"choose one of {', '.join((*MODES, STEER))}")
+            raise Refused("mode", self.mode, f"choose one of {', '.join((*MODES, STEER))}")
         if self.norm not in NORMS:
-            raise ConfigError("norm", self.norm, f"choose one of {', '.join(NORMS)}")
+            raise Refused("norm", self.norm, f"choose one of {', '.join(NORMS)}")
 
     @property
     def arguments(self) -> list[tuple[str, str, float]]:
-        """Mode, norm and coefficient of each intervention; "" and NaN where they have no part in it."""
+        """Mode, norm and coefficient of each intervention; "" and NaN where the mode does not use them."""
         if self.mode == "ablate":
             return [(self.mode, "", float("nan"))]
-        return [(self.mode, "" if self.alone else self.norm, one) for one in self.coefficients]
+        return [(self.mode, "" if self.alone else self.norm, coefficient) for coefficient in self.coefficients]
 
     @property
     def alone(self) -> bool:
-        """Whether there is no donor."""
+        """True if the mode needs no donor."""
         return self.mode in (*ALONE, STEER)
 
 
 def planned(
     layers: Mapping[int, LayerFeatures],
     languages: Sequence[str],
-    operation: EditSettings,
+    edit: EditSettings,
     kind: Any,
     control: Mapping[str, Any],
     features: Any,
     seed: int,
 ) -> list[InterventionSpec]:
-    """`none` first, then each `kind` with its controls, at each coefficient.
+    """All interventions: `none` first, then each kind with its controls, at each coefficient.
 
-    `features`: None takes all of a kind, "equal" as many as the smallest kind has at the layer, or a number; they are
-    drawn from `seed`. ConfigError for an unknown kind, or one with too few features.
+    Args:
+        layers: the donor's features at each layer.
+        languages: codes of the corpus' languages.
+        edit: mode, norm and coefficients.
+        kind: one kind or a list (`bisae.intervention.kinds`); features by number are a list in the list.
+        control: `random`: how many draws; `shuffled` and `self`: true or false.
+        features: how many of a kind: None for all, "equal" for as many as the smallest kind has at the layer, or a
+            number; drawn from `seed`.
+        seed: of that draw, and of the first random control.
+
+    Raises:
+        Refused: a kind is unknown or has too few features.
     """
     kinds = checked_kinds(kind)
     if features not in (None, "equal") and type(features) is not int:
-        raise ConfigError("features", features, "must be null, equal or a whole number")
-    if len(layers) > 1 and any(not isinstance(one, str) for one in kinds):
-        raise ConfigError("kind", list(kinds), "numbered features are of one layer: give one")
-    names = [one if isinstance(one, str) else "ids:" + ",".join(map(str, one)) for one in kinds]
+        raise Refused("features", features, "must be null, equal or a whole number")
+    if len(layers) > 1 and not all(isinstance(name, str) for name in kinds):
+        raise Refused("kind", list(kinds), "numbered features are of one layer: give one")
+    names = [chosen if isinstance(chosen, str) else "ids:" + ",".join(map(str, chosen)) for chosen in kinds]
     sets: dict[str, Sets] = {
-        name: {layer: feature_set(of_layer.table, one, languages) for layer, of_layer in layers.items()}
-        for name, one in zip(names, kinds, strict=True)
+        name: {layer: feature_set(of_layer.table, chosen, languages) for layer, of_layer in layers.items()}
+        for name, chosen in zip(names, kinds, strict=True)
         if name != NONE
     }
     limit = ""
     if features is not None:
         sets = {name: _cut(sets, name, features, seed) for name in sets}
         limit = "+".join(str(_count(chosen)) for chosen in next(iter(sets.values()), {}).values()) + f" (draw {seed})"
-    settings = [PLAIN]
-    for arguments in operation.arguments:
+    specs = [PLAIN]
+    for arguments in edit.arguments:
         for name, chosen in sets.items():
-            settings.append(InterventionSpec(name, "", None, *arguments, chosen, None, limit))
+            specs.append(InterventionSpec(name, "", None, *arguments, chosen, None, limit))
             if name != ALL:
-                settings += _at_random(settings[-1], layers, range(seed, seed + control[RANDOM]), operation.alone)
-            if not operation.alone:
+                specs += _at_random(specs[-1], layers, range(seed, seed + control[RANDOM]), edit.alone)
+            if not edit.alone:
                 wanted = [other for other in (SHUFFLED, SELF) if control[other]]
-                settings += [InterventionSpec(name, other, None, *arguments, chosen, None, limit) for other in wanted]
-    return settings
+                specs += [InterventionSpec(name, other, None, *arguments, chosen, None, limit) for other in wanted]
+    return specs
 
 
 def _at_random(
     of: InterventionSpec, layers: Mapping[int, LayerFeatures], draws: range, alone: bool
 ) -> Iterator[InterventionSpec]:
-    """Random controls of a kind, disjoint from it where it leaves enough features; none where all would be the same."""
-    sets = {layer: RandomSets(one.table, of.chosen[layer]) for layer, one in layers.items()}
-    if not any(one.differ for one in sets.values()):
+    """Random controls of the intervention `of`: one for each draw, none where all draws would be the same.
+
+    Their features are disjoint from the kind's where enough others are left.
+    """
+    sets = {layer: RandomSets(features.table, of.chosen[layer]) for layer, features in layers.items()}
+    if not any(of_layer.differ for of_layer in sets.values()):
         return
-    apart = all(one.apart for one in sets.values())
+    apart = all(of_layer.apart for of_layer in sets.values())
     drawn_from, factor = (OTHERS, widening(sets.values())) if apart else (WHATEVER, 1.0)
     for draw in draws:
         yield replace(
             of,
             control=RANDOM,
             seed=draw,
-            chosen={layer: one.draw(draw, apart) for layer, one in sets.items()},
-            like=None if alone else of.chosen,  # what is taken out is there as it is; what is put in must be as much
+            chosen={layer: of_layer.draw(draw, apart) for layer, of_layer in sets.items()},
+            like=None if alone else of.chosen,  # added features are scaled, removed ones are not
             drawn_from=drawn_from,
             widening=factor,
             generates=draw == draws[0],
@@ -170,15 +190,15 @@ def _at_random(
 
 
 def checked_kinds(kind: Any) -> list[str | list[int]]:
-    """Config key `kind`: one kind or several; features by number are a list in the list."""
+    """`kind` as a list of kinds, languages by their code; lists of feature numbers stay lists."""
     kinds = kind if isinstance(kind, list) else [kind]
-    for one in kinds:
-        numbers = isinstance(one, list) and one and all(type(number) is int for number in one)
-        if not (isinstance(one, str) or numbers):
-            raise ConfigError("kind", kind, "must be kinds such as [en, bi], or lists of features such as [[3,17]]")
+    for asked in kinds:
+        numbers = isinstance(asked, list) and asked and all(type(number) is int for number in asked)
+        if not (isinstance(asked, str) or numbers):
+            raise Refused("kind", kind, "must be kinds such as [en, bi], or lists of features such as [[3,17]]")
     if not kinds:
-        raise ConfigError("kind", kind, "name one at least")
-    return [kind_of(one) if isinstance(one, str) else one for one in kinds]
+        raise Refused("kind", kind, "name at least one")
+    return [kind_of(asked) if isinstance(asked, str) else asked for asked in kinds]
 
 
 def _count(chosen: Bool[np.ndarray, " latent"]) -> int:
@@ -186,13 +206,13 @@ def _count(chosen: Bool[np.ndarray, " latent"]) -> int:
 
 
 def _cut(sets: Mapping[str, Sets], name: str, features: int | str, seed: int) -> Sets:
-    """So many features of a kind at each layer, drawn from `seed`."""
+    """The sets of kind `name`, cut to `features` at each layer by a draw from `seed`."""
     cut = {}
     for layer, chosen in sets[name].items():
         wanted = min(_count(other[layer]) for other in sets.values()) if features == "equal" else features
         if isinstance(wanted, str) or not 0 <= wanted <= _count(chosen):
             remedy = f"must be equal, or at most {_count(chosen)}, which {name} has at layer {layer}"
-            raise ConfigError("features", features, remedy)
+            raise Refused("features", features, remedy)
         numbers = np.random.default_rng(seed).choice(np.flatnonzero(chosen), wanted, replace=False)
         cut[layer] = np.isin(np.arange(len(chosen)), numbers)
     return cut

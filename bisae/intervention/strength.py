@@ -1,4 +1,4 @@
-"""How much of the donor's stream a set of features is, so that a random control can be made as strong."""
+"""Strength of a set of features in the donor's stream; random controls are scaled to it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +19,16 @@ TOKENS = 20_000  # enough for a mean
 
 @dataclass(frozen=True, eq=False)
 class Strength:
-    """By the donor's codes on the heads of some documents, BOS left out."""
+    """Measures how strongly sets of features fire, on the donor's streams at the beginnings of some documents.
+
+    Attributes:
+        donor: reads the documents.
+        layers: the SAE at each layer.
+        documents: token ids without BOS.
+        bos: id put before each document and not measured, or None.
+        context: tokens read of a document at most, BOS included.
+        batch: documents read at a time.
+    """
 
     donor: DonorReader
     layers: Mapping[int, LayerFeatures]
@@ -30,7 +39,7 @@ class Strength:
     _codes: dict[int, list[Codes]] = field(default_factory=dict, init=False)
 
     def of(self, layer: int, chosen: Bool[np.ndarray, " latent"]) -> float:
-        """The mean length of what the chosen features say, streams of norm 1 taken for granted."""
+        """Mean L2 norm over tokens of the chosen features' decoded contribution, for streams of norm 1."""
         features = self.layers[layer]
         if not self._codes:
             self._read()
@@ -43,7 +52,7 @@ class Strength:
     @torch.no_grad()
     def _read(self) -> None:
         prefix = [] if self.bos is None else [self.bos]
-        heads = [[*prefix, *ids] for ids in self._heads(self.context - len(prefix))]
+        heads = [[*prefix, *ids] for ids in self._beginnings(self.context - len(prefix))]
         self._codes.update({layer: [] for layer in self.layers})
         for _, ids, mask in batches(heads, self.batch, self.donor.device):
             kept = mask.bool()
@@ -53,8 +62,8 @@ class Strength:
                 rows = streams[layer][kept].to(sae.W_dec.dtype)
                 self._codes[layer] += [sae.encode(piece) for piece in pieces(sae, rows)]
 
-    def _heads(self, longest: int) -> Iterator[list[int]]:
-        """Of every so many-th document, until there are enough tokens."""
+    def _beginnings(self, longest: int) -> Iterator[list[int]]:
+        """The beginnings of documents, evenly spaced in the list so that they hold about `TOKENS` tokens."""
         heads = [document.ids[:longest].tolist() for document in self.documents]
         every = max(1, sum(map(len, heads)) // TOKENS)
         yield from heads[::every]

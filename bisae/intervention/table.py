@@ -1,4 +1,4 @@
-"""The table of interventions: a row each, its metrics with intervals, and their changes against the plain LM."""
+"""The table of interventions: one row each, with its metrics, their changes against the plain LM, and intervals."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,7 +38,7 @@ AXES = {  # in the order of the columns
 
 
 class Sampled(NamedTuple):
-    """A value of all texts, and of each resample of them; `signature` says how translations are scored, else ""."""
+    """A metric's value on all texts and on each resample; `signature`: how translations are scored, else ""."""
 
     value: float
     resampled: Float64[np.ndarray, " resample"]
@@ -53,7 +53,7 @@ UNKNOWN = Sampled(np.nan, np.full(1, np.nan))
 
 @dataclass(frozen=True, eq=False)
 class InterventionTable:
-    """`tasks` and `scorer` are None where nothing is translated; `resamples` are of documents, from `seed`."""
+    """Makes the table. `tasks` and `scorer`: None without translations; `resamples` of texts are drawn from `seed`."""
 
     text: PerplexityText
     tasks: TranslatedTasks | None
@@ -62,7 +62,10 @@ class InterventionTable:
     seed: int
 
     def of(self, rows: Sequence[InterventionResult]) -> tuple[pd.DataFrame, Samples]:
-        """A row each, sorted: `none` before the interventions on the same LM. And the changes in each resample."""
+        """The sorted table, and the changes of each metric in each resample by hash of the row.
+
+        Each row of `none` stands before the interventions on the same LM.
+        """
         metrics = [
             perplexities | scores for perplexities, scores in zip(self._texts(rows), self._scores(rows), strict=True)
         ]
@@ -71,17 +74,17 @@ class InterventionTable:
         for number, row in enumerate(rows):
             before = plain.get(name_of(row.identity["lm"]), number)
             changes = {
-                name: one.less(metrics[before][name]) for name, one in metrics[number].items() if before != number
+                name: after.less(metrics[before][name]) for name, after in metrics[number].items() if before != number
             }
             columns: dict[str, Any] = {key: row.axes.get(key) for key in AXES}
-            changed = row.read(self.text).attrs
-            columns |= {"change": changed.get("size"), "touched": changed.get("touched"), "hash": row.folder.name}
-            for name, one in metrics[number].items():
-                for column, found in ((name, one), (f"{name}_change", changes.get(name, UNKNOWN))):
-                    low, high = percentiles(found.resampled)
-                    columns |= {column: found.value, f"{column}_low": low, f"{column}_high": high}
-                if one.signature:
-                    columns[f"{name}_signature"] = one.signature
+            stream = row.read(self.text).attrs
+            columns |= {"change": stream.get("size"), "touched": stream.get("touched"), "hash": row.folder.name}
+            for name, metric in metrics[number].items():
+                for column, sampled in ((name, metric), (f"{name}_change", changes.get(name, UNKNOWN))):
+                    low, high = percentiles(sampled.resampled)
+                    columns |= {column: sampled.value, f"{column}_low": low, f"{column}_high": high}
+                if metric.signature:
+                    columns[f"{name}_signature"] = metric.signature
             table.append(columns)
             samples[row.folder.name] = {name: change.resampled for name, change in changes.items()}
         return _sorted(pd.DataFrame(table)), samples
@@ -91,43 +94,47 @@ class InterventionTable:
             losses = self.text.losses(row.read(self.text))
             weights = document_weights(len(losses.nats), self.resamples, self.seed)
             value, drawn = (
-                perplexities(losses, one, self.text.mix) for one in (np.ones((1, len(losses.nats))), weights)
+                perplexities(losses, counts, self.text.mix) for counts in (np.ones((1, len(losses.nats))), weights)
             )
             yield {f"perplexity_{name}": Sampled(float(value[name][0]), drawn[name]) for name in value}
 
     def _scores(self, rows: Sequence[InterventionResult]) -> list[dict[str, Sampled]]:
         if self.tasks is None or self.scorer is None:
             return [{} for _ in rows]
-        tasks, found = [ids.task for ids in self.tasks.tasks], [dict[str, Score]()] * len(rows)
+        tasks, by_row = [ids.task for ids in self.tasks.tasks], [dict[str, Score]()] * len(rows)
         written = [row.has(self.tasks) for row in rows]
         for measure, scorer in ((self.tasks, self.scorer), (self.tasks.unwritten, replace(self.scorer, metrics={}))):
-            mine = [number for number, has in enumerate(written) if has == measure.answers]
-            made = [one for number in mine for one in measure.translations(rows[number].read(measure))]
-            scores = iter(scorer.scores(made))
-            for number in mine:
-                found[number] = by_direction(tasks, [next(scores) for _ in tasks])
+            numbers = [number for number, has in enumerate(written) if has == measure.answers]
+            translations = [task for number in numbers for task in measure.translations(rows[number].read(measure))]
+            scores = iter(scorer.scores(translations))
+            for number in numbers:
+                by_row[number] = by_direction(tasks, [next(scores) for _ in tasks])
         return [
-            {name: Sampled(one.value, one.resampled, one.signature) for name, one in of_row.items()} for of_row in found
+            {name: Sampled(score.value, score.resampled, score.signature) for name, score in of_row.items()}
+            for of_row in by_row
         ]
 
 
 def by_direction(tasks: Sequence[Task], scores: Sequence[Mapping[str, Score]]) -> dict[str, Score]:
-    """`<metric>_<source>_<target>`: the mean over the direction's tasks, and each of them where there are several."""
+    """Scores by column: `<metric>_<source>_<target>` is the mean over the tasks of that direction.
+
+    Where a direction has several tasks, each of them has a column `<metric>_<source>_<target>/<task>` too.
+    """
     ways: dict[str, list[tuple[Task, Mapping[str, Score]]]] = {}
     for task, score in zip(tasks, scores, strict=True):
         ways.setdefault(f"{task.source_language}_{task.target_language}", []).append((task, score))
-    found: dict[str, Score] = {}
+    columns: dict[str, Score] = {}
     for way, parts in ways.items():
         for metric in parts[0][1]:
             if all(metric in score for _, score in parts):
-                found[f"{metric}_{way}"] = mean_score([score[metric] for _, score in parts])
+                columns[f"{metric}_{way}"] = mean_score([score[metric] for _, score in parts])
                 if len(parts) > 1:
-                    found |= {f"{metric}_{way}/{task.name}": score[metric] for task, score in parts}
-    return found
+                    columns |= {f"{metric}_{way}/{task.name}": score[metric] for task, score in parts}
+    return columns
 
 
 def mean_score(scores: Sequence[Score]) -> Score:
-    """The plain mean over tasks, as llm-jp-eval takes it; resamples are drawn in each task on its own."""
+    """The plain mean over tasks, as in llm-jp-eval; each task is resampled on its own."""
     if len(scores) == 1:
         return scores[0]
     least = min(len(score.resampled) for score in scores)
@@ -150,21 +157,22 @@ def _sorted(table: pd.DataFrame) -> pd.DataFrame:
 def generations(
     rows: Sequence[InterventionResult], tasks: TranslatedTasks | None, continued: ContinuedPrompts | None
 ) -> list[dict[str, Any]]:
-    """An entry an answer: the row's axes, then task, number of the example, source, reference, answer, and its `loss`.
+    """All generated texts, one mapping each: the row's axes, task, example's number, source, reference, answer, loss.
 
-    The loss is the reference's. Continuations have the task "continuation", no reference and no loss. There is none of
-    a row under which nothing was written.
+    `loss` is the reference's, in nats per token. Continuations have the task "continuation", an empty reference and no
+    loss. Rows under which no text was generated have no entry.
     """
-    found = []
+    entries = []
     for row in rows:
         axes = {**row.axes, "hash": row.folder.name}
-        for made in tasks.translations(row.read(tasks)) if tasks and row.has(tasks) else ():
-            answers = zip(made.task.examples, made.answers, made.nats / made.tokens, strict=True)
+        for translated in tasks.translations(row.read(tasks)) if tasks and row.has(tasks) else ():
+            losses = translated.nats / translated.tokens
+            answers = zip(translated.task.examples, translated.answers, losses, strict=True)
             for number, (example, answer, loss) in enumerate(answers):
                 texts = {"example": number, "source": example.source, "reference": example.reference, "answer": answer}
-                found.append({**axes, "task": made.task.name, **texts, "loss": float(loss)})
+                entries.append({**axes, "task": translated.task.name, **texts, "loss": float(loss)})
         if continued and continued.prompts and row.has(continued):
             for number, (prompt, answer) in enumerate(row.read(continued).itertuples(index=False)):
                 texts = {"example": number, "source": prompt, "reference": "", "answer": answer}
-                found.append({**axes, "task": "continuation", **texts, "loss": None})
-    return found
+                entries.append({**axes, "task": "continuation", **texts, "loss": None})
+    return entries

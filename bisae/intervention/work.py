@@ -1,4 +1,4 @@
-"""Measuring what has not been measured: one LM after the other, each under all its interventions."""
+"""Take the measures that are missing: one LM after the other, each under all its interventions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,14 +16,22 @@ from bisae.intervention.strength import Strength
 from bisae.lm.causal_lm import load_causal_lm
 from bisae.lm.generation import CausalLM
 from bisae.lm.model import Checkpoint
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.lock import sole_writer
 from bisae.runtime.progress import tokens_bar
 
 
 @dataclass(frozen=True, eq=False)
 class InterventionWork:
-    """`rows` by recipient, with the setting of each; `measures` are taken of every row."""
+    """The interventions on each recipient with their results, and the `measures` to take of each.
+
+    Attributes:
+        rows: the recipients, each with its interventions and their results.
+        text: measures strengths of features too.
+        layers: the donor's features at each layer.
+        batch: texts read at a time.
+        dtype: of the LMs' weights.
+    """
 
     rows: Sequence[tuple[Checkpoint, Sequence[tuple[InterventionSpec, InterventionResult]]]]
     measures: Sequence[Measure]
@@ -36,33 +44,35 @@ class InterventionWork:
     device: torch.device
 
     def __post_init__(self) -> None:
-        if any(setting.control == SHUFFLED for _, rows in self.rows for setting, _ in rows):
+        if any(spec.control == SHUFFLED for _, pairs in self.rows for spec, _ in pairs):
             for measure in self.measures:
                 if (texts := measure.texts()) < 2:
-                    remedy = f"needs two texts or more in a batch, {measure.name} has {texts}"
-                    raise ConfigError("control.shuffled", True, remedy)
+                    remedy = f"needs two texts or more in a batch; {measure.name} has {texts}"
+                    raise Refused("shuffled", True, remedy)
 
     def do(self) -> None:
-        """Measure what is missing; what another process measures meanwhile is waited for. ConfigError if the shuffled
-        control has nothing to shuffle."""
+        """Take the missing measures. A result that another process is measuring is waited for."""
         missing = [
-            (recipient, [(setting, row) for setting, row in rows if not all(map(row.has, self._asked(setting, row)))])
-            for recipient, rows in self.rows
+            (
+                recipient,
+                [(spec, result) for spec, result in pairs if not all(map(result.has, self._asked(spec, result)))],
+            )
+            for recipient, pairs in self.rows
         ]
-        total, done = sum(len(rows) for _, rows in missing), 0
+        total, done = sum(len(pairs) for _, pairs in missing), 0
         with tokens_bar("interventions", "rows") as progress:
-            for recipient, rows in missing:
-                if not rows:
+            for recipient, pairs in missing:
+                if not pairs:
                     continue
                 progress(done, total)
                 lm = CausalLM(load_causal_lm(recipient, self.dtype, self.device), self.tokenizer, self.batch)
-                for setting, row in rows:
-                    self._measure(lm, setting, row)
+                for spec, result in pairs:
+                    self._measure(lm, spec, result)
                     done += 1
                     progress(done, total)
 
-    def _asked(self, setting: InterventionSpec, row: InterventionResult) -> Sequence[Measure]:
-        return self.measures if setting.generates else row.measures(self.measures)
+    def _asked(self, spec: InterventionSpec, result: InterventionResult) -> Sequence[Measure]:
+        return self.measures if spec.generates else result.measures(self.measures)
 
     @cached_property
     def _reader(self) -> DonorReader:
@@ -73,21 +83,21 @@ class InterventionWork:
         text, bos = self.text, self.tokenizer.bos_token_id
         return Strength(self._reader, self.layers, text.sequences, bos, text.context, self.batch)
 
-    def _measure(self, lm: CausalLM, setting: InterventionSpec, row: InterventionResult) -> None:
-        edits = setting.edits(self.layers, lambda layer, chosen: self._strength.of(layer, chosen))
-        donor = self._reader if edits and not setting.alone else None
-        # Not the padding: before a prompt the mask leaves it out, and what follows an answer's end lends its codes to
-        # `shuffled` neighbours, with and without a cache.
-        special = {one for one in [self.tokenizer.bos_token_id] if one is not None}
-        with sole_writer(row.folder):
-            for measure in self._asked(setting, row):
-                if not row.has(measure):
+    def _measure(self, lm: CausalLM, spec: InterventionSpec, result: InterventionResult) -> None:
+        edits = spec.edits(self.layers, lambda layer, chosen: self._strength.of(layer, chosen))
+        donor = self._reader if edits and not spec.alone else None
+        # The padding token is not special: the mask leaves it out before a prompt, and after the end of an answer
+        # `shuffled` takes its codes, with and without a cache.
+        special = {bos for bos in [self.tokenizer.bos_token_id] if bos is not None}
+        with sole_writer(result.folder):
+            for measure in self._asked(spec, result):
+                if not result.has(measure):
                     with patched(lm.model, edits, donor, special, self.donor.hook) as patch:
                         table = measure.of(lm)
-                    row.keep(measure, table, mean_change(patch))
+                    result.keep(measure, table, mean_change(patch))
 
 
 def mean_change(patch: Patch) -> dict[str, float]:
-    """How much of the stream was changed, and on what share of tokens: the mean over the edited layers."""
+    """Mean over the edited layers of `StreamChange`, by name; empty without edits."""
     changes = [patch.change(layer)._asdict() for layer in patch.edits]
-    return {name: sum(one[name] for one in changes) / len(changes) for name in (changes or [{}])[0]}
+    return {name: sum(change[name] for change in changes) / len(changes) for name in (changes or [{}])[0]}

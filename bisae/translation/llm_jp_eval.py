@@ -1,4 +1,4 @@
-"""Tasks from files of llm-jp-eval's own preprocessing."""
+"""Translation tasks from the files that llm-jp-eval's preprocessing writes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Index, Text
 from bisae.translation.tasks import Task, TranslationExample, first, task_languages
 
@@ -15,11 +15,16 @@ SHOT_SPLIT = "train"
 
 @dataclass(frozen=True)
 class LlmJpEvalTasks:
-    """The files `<folder>/<split>/<name>.json` for each name of `directions` with its source and target language.
+    """Tasks from the files `<folder>/<split>/<name>.json`, {"instruction", "output_length", "samples"}.
 
-    A file is {"instruction", "output_length", "samples": [{"input", "output"}, ...]}; shots are the first samples of
-    split train, and `max_new_tokens` is, if None, the file's output_length. Written from llm-jp-eval's description of
-    its format: that prompts match its own byte by byte is unverified.
+    A sample is {"input", "output"}. This follows llm-jp-eval's description of its format; it is not verified that
+    prompts match its own byte by byte.
+
+    Attributes:
+        directions: source and target language of each file's `name`.
+        shots: how many samples of split train stand before each example.
+        examples: how many samples are translated, from the first; None: all.
+        max_new_tokens: of an answer; None: the file's output_length.
     """
 
     folder: Text
@@ -32,10 +37,9 @@ class LlmJpEvalTasks:
     def read(self) -> list[Task]:
         ways = {}
         for name, languages in self.directions.items():
-            key = f"directions.{name}"
             if isinstance(languages, str) or len(languages) != 2:
-                raise ConfigError(f"translation.tasks.{key}", languages, "must be [from, into]")
-            ways[name] = task_languages(key, languages, languages)
+                raise Refused(name, languages, "must be [from, into]")
+            ways[name] = task_languages(name, languages, languages)
         return [self._task(name, *languages) for name, languages in ways.items()]
 
     def _task(self, name: str, source: str, target: str) -> Task:
@@ -43,7 +47,7 @@ class LlmJpEvalTasks:
         content, samples = _read(path)
         length = content.get("output_length") if self.max_new_tokens is None else self.max_new_tokens
         if not isinstance(length, int):
-            raise ConfigError("translation.tasks.max_new_tokens", None, f"{path} names no output_length: give a number")
+            raise Refused("max_new_tokens", None, f"{path} has no output_length: give a number")
         shot_path = path.parents[1] / SHOT_SPLIT / path.name
         return Task(
             name,
@@ -57,18 +61,17 @@ class LlmJpEvalTasks:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[TranslationExample]]:
-    key = "translation.tasks.folder"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # of bad JSON it names the line
-        raise ConfigError(key, path, f"cannot be read: {error}") from error
+    except (OSError, ValueError) as error:  # for bad JSON the error names the line
+        raise Refused("folder", path, f"cannot be read: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("instruction"), str):
-        raise ConfigError(key, path, "holds no `instruction`")
+        raise Refused("folder", path, "has no `instruction`")
     samples = content.get("samples")
     if not isinstance(samples, list):
-        raise ConfigError(key, path, "holds no list `samples`")
+        raise Refused("folder", path, "has no list `samples`")
     for number, sample in enumerate(samples):
         texts = [sample.get("input"), sample.get("output")] if isinstance(sample, dict) else []
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-            raise ConfigError(key, path, f"sample {number} has not a text for both `input` and `output`")
+            raise Refused("folder", path, f"sample {number} lacks the text `input` or `output`")
     return content, [TranslationExample(sample["input"], sample["output"]) for sample in samples]

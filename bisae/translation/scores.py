@@ -1,4 +1,4 @@
-"""How good translations are: corpus scores with 95 % intervals over examples, and paired changes."""
+"""Scores of translations: corpus scores with 95 % intervals over examples, and paired changes."""
 
 import hashlib
 import logging
@@ -13,20 +13,23 @@ from jaxtyping import Float64, Int64
 
 from bisae.lm.generation import TranslatingLM
 from bisae.metrics.intervals import Interval, document_weights, percentiles
-from bisae.metrics.translation import MeanOfSegments, MetricRefused, MetricUnavailable
+from bisae.metrics.translation import MeanOfSegments, MetricUnavailable
 from bisae.runtime.atomic import atomic_file
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.translation.prompts import TaskIds, normalised
 from bisae.translation.tasks import Task
 
 
 @dataclass(frozen=True, eq=False)
 class Translations:
-    """`answers` to a task's examples; `nats`: cross-entropy of each reference after its prompt, of `tokens` tokens.
+    """An LM's answers to the examples of a task, and its losses on their references.
 
-    `nats_other`: of the same reference after another example's prompt, NaN where there is none. What the right source
-    saves tells an LM that translates from one that only knows the language it writes. `answers` are "" where nothing
-    was to be written.
+    Attributes:
+        answers: generated texts; "" where none was asked for.
+        nats: cross-entropy of each reference after its own prompt, summed over its tokens.
+        tokens: how many tokens that are.
+        nats_other: the same after another example's prompt, NaN where there is none. The difference to `nats` shows
+            whether the LM uses the source text or only models the target language.
     """
 
     task: Task
@@ -37,6 +40,7 @@ class Translations:
 
 
 def translate(ids: TaskIds, lm: TranslatingLM, answers: bool = True) -> Translations:
+    """Generate the answers of a task, unless `answers` is False, and measure the losses of its references."""
     written = [""] * len(ids.prompts)
     if answers:
         written = lm.generate(ids.prompts, ids.prompt.stop, ids.task.max_new_tokens)
@@ -57,9 +61,14 @@ Columns = Mapping[str, Sequence[str]]
 
 
 def segment_scores(metric: Any, many: Sequence[Columns], folder: Path) -> list[Float64[np.ndarray, " example"]]:
-    """The score of each example of each of `many`; what is asked for the first time is kept in `folder`.
+    """Scores of examples, from a file in `folder` where they are known; new ones are added to it.
 
-    `metric` has a `signature`, which names the file, and is a metric whose score is the mean over examples.
+    Args:
+        metric: a `MeanOfSegments`; its `signature` names the file.
+        many: columns of text by name, of several sets of examples.
+
+    Returns:
+        The score of each example, one array for each set.
     """
     name = hashlib.sha256(metric.signature.encode()).hexdigest()[:12]
     path = folder / f"{type(metric).__name__.lower()}-{name}.parquet"
@@ -68,8 +77,8 @@ def segment_scores(metric: Any, many: Sequence[Columns], folder: Path) -> list[F
     missing = {_key(row): row for part in rows for row in part if _key(row) not in kept}
     if missing:
         texts = zip(*missing.values(), strict=True)
-        made = metric.compute(**{name: list(text) for name, text in zip(metric.features, texts, strict=True)})
-        kept |= dict(zip(missing, made["segments"], strict=True))
+        computed = metric.compute(**{name: list(text) for name, text in zip(metric.features, texts, strict=True)})
+        kept |= dict(zip(missing, computed["segments"], strict=True))
         with atomic_file(path) as temporary:
             pd.DataFrame({"key": list(kept), "score": list(kept.values())}).to_parquet(temporary)
     return [np.array([kept[_key(row)] for row in part], np.float64) for part in rows]
@@ -85,7 +94,7 @@ log = logging.getLogger("bisae.translation")
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """Of all examples, of each of them, and of resamples of them."""
+    """A metric's score on all examples (`value`), on each example (`segments`), and on resamples of the examples."""
 
     value: float
     segments: Float64[np.ndarray, " example"]
@@ -97,7 +106,7 @@ class Score:
         return percentiles(self.resampled)
 
     def change(self, baseline: "Score") -> tuple[float, Interval]:
-        """The difference to a baseline on the same examples, by a Scorer of the same seed."""
+        """The difference to a baseline on the same examples, by a Scorer of the same seed, and its 95 % interval."""
         if len(self.segments) != len(baseline.segments):
             raise ValueError(f"{len(self.segments)} examples against {len(baseline.segments)}")
         return self.value - baseline.value, percentiles(self.resampled - baseline.resampled)
@@ -105,9 +114,12 @@ class Score:
 
 @dataclass(frozen=True)
 class Scorer:
-    """`metrics` by name (`bisae.metrics.translation`), with `resamples` of the examples drawn from `seed`.
+    """Scores translations with metrics.
 
-    What slow metrics have found is kept in `folder`.
+    Attributes:
+        metrics: by name (`bisae.metrics.translation`).
+        resamples: how many resamples of the examples are drawn, from `seed`.
+        folder: keeps the scores of slow metrics.
     """
 
     metrics: Mapping[str, Any]
@@ -116,8 +128,11 @@ class Scorer:
     folder: Path
 
     def check(self, tasks: Sequence[Task]) -> None:
-        """ConfigError for a metric that cannot score a word in each language translated into, or says itself that it
-        knows nothing of one. Slow ones are asked for no score."""
+        """Refuse metrics that cannot score the languages of the tasks; slow metrics compute nothing for this.
+
+        Raises:
+            Refused: the field is `<metric>.<argument>`, or `<metric>` if it fails in another way.
+        """
         into = {task.target_language for task in tasks}
         for name, metric in self.metrics.items():
             try:
@@ -125,29 +140,28 @@ class Scorer:
                     metric.check(into | {task.source_language for task in tasks})
                 for language in sorted(into) if not isinstance(metric, MeanOfSegments) else ():
                     metric.compute(**dict.fromkeys(metric.features, ["a"]), language=language)
-            except MetricRefused as error:
-                key = f"translation.metrics.{name}.{error.field}"
-                raise ConfigError(key, error.found, error.remedy) from error
+            except Refused as error:
+                raise Refused(f"{name}.{error.field}", error.found, error.remedy) from error
             except Exception as error:  # whatever a metric of the user's raises
-                found = f"{type(error).__name__}: {error}"
-                raise ConfigError(f"translation.metrics.{name}", "...", found) from error
+                raise Refused(name, "...", f"{type(error).__name__}: {error}") from error
 
     def scores(self, many: Sequence[Translations]) -> list[dict[str, Score]]:
-        """Of each: `loss`, nats per token of the references; `source_gain`, how much lower than after a wrong source
-        (the same tokens, but for those at the border of prompt and reference); and each metric.
+        """The scores of each task's translations, by name.
 
-        A metric that turns out to be unavailable is left out, with a warning.
+        `loss` is in nats per token of the references; `source_gain` is how much lower it is than after a wrong source
+        (the same tokens, except at the border of prompt and reference). An unavailable metric is left out, with a
+        warning.
         """
-        weights = [self._weights(len(one.answers)) for one in many]
-        found = [_losses(one, weight) for one, weight in zip(many, weights, strict=True)]
-        columns = [_columns(one) for one in many]
+        weights = [self._weights(len(translations.answers)) for translations in many]
+        by_task = [_losses(translations, weight) for translations, weight in zip(many, weights, strict=True)]
+        columns = [_columns(translations) for translations in many]
         for name, metric in self.metrics.items():
             try:
                 if isinstance(metric, MeanOfSegments):
                     of_examples = segment_scores(metric, columns, self.folder)
-                    about = metric.signature
+                    signature = metric.signature
                     scores = [
-                        Score(float(segments.mean()), segments, weight @ segments / weight.sum(1), about)
+                        Score(float(segments.mean()), segments, weight @ segments / weight.sum(1), signature)
                         for segments, weight in zip(of_examples, weights, strict=True)
                     ]
                 else:
@@ -155,19 +169,19 @@ class Scorer:
             except MetricUnavailable as error:
                 log.warning("%s is left out: %s", name, error)
                 continue
-            for one, score in zip(found, scores, strict=True):
-                one[name] = score
-        return found
+            for of_task, score in zip(by_task, scores, strict=True):
+                of_task[name] = score
+        return by_task
 
     def _weights(self, examples: int) -> Int64[np.ndarray, "resample example"]:
         weights = document_weights(examples, self.resamples, self.seed)
-        return weights[weights.any(1)].astype(np.int64)  # of few examples a resample may hold none
+        return weights[weights.any(1)].astype(np.int64)  # a resample of few examples may be empty
 
     def _score(self, metric: Any, translations: Translations, columns: Columns, weights: np.ndarray) -> Score:
         texts = {name: columns[name] for name in metric.features}
-        made = metric.compute(**texts, language=translations.task.target_language, weights=weights)
-        segments, resampled = (np.array(made[name], np.float64) for name in ("segments", "resampled"))
-        return Score(made["score"], segments, resampled, made["signature"])
+        computed = metric.compute(**texts, language=translations.task.target_language, weights=weights)
+        segments, resampled = (np.array(computed[name], np.float64) for name in ("segments", "resampled"))
+        return Score(computed["score"], segments, resampled, computed["signature"])
 
 
 def _columns(translations: Translations) -> Columns:
@@ -181,10 +195,10 @@ def _columns(translations: Translations) -> Columns:
 
 def _losses(translations: Translations, weights: Int64[np.ndarray, "resample example"]) -> dict[str, Score]:
     nats, tokens = translations.nats, translations.tokens
-    found = {LOSS: (nats, "nats per reference token")}
+    losses = {LOSS: (nats, "nats per reference token")}
     if not np.isnan(gain := translations.nats_other - nats).any():
-        found[GAIN] = gain, "nats per reference token by which the right source beats a wrong one"
+        losses[GAIN] = gain, "nats per reference token by which the right source beats a wrong one"
     return {
-        name: Score(float(sums.sum() / tokens.sum()), sums / tokens, (weights @ sums) / (weights @ tokens), about)
-        for name, (sums, about) in found.items()
+        name: Score(float(sums.sum() / tokens.sum()), sums / tokens, (weights @ sums) / (weights @ tokens), unit)
+        for name, (sums, unit) in losses.items()
     }

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 from bisae.corpus.embedded import EMBEDDED
 from bisae.corpus.languages import codes_of
 from bisae.corpus.pairs import read_pairs
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Index, Name, Text
 
 Row = TypeVar("Row")
@@ -25,9 +25,13 @@ class TranslationExample(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """Translation from one language to another, by codes as in `bisae.corpus.languages`.
+    """Examples to translate from one language into another.
 
-    `shots` stand before each example in its prompt.
+    Attributes:
+        source_language, target_language: codes (`bisae.corpus.languages`).
+        instruction: text for the prompt; "" if there is none.
+        shots: solved examples that stand before each example in its prompt.
+        max_new_tokens: longest answer.
     """
 
     name: str
@@ -41,10 +45,10 @@ class Task:
 
 @runtime_checkable
 class Tasks(Protocol):
-    """A choice of `translation.tasks`."""
+    """A source of translation tasks, chosen in the config."""
 
     def read(self) -> list[Task]:
-        """ConfigError naming key, file and line of what cannot be read."""
+        """Read the tasks; what cannot be read is refused, with file and line."""
         ...
 
 
@@ -55,7 +59,7 @@ def both_ways(
     rows: Sequence[Sequence[str]],
     max_new_tokens: int,
 ) -> list[Task]:
-    """A task for each direction between the languages. A row holds the same text in each language."""
+    """A task for each direction between the languages; each row of `shots` and `rows` is a text in every language."""
 
     def examples(source: int, target: int, rows: Sequence[Sequence[str]]) -> tuple[TranslationExample, ...]:
         return tuple(TranslationExample(row[source], row[target]) for row in rows)
@@ -74,21 +78,19 @@ def both_ways(
     ]
 
 
-def task_languages(key: str, found: object, names: Iterable[object]) -> tuple[str, ...]:
-    """Codes of the languages that `translation.tasks.<key>` names; ConfigError for one that is none, or named twice."""
+def task_languages(field: str, found: object, names: Iterable[object]) -> tuple[str, ...]:
+    """The codes of languages; an unknown one, or one named twice, is refused as `field`, which holds `found`."""
     try:
         return codes_of(names)
     except ValueError as error:
-        raise ConfigError(f"translation.tasks.{key}", found, str(error)) from error
+        raise Refused(field, found, str(error)) from error
 
 
-def first(rows: Sequence[Row], number: int | None, least: int, key: str, where: object) -> Sequence[Row]:
-    """The first `number` of rows, None: all; ConfigError unless there are so many and at least `least`."""
+def first(rows: Sequence[Row], number: int | None, least: int, field: str, where: object) -> Sequence[Row]:
+    """The first `number` rows (None: all) of file `where`; Refused as `field` if fewer than that or than `least`."""
     number = len(rows) if number is None else number
     if not least <= number <= len(rows):
-        raise ConfigError(
-            f"translation.tasks.{key}", number, f"must be at least {least}, and {where} holds {len(rows)}"
-        )
+        raise Refused(field, number, f"must be at least {least}, and {where} holds {len(rows)}")
     return rows[:number]
 
 
@@ -97,10 +99,15 @@ SHIPPED = "shipped"
 
 @dataclass(frozen=True)
 class PairTasks:
-    """Every direction between the languages of a pair file (`bisae.corpus.pairs`).
+    """Tasks in every direction between the languages of a pair file (`bisae.corpus.pairs`).
 
-    `shots` and `examples`: how many, from the beginning of their files; None: all. "shipped" are files no LM or SAE was
-    trained on.
+    Attributes:
+        name: begins the tasks' names.
+        pairs: file of the examples; "shipped": texts that no LM or SAE was trained on.
+        shot_pairs: file of the shots; "shipped" as above.
+        shots: how many, from the beginning of their file.
+        examples: how many, from the beginning of their file; None: all.
+        max_new_tokens: longest answer.
     """
 
     name: Name
@@ -114,9 +121,7 @@ class PairTasks:
         languages, rows = _read("pairs", self.pairs, "translation")
         shot_languages, shots = _read("shot_pairs", self.shot_pairs, "shots")
         if shot_languages != languages:
-            raise ConfigError(
-                "translation.tasks.shot_pairs", shot_languages, f"needs the languages of pairs={languages}"
-            )
+            raise Refused("shot_pairs", shot_languages, f"needs the languages of pairs={languages}")
         return both_ways(
             self.name,
             languages,
@@ -126,21 +131,26 @@ class PairTasks:
         )
 
 
-def _read(key: str, file: str, shipped: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def _read(field: str, file: str, shipped: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     path = EMBEDDED / f"{shipped}.tsv.xz" if file == SHIPPED else Path(file)
     try:
         languages, pairs = read_pairs(path)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"translation.tasks.{key}", file, str(error)) from error
+        raise Refused(field, file, str(error)) from error
     return languages, [pair.texts for pair in pairs]
 
 
 @dataclass(frozen=True)
 class JsonlTasks:
-    """Every direction between the languages of a file of one JSON object a line.
+    """Tasks in every direction between the languages of a JSON Lines file.
 
-    `keys` names each language's key in an object. Of the objects, the first `shots` stand before the others in prompts;
-    `examples` of the others are translated, None: all.
+    Attributes:
+        name: begins the tasks' names.
+        file: one JSON object a line.
+        keys: each language's key in an object.
+        shots: how many of the first objects are shots.
+        examples: how many of the other objects are translated; None: all.
+        max_new_tokens: longest answer.
     """
 
     name: Name
@@ -152,12 +162,12 @@ class JsonlTasks:
 
     def read(self) -> list[Task]:
         if len(self.keys) < 2:
-            raise ConfigError("translation.tasks.keys", dict(self.keys), "needs two languages or more")
+            raise Refused("keys", dict(self.keys), "needs two languages or more")
         languages = task_languages("keys", dict(self.keys), self.keys)
         try:
             lines = Path(self.file).read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeError) as error:
-            raise ConfigError("translation.tasks.file", self.file, str(error)) from error
+            raise Refused("file", self.file, str(error)) from error
         rows = [self._row(line, number) for number, line in enumerate(lines, 1) if line.strip()]
         shots = first(rows, self.shots, 0, "shots", self.file)
         examples = first(rows[self.shots :], self.examples, 1, "examples", f"{self.file} after its {self.shots} shots")
@@ -168,9 +178,9 @@ class JsonlTasks:
         try:
             found: Any = json.loads(line)
         except ValueError as error:
-            raise ConfigError("translation.tasks.file", where, f"cannot be read as JSON: {error}") from error
+            raise Refused("file", where, f"cannot be read as JSON: {error}") from error
         texts: list[Any] = [found.get(key) for key in self.keys.values()] if isinstance(found, dict) else []
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
             keys = ", ".join(self.keys.values())
-            raise ConfigError("translation.tasks.keys", keys, f"{where} has not a text for each of them")
+            raise Refused("keys", keys, f"{where} has not a text for each of them")
         return tuple(texts)

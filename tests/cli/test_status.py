@@ -58,7 +58,7 @@ def test_cells_are_done_running_failed_or_missing(config: Config, tmp_path: Path
     with running:
         progress = progress_of(ladders, tmp_path)
     assert states(progress) == ["done", "failed", "missing", "missing", "running", "running"]
-    said = [cell.said for cell in progress.of["embedded_d64"]]
+    said = [cell.detail for cell in progress.of["embedded_d64"]]
     assert said[0] == "FVU 0.5" and said[1] == "error: layer 2: <went> wrong" and said[2] == "not started"
     assert said[3].startswith("killed") and said[4] == "process 123 on node7"
     assert progress.failures == {said[1]: ["embedded_d64 step 0 layer 2"]}

@@ -8,7 +8,7 @@ from torch import Tensor
 from bisae.edits.operation import FeatureEdit, StreamPair, other_rows, pieces
 from bisae.edits.recovered import ReconstructionEdit, zeros
 from bisae.edits.steering import Steering
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import TopK
 from bisae.sae.encoder import DENSE
 from tests.sae.dense_reference import random_weights
@@ -115,7 +115,7 @@ def test_a_sentence_that_is_left_alone_gets_nothing_of_another() -> None:
     [({"mode": "put"}, "mode=put"), ({"norm": "l1"}, "norm=l1"), ({"coefficient": float("inf")}, "coefficient=inf")],
 )
 def test_what_cannot_work_is_refused_by_key(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(Refused, match=said):
         replace(operation("add"), **change)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bisae.cli.plan import main
+from bisae.runtime.errors import Refused
 
 FIGURES = ["machine.lm_tflops=0.01", "machine.sae_tflops=0.01", "machine.disk_gbs=1", "machine.name='[bold] :100:'"]
 
@@ -30,3 +31,30 @@ def test_the_commands_name_the_users_own_config_folder(
     assert line.removesuffix(' "$@" || failed=1') in printed
     named = f"--config-dir={folder}" if where == "--config-dir" else option
     assert shlex.split(line)[3:5] == [named, "experiment=mine"] and "layer=[2]" in shlex.split(line)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["checkpoint=[0,512]"], r"checkpoint=\[0, 512\]: must be one step.* type '\+grid=\{embedded:\[0,512\]\}'"),
+        (["checkpoint=last"], r"checkpoint=last: must be one step, a number or `final`"),
+        (["checkpoint=true"], r"checkpoint=True: must be one step"),
+        (["experiment=laptop_grid", "checkpoint=512"], r"checkpoint=512: the grid gives the steps: .*'grid=\{"),
+    ],
+)
+def test_steps_given_as_a_checkpoint_are_refused_with_where_a_grid_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["plan", *overrides, *FIGURES])
+    with pytest.raises((Refused, SystemExit), match=message):
+        main()
+
+
+def test_the_grid_that_the_refusal_of_checkpoint_names_is_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["plan", "+grid={embedded:[0,512]}", *FIGURES, "write=grid.sh"])
+    main()
+    assert "checkpoint=0,512" in (tmp_path / "grid.sh").read_text()

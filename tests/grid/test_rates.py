@@ -6,7 +6,7 @@ import pytest
 
 from bisae.cells.find import FoundCell
 from bisae.grid.rates import best_rates, read_rates
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from tests.conftest import run
 
 
@@ -27,9 +27,9 @@ def test_the_rate_of_the_least_mean_fvu_is_taken_for_each_layer(caplog: pytest.L
 
 
 def test_cells_of_several_searches_or_an_unfinished_one_give_no_rates() -> None:
-    with pytest.raises(ConfigError, match="runs=cell0.002: differs from others there in more than sae.lr"):
+    with pytest.raises(Refused, match="^runs=cell0.002: differs from others in more than the learning rate"):
         best_rates([found(1, 1e-3, 0.1), found(1, 2e-3, 0.1, k=8)])
-    with pytest.raises(ConfigError, match="not as many cells of every rate"):
+    with pytest.raises(Refused, match="not as many cells of every rate"):
         best_rates([found(1, 1e-3, 0.1), found(1, 1e-3, 0.1, step=2), found(1, 2e-3, 0.1)])
 
 
@@ -37,9 +37,9 @@ def test_cells_of_several_searches_or_an_unfinished_one_give_no_rates() -> None:
 def test_a_file_that_holds_no_rates_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "rates.yaml").write_text(text)
     if text:
-        with pytest.raises(ConfigError, match="rates=.*rates.yaml"):
+        with pytest.raises(Refused, match="^rates=.*rates.yaml"):
             read_rates(str(tmp_path / "rates.yaml"))
-    with pytest.raises(ConfigError, match="rates=.*nowhere: cannot be read"):
+    with pytest.raises(Refused, match="^rates=.*nowhere: cannot be read"):
         read_rates(str(tmp_path / "nowhere"))
 
 

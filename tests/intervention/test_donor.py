@@ -7,7 +7,7 @@ import pytest
 from bisae.cells.find import FoundCell
 from bisae.intervention.donor import DonorCells
 from bisae.lm.model import EmbeddedModel
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 Make = Callable[..., FoundCell]
 READING = {"context": 8, "shortest": 1, "lm_batch": 2, "shard_batches": 1, "lm_dtype": "float32"}
@@ -42,20 +42,20 @@ def test_the_one_cell_of_each_layer_is_the_donors_and_other_checkpoints_are_reci
     assert [(deep, cell.step, cell.layer) for deep, cell in donor.cells.items()] == [(1, 2048, 1), (2, 2048, 2)]
     assert donor.checkpoint.step == 2048 and donor.recipient(128).step == 128
     assert choose(cells, tmp_path / "cache", step=512).checkpoint.step == 512
-    with pytest.raises(ConfigError, match=r"recipient=7: .* has the steps"):
+    with pytest.raises(Refused, match=r"^recipient=7: .* has the steps"):
         donor.recipient(7)
 
 
 def test_what_is_not_there_or_not_one_is_refused_with_what_there_is(make: Make, tmp_path: Path) -> None:
     cells = [make("embedded", 2048, 2, "aaa"), make("embedded", 2048, 2, "abb"), make("embedded", 2048, 1, "ccc")]
-    with pytest.raises(ConfigError, match="donor.sae=None: layer 2 has 2 SAEs: name one of topk-aaa, topk-abb"):
+    with pytest.raises(Refused, match="^sae=None: layer 2 has 2 SAEs: name one of topk-aaa, topk-abb"):
         choose(cells, tmp_path / "cache")
     assert choose(cells, tmp_path / "cache", sae="topk-ab").cells[2].hash == "abb"
-    with pytest.raises(ConfigError, match=r"layer=3: no SAE of it at step 2048; .* 2048/1, 2048/2"):
+    with pytest.raises(Refused, match=r"^layer=3: no SAE of it at step 2048; .* 2048/1, 2048/2"):
         choose(cells, tmp_path / "cache", layer=3)
     both = [*cells, make("embedded_control", 2048, 2, "ddd")]
-    with pytest.raises(ConfigError, match="donor.model=None: name one: the cells are of embedded, embedded_control"):
+    with pytest.raises(Refused, match="^model=None: name one: the cells are of embedded, embedded_control"):
         choose(both, tmp_path / "cache")
     assert choose(both, tmp_path / "cache", model="embedded_control").cells[2].hash == "ddd"
-    with pytest.raises(ConfigError, match="donor.model=mine: no cell of it"):
+    with pytest.raises(Refused, match="^model=mine: no cell of it"):
         choose(both, tmp_path / "cache", model="mine")

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from bisae.intervention.kinds import feature_set
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 
 FEATURES = pd.DataFrame(
     {
@@ -37,5 +37,5 @@ def test_languages_without_a_name_are_kinds_by_their_code() -> None:
 
 @pytest.mark.parametrize(("kind", "said"), [("fr", "kind=fr: choose .* bi, aligned, all"), ([6], "6")])
 def test_what_is_no_kind_and_no_feature_is_refused(kind: str | list[int], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(Refused, match=said):
         feature_set(FEATURES, kind, ["en", "ja"])

@@ -10,7 +10,7 @@ from bisae.edits.operation import FeatureEdit
 from bisae.edits.steering import Steering
 from bisae.intervention.layer_features import LayerFeatures
 from bisae.intervention.specs import PLAIN, EditSettings, InterventionSpec, planned
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import TopK
 from tests.intervention.small_results import cell
 
@@ -75,7 +75,7 @@ def test_random_features_are_as_many_and_added_as_strongly() -> None:
 
 @pytest.mark.parametrize("kind", [[], 17, [17], [[]], [[3.5]], [["a"]], None, [True]])
 def test_what_is_no_kind_is_refused(kind: Any) -> None:
-    with pytest.raises(ConfigError, match="^kind="):
+    with pytest.raises(Refused, match="^kind="):
         settings(EditSettings("add", "donor", [0.5]), kind)
 
 
@@ -95,7 +95,7 @@ def test_kinds_can_be_cut_to_the_smallest_or_to_a_number() -> None:
         assert (whole | ~found[1].chosen[2]).all()
     refused: list[Any] = [7, -1, "some", 2.5, True]
     for limit in refused:
-        with pytest.raises(ConfigError, match=f"features={limit}: must be"):
+        with pytest.raises(Refused, match=f"^features={limit}: must be"):
             settings(EditSettings("add", "donor", [0.5]), ["en"], limit)
 
 
@@ -121,14 +121,14 @@ def test_a_kind_without_features_or_with_all_of_them_has_no_random_control() -> 
 def test_numbered_features_of_several_layers_are_refused() -> None:
     layers = {1: features(1), 2: features()}
     operation = EditSettings("add", "donor", [0.5])
-    with pytest.raises(ConfigError, match="of one layer"):
+    with pytest.raises(Refused, match="of one layer"):
         planned(layers, ["en", "ja"], operation, [[3]], CONTROLS, None, 0)
     both = planned(layers, ["en", "ja"], operation, ["en"], CONTROLS, None, 0)[1]
     assert set(both.edits(layers, never)) == {1, 2}
 
 
 def test_unknown_modes_and_norms_are_refused() -> None:
-    with pytest.raises(ConfigError, match="mode=multiply: choose one of add, replace, ablate, scale, steer"):
+    with pytest.raises(Refused, match="^mode=multiply: choose one of add, replace, ablate, scale, steer"):
         EditSettings("multiply", "donor", [1.0])
-    with pytest.raises(ConfigError, match="norm=both: choose one of donor, recipient"):
+    with pytest.raises(Refused, match="^norm=both: choose one of donor, recipient"):
         EditSettings("add", "both", [1.0])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.translation.llm_jp_eval import LlmJpEvalTasks
 from bisae.translation.tasks import TranslationExample
 
@@ -38,34 +38,34 @@ def test_shots_are_the_first_of_the_training_split(tasks: LlmJpEvalTasks) -> Non
 def test_without_shots_no_training_split_is_needed(tasks: LlmJpEvalTasks) -> None:
     (Path(tasks.folder) / "train" / "alt-e-to-j.json").unlink()
     assert replace(tasks, shots=0).read()[0].shots == ()
-    with pytest.raises(ConfigError, match="translation.tasks.folder=.*train/alt-e-to-j.json: cannot be read"):
+    with pytest.raises(Refused, match="^folder=.*train/alt-e-to-j.json: cannot be read"):
         tasks.read()
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"output_length": None}, "translation.tasks.max_new_tokens=None: .* give a number"),
-        ({"instruction": None}, "holds no `instruction`"),
-        ({"samples": {}}, "holds no list `samples`"),
-        ({"samples": []}, "translation.tasks.examples=0: .* holds 0"),
-        ({"samples": [{"input": "a", "output": "b"}, {"input": "a"}]}, "sample 1 has not a text for both"),
-        ({"samples": ["a"]}, "sample 0 has not a text for both"),
+        ({"output_length": None}, "^max_new_tokens=None: .* give a number"),
+        ({"instruction": None}, "has no `instruction`"),
+        ({"samples": {}}, "has no list `samples`"),
+        ({"samples": []}, "^examples=0: .* holds 0"),
+        ({"samples": [{"input": "a", "output": "b"}, {"input": "a"}]}, "sample 1 lacks the text `input` or `output`"),
+        ({"samples": ["a"]}, "sample 0 lacks the text `input` or `output`"),
     ],
 )
 def test_a_file_of_another_form_is_refused(tasks: LlmJpEvalTasks, changes: dict[str, Any], message: str) -> None:
     write(Path(tasks.folder), "test", **changes)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(Refused, match=message):
         tasks.read()
 
 
 def test_a_direction_is_two_languages(tasks: LlmJpEvalTasks) -> None:
-    with pytest.raises(ConfigError, match="translation.tasks.directions.alt-e-to-j=en: must be"):
+    with pytest.raises(Refused, match="^alt-e-to-j=en: must be"):
         replace(tasks, directions={"alt-e-to-j": "en"}).read()
 
 
 def test_bad_json_is_named_with_its_line(tasks: LlmJpEvalTasks) -> None:
     path = write(Path(tasks.folder), "test")
     path.write_text(path.read_text().replace('"metrics": ', '"metrics" '))
-    with pytest.raises(ConfigError, match="alt-e-to-j.json: cannot be read: .*line 4"):
+    with pytest.raises(Refused, match="alt-e-to-j.json: cannot be read: .*line 4"):
         tasks.read()

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from bisae.corpus.embedded import EMBEDDED
 from bisae.lm.tokenizer import TextTokenizer, load_tokenizer
 from bisae.pretrain.documents import Group, Mix, epoch_documents
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.translation.prompts import Prompt, task_ids
 from bisae.translation.tasks import PairTasks, Task, TranslationExample
 
@@ -61,16 +61,16 @@ def test_a_template_of_ones_own_is_a_file(tmp_path: Path) -> None:
 def test_a_faulty_template_is_named_with_its_line(tmp_path: Path, template: str, message: str) -> None:
     file = tmp_path / "mine.txt"
     file.write_text(template)
-    with pytest.raises(ConfigError, match=f"translation.prompt.template=.*{message}"):
+    with pytest.raises(Refused, match=f"^template=.*{message}"):
         Prompt(str(file), "\n")
 
 
 def test_an_unknown_template_and_an_empty_stop_are_refused() -> None:
     with pytest.raises(
-        ConfigError, match="template=pears: neither a readable file nor one of labelled, llm_jp_eval, pairs"
+        Refused, match="^template=pears: neither a readable file nor one of labelled, llm_jp_eval, pairs"
     ):
         Prompt("pears", "\n")
-    with pytest.raises(ConfigError, match="translation.prompt.stop=''"):
+    with pytest.raises(Refused, match="^stop=''"):
         Prompt("pairs", "")
 
 
@@ -129,9 +129,9 @@ def test_texts_longer_than_the_lm_takes_are_refused(shipped: Any) -> None:
     (task, _) = PairTasks("embedded", "shipped", "shipped", 2, 1, 10).read()
     (prompt,) = task_ids(task, Prompt("pairs", "\n"), shipped, None).prompts
     assert task_ids(task, Prompt("pairs", "\n"), shipped, len(prompt) + 10)
-    with pytest.raises(ConfigError, match=f"translation.tasks.shots=2: .* up to {len(prompt) + 10} tokens"):
+    with pytest.raises(Refused, match=f"^shots=2: .* up to {len(prompt) + 10} tokens"):
         task_ids(task, Prompt("pairs", "\n"), shipped, len(prompt) + 9)
-    with pytest.raises(ConfigError, match="translation.tasks.shots=2"):  # the reference is the longest here
+    with pytest.raises(Refused, match="^shots=2"):  # the reference is the longest here
         task_ids(replace(task, max_new_tokens=1), Prompt("pairs", "\n"), shipped, len(prompt) + 2)
 
 
@@ -162,5 +162,5 @@ def test_without_offsets_a_reference_begins_where_the_ids_of_its_prompt_end(tmp_
 
 def test_a_reference_without_tokens_is_refused(shipped: Any) -> None:
     task = Task("t", "a", "b", "", (), (TranslationExample("a", ""),), 5)
-    with pytest.raises(ConfigError, match="translation.tasks='': is a reference without any token"):
+    with pytest.raises(Refused, match="^^tasks='': is a reference without any token"):
         task_ids(task, Prompt("pairs", "\n"), shipped, None)

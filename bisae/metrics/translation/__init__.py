@@ -1,7 +1,8 @@
-"""Metrics of translations as `evaluate.Metric` classes, made without the hub.
+"""Metrics of translations as `evaluate.Metric` classes that need no hub.
 
-`compute(predictions=, references=, ...)` gives `score` of all, `segments` (one score an example), `signature`, and,
-with `weights` [resample, example] (how often a resample holds an example), `resampled`: the score of each resample.
+`compute(predictions=, references=, ...)` returns `score` (of all examples), `segments` (one score for each example),
+`signature`, and, given `weights` [resample, example] (how often a resample counts an example), `resampled`: the score
+of each resample.
 """
 
 from typing import Protocol, runtime_checkable
@@ -9,19 +10,11 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class MeanOfSegments(Protocol):
-    """A metric whose score is the mean of its segments, whatever their order; `signature` says what changes them."""
+    """A metric whose score is the mean over examples; its `signature` names all settings that change a score."""
 
     @property
     def signature(self) -> str: ...
 
 
-class MetricRefused(ValueError):
-    """An argument with which a metric cannot score texts of a language."""
-
-    def __init__(self, field: str, found: object, remedy: str) -> None:
-        super().__init__(f"{field}={found}: {remedy}")
-        self.field, self.found, self.remedy = field, found, remedy
-
-
 class MetricUnavailable(RuntimeError):
-    """What a metric needs is not on this machine; the message says what to do."""
+    """A program or model that a metric needs is not on this machine; the message says what to do."""

@@ -1,14 +1,14 @@
-"""BLEU by sacrebleu, by a tokenizer that can split the language."""
+"""BLEU by sacrebleu, with a tokenizer that can split the language."""
 
 from typing import Any
 
 from sacrebleu.metrics.bleu import BLEU
 
 from bisae.corpus.languages import script_of
-from bisae.metrics.translation import MetricRefused
 from bisae.metrics.translation.ngrams import NgramMetric
+from bisae.runtime.errors import Refused
 
-UNSPACED = {  # scripts that leave no space between words, and sacrebleu's tokenizer of words, where it has one
+UNSPACED = {  # scripts without spaces between words: sacrebleu's tokenizer of words, or else char
     "Jpan": "ja-mecab",
     **dict.fromkeys(("Hani", "Hans", "Hant"), "zh"),
     **dict.fromkeys(
@@ -35,14 +35,14 @@ class Bleu(NgramMetric):
         return BLEU(tokenize=self._chosen(language), effective_order=sentence, force=True)
 
     def _chosen(self, language: str) -> str:
-        """MetricRefused where words of the language cannot be told apart by the tokenizer, or it is not known."""
+        """The tokenizer for a language; Refused if it cannot split the language, or none is known for it."""
         script = script_of(language) if language else "Latn"
         if self._tokenize is None:
             if script is None:
-                remedy = f"there is none for {language}: give 13a for text with spaces between words, else char"
-                raise MetricRefused("tokenize", None, remedy)
+                remedy = f"no tokenizer is known for {language}: give 13a for text with spaces between words, else char"
+                raise Refused("tokenize", None, remedy)
             return "ko-mecab" if script == "Kore" else UNSPACED.get(script, SPACES)
         if script in UNSPACED and self._tokenize not in (UNSPACED[script], *ANY):
             remedy = f"cannot split {language}, which has no spaces; give null ({UNSPACED[script]}), char or flores200"
-            raise MetricRefused("tokenize", self._tokenize, remedy)
+            raise Refused("tokenize", self._tokenize, remedy)
         return self._tokenize

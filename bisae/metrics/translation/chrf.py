@@ -9,7 +9,7 @@ from bisae.runtime.ranges import Index
 
 
 class Chrf(NgramMetric):
-    """chrF, 0 to 100, the same in every language. `word_order` 2 is chrF++, of no use for text without spaces."""
+    """chrF, 0 to 100, the same for all languages. `word_order` 2 is chrF++, of no use for text without spaces."""
 
     def __init__(self, word_order: Index, **options: Any) -> None:
         self._word_order = word_order

@@ -1,11 +1,11 @@
-"""What `evaluate` wants to know of a metric."""
+"""The description of a metric that `evaluate` asks for."""
 
 import datasets
 import evaluate
 
 
 def info(metric: type[evaluate.Metric], *columns: str) -> evaluate.MetricInfo:
-    """Of a metric of texts in these columns, described by its docstring."""
+    """The description of a metric that reads texts in `columns`; its docstring is the text."""
     texts = {name: datasets.Value("string") for name in columns}
-    about = metric.__doc__
-    return evaluate.MetricInfo(about, citation="", features=datasets.Features(texts), inputs_description=about)
+    text = metric.__doc__
+    return evaluate.MetricInfo(text, citation="", features=datasets.Features(texts), inputs_description=text)

@@ -1,4 +1,4 @@
-"""Corpus scores of sacrebleu from what it counts in each example, so that a resample costs a sum."""
+"""Corpus scores of sacrebleu from its counts in each example: a resample then costs only a sum."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from bisae.metrics.translation.information import info
 
 
 class NgramMetric(evaluate.Metric, ABC):
-    """An `evaluate.Metric` over one of sacrebleu's."""
+    """An `evaluate.Metric` that computes one of sacrebleu's metrics."""
 
     @abstractmethod
     def metric(self, language: str, sentence: bool) -> Metric:
-        """For texts of a language; `sentence`: for one example alone."""
+        """sacrebleu's metric for a language; `sentence`: to score one example instead of a corpus."""
 
     def _info(self) -> evaluate.MetricInfo:
         return info(type(self), "predictions", "references")
@@ -29,7 +29,7 @@ class NgramMetric(evaluate.Metric, ABC):
         weights: np.ndarray | None = None,
     ) -> dict[str, Any]:
         corpus, sentence = (self.metric(language or "", alone) for alone in (False, True))
-        # Not public, but it is how sacrebleu's own significance tests resample.
+        # These methods are not public; sacrebleu's own significance tests resample with them.
         counts = np.array(corpus._extract_corpus_statistics(predictions, [references]))
 
         def score(metric: Metric, totals: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""How a table of interventions is shown: its metrics, its blocks, and the rows of a block."""
+"""The layout of a report of interventions: metrics, blocks, and the rows of a block."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import pandas as pd
 from bisae.features.measures.language import class_names
 from bisae.report.interventions.verdicts import deviation, reach
 
-PARTS = {  # axes of a block, as titles say them
+PARTS = {  # axes of a block, and how titles show them
     "model": "{}",
     "recipient": "step {}",
     "layers": "layer {}",
@@ -23,8 +23,8 @@ PARTS = {  # axes of a block, as titles say them
 }
 BLOCK = list(PARTS)
 NONE, RANDOM = "none", "random"
-OTHERS = "others"  # what random features are drawn from, where they are none of the kind's
-KINDS = ("bi", "aligned", "mixed", "all")  # after the languages; ids come last
+OTHERS = "others"  # random features are drawn from those outside the kind
+KINDS = ("bi", "aligned", "mixed", "all")  # after the languages; numbered features come last
 CONTROLS = ("", RANDOM, "shuffled", "self")
 FAMILIES: dict[str, tuple[str, int, int, int]] = {  # column: name, which way is better, factor, digits
     "perplexity": ("PPL", -1, 1, 2),
@@ -38,9 +38,15 @@ FAMILIES: dict[str, tuple[str, int, int, int]] = {  # column: name, which way is
 
 @dataclass(frozen=True)
 class Metric:
-    """`name`: its column; `of`: the language or direction; `better`: 1 if higher is, else -1; shown times `factor`.
+    """A metric of the table.
 
-    `signature`: how translations are scored, BLEU's tokenizer among it; "" where that is not known.
+    Attributes:
+        name: its column.
+        family: the metric without language or direction, such as PPL.
+        of: the language or direction.
+        better: 1 if higher is better, else -1.
+        factor, digits: values are shown times `factor`, with `digits` decimals.
+        signature: how translations are scored (BLEU's tokenizer and so on); "" if unknown.
     """
 
     name: str
@@ -58,9 +64,9 @@ class Metric:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Interventions that differ in kind and control only.
+    """Interventions that differ only in kind and control; `axes` are what they share.
 
-    `rows`: none first, then each kind with its controls below it, draws of `random` as one row (see `combine`).
+    `rows`: none first, then each kind followed by its controls; the draws of `random` are one row (`combine`).
     """
 
     axes: Mapping[str, Any]
@@ -72,22 +78,21 @@ class Block:
 
 
 def metrics_of(table: pd.DataFrame, languages: Sequence[str]) -> list[Metric]:
-    """Those the table has values of, in the order they are shown."""
+    """The metrics that the table has values of, in the order they are shown."""
     codes = {language: _capital(language) for language in languages}
     directions = {f"{one}_{other}": f"{codes[one]}→{codes[other]}" for one, other in permutations(languages, 2)}
-    found = []
-    for column, about in FAMILIES.items():
-        name, better, factor, digits = about
+    metrics = []
+    for column, (name, better, factor, digits) in FAMILIES.items():
         for end, of in ({**codes, "all": "all"} if column == "perplexity" else directions).items():
             if f"{column}_{end}" in table and table[f"{column}_{end}"].notna().any():
                 signatures = table.get(f"{column}_{end}_signature", pd.Series(dtype=str)).dropna().unique()
                 signature = " or ".join(signatures)
-                found.append(Metric(f"{column}_{end}", name, of, better, factor, digits, signature))
-    return found
+                metrics.append(Metric(f"{column}_{end}", name, of, better, factor, digits, signature))
+    return metrics
 
 
 def side_by_side(metrics: Sequence[Metric], width: int) -> list[list[Metric]]:
-    """The metrics in order, cut between families into parts of at most `width` (a larger family is one part)."""
+    """The metrics in parts of at most `width`, families kept whole; a larger family is a part of its own."""
     packs: list[list[Metric]] = []
     for family in dict.fromkeys(metric.family for metric in metrics):
         members = [metric for metric in metrics if metric.family == family]
@@ -99,10 +104,10 @@ def side_by_side(metrics: Sequence[Metric], width: int) -> list[list[Metric]]:
 
 
 def settled(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with `sae` where a layer has several ("" elsewhere), each intervention once.
+    """The table with each intervention once, and `sae` only where a layer has several ("" elsewhere).
 
-    Random draws of a kind are of one supply: those from all features, of former runs, are left out where there are
-    some from the others.
+    Draws of a random control from all features, made by earlier runs, are left out if there are draws from the features
+    outside the kind.
     """
     several = table.groupby(["model", "donor", "layers"], dropna=False)["sae"].transform("nunique") > 1
     table = table.assign(sae=table["sae"].where(several, ""))
@@ -112,10 +117,10 @@ def settled(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def combine(table: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
-    """The table with the draws of each `random` as one row: their mean, and as interval of the change where, on the
-    same texts, 95 % of such sets lie. Of a single draw the interval is its own.
+    """The table with the draws of each random control as one row.
 
-    `draws`: how many; `<metric>_draws`: the changes of those that were measured.
+    Its values are means over draws; the interval of its change is where 95 % of such sets lie on the same texts, or for
+    a single draw that draw's own interval. New columns: `draws`, how many, and `<metric>_draws`, the measured changes.
     """
     how: dict[str, Any] = {"features": "first", "change": "mean", "draws": "sum", "hash": tuple}
     how |= {"drawn_from": "first", "widening": "first"}
@@ -139,7 +144,7 @@ def combine(table: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
 
 
 def blocks(table: pd.DataFrame, metrics: Sequence[Metric], languages: Sequence[str]) -> list[Block]:
-    """In the order of the table."""
+    """The blocks, in the order of the table."""
     rows = combine(table, metrics)
     none = rows["kind"] == NONE
     made = []
@@ -152,7 +157,7 @@ def blocks(table: pd.DataFrame, metrics: Sequence[Metric], languages: Sequence[s
 
 
 def in_order(rows: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
-    """Sorted by kind, then control."""
+    """The rows sorted by kind, then control."""
     order = [NONE, *languages, *KINDS, *CONTROLS]
     place = {value: number for number, value in enumerate(order)}
     return rows.sort_values(
@@ -161,24 +166,24 @@ def in_order(rows: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
 
 
 def title(axes: Mapping[str, Any]) -> str:
-    """What the axes say, those without a value left out."""
+    """The axes as text; those without a value are left out."""
     known = {key: axes[key] for key in PARTS if key in axes and not pd.isna(axes[key]) and axes[key] != ""}
     return ", ".join(PARTS[key].format(value) for key, value in known.items())
 
 
 def short(kind: str) -> str:
-    """A kind as the slides name it."""
+    """The name of a kind in tables, as on the slides."""
     if kind.startswith("ids:"):
         return f"features {kind.removeprefix('ids:').replace(',', ', ')}"
     return "–" if kind == NONE else _capital(kind)
 
 
 def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]  # not zh-TW as Zh-tw
+    return text[:1].upper() + text[1:]  # capitalize() would make zh-TW Zh-tw
 
 
 def long(kind: str) -> str:
-    """A kind as figures of features name it, which gives it its colour."""
+    """The name of a kind in figures of features, by which it gets its colour."""
     if kind.startswith("ids:"):
         return short(kind)
     return {**class_names([kind]), "bi": "bilingual", "mixed": "Mixed"}[kind]

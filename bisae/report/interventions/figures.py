@@ -1,4 +1,4 @@
-"""Interventions as figures: change against none by kind with controls, over the coefficient, over the checkpoint."""
+"""Figures of interventions: changes against none by kind and control, over coefficients, and over checkpoints."""
 
 import re
 import textwrap
@@ -26,7 +26,7 @@ X = {
 def draw_interventions(
     table: pd.DataFrame, metrics: Sequence[Metric], languages: Sequence[str], folder: Path
 ) -> dict[str, Path]:
-    """Draw into `folder`; returns each figure's .png by name. What has no changes, or a single x, has no figure."""
+    """Draw into `folder`; returns each figure's .png by name. No figure without changes, or over a single x."""
     written = {}
     with look():
         for name, figure in _figures(table[table["kind"] != NONE], metrics, languages):
@@ -47,12 +47,12 @@ def _figures(table: pd.DataFrame, metrics: Sequence[Metric], languages: Sequence
             if points["x"].nunique() > 1:
                 note = BANDS + DASHED * bool(points["dashed"].any())
                 name = _name(f"over_{over}", axes)
-                about = textwrap.fill(title(axes), int(COLUMN * CHARACTERS))
-                yield name, _with_none(draw_lines(Picture(name, about, note, label, scale, points, "random")))
+                heading = textwrap.fill(title(axes), int(COLUMN * CHARACTERS))
+                yield name, _with_none(draw_lines(Picture(name, heading, note, label, scale, points, "random")))
 
 
 def _groups(rows: pd.DataFrame, over: str) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Interventions that differ in `over`, kind and control only, with what they have in common."""
+    """Groups of interventions that differ only in `over`, kind and control, with the axes they share."""
     by = [axis for axis in BLOCK if axis != over]
     for key, group in rows.groupby(by, dropna=False, sort=False):
         yield dict(zip(by, key, strict=True)), group
@@ -63,7 +63,7 @@ def _name(prefix: str, axes: Mapping[str, Any]) -> str:
 
 
 def _points(rows: pd.DataFrame, over: str, metrics: Sequence[Metric]) -> pd.DataFrame:
-    """For `draw_lines`: a row of panels a family, a line a kind, its random control dashed."""
+    """Points for `draw_lines`: a row of panels for each family, a line for each kind, random controls dashed."""
     rows = rows[rows["control"].isin(["", RANDOM])]
     same = rows[[]].assign(line=rows["kind"].map(long), dashed=rows["control"] == RANDOM, x=rows[over])
     parts = [same.assign(row="", panel="", null=0.0, value=0.0, low=0.0, high=0.0).head(0)]
@@ -76,7 +76,7 @@ def _points(rows: pd.DataFrame, over: str, metrics: Sequence[Metric]) -> pd.Data
 
 
 def _with_none(figure: Figure) -> Figure:
-    """A line at 0, which changes are on both sides of."""
+    """Add a line at 0 (no change) to each panel."""
     for axis in figure.axes:
         axis.autoscale(axis="y")
         axis.axhline(0, color=BLACK, linewidth=0.6, zorder=1)

@@ -1,4 +1,4 @@
-"""The figure of changes by kind: a panel a metric, each kind with its controls, points with intervals."""
+"""The figure of changes by kind: one panel for each metric, points with intervals for each kind and its controls."""
 
 import textwrap
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from bisae.report.figures_panels import CHARACTERS
 from bisae.report.interventions.blocks import RANDOM, Metric, combine, in_order, long
 from bisae.report.style import BLACK, COLUMN, PAGE, STYLES, style_of
 
-RECIPIENTS = 3  # most beside each other
+RECIPIENTS = 3  # shown at most
 SLOT = 0.11  # inches a point takes
 NAMES = {"": "features of the kind", RANDOM: "random: mean, draws", "shuffled": "shuffled", "self": "self"}
 MARKERS = dict(zip(NAMES, "os^D", strict=True))
@@ -24,13 +24,13 @@ DRAWS = " Random: as many features, added as strongly; dots are draws, bars wher
 
 
 def draw_kinds(table: pd.DataFrame, metrics: Sequence[Metric], languages: Sequence[str], title: str) -> Figure:
-    """Of interventions that differ in kind, control, draw and recipient only; of many recipients a few are shown."""
+    """Draw interventions that differ only in kind, control, draw and recipient; a few recipients if there are many."""
     every = sorted(table["recipient"].unique())
     steps = _spread(every)
     table = table[table["recipient"].isin(steps)]
     rows = in_order(combine(table, metrics).sort_values("recipient"), languages).reset_index(drop=True)
     kinds = list(rows["kind"].unique())
-    rows["place"] = rows.index + rows["kind"].map(kinds.index)  # one place between two kinds is free
+    rows["place"] = rows.index + rows["kind"].map(kinds.index)  # leaves one place free between two kinds
     names = [long(kind) for kind in kinds]
     colours = {kind: style_of(name, names)[0] for kind, name in zip(kinds, names, strict=True)}
     rows["colour"] = rows["kind"].map(colours)
@@ -53,8 +53,8 @@ def draw_kinds(table: pd.DataFrame, metrics: Sequence[Metric], languages: Sequen
     note = BARS + DRAWS * bool(len(draws))
     if len(steps) < len(every):
         note += f" {len(steps)} of {len(every)} recipients are shown."
-    about = [f"{title}: change against none", note]
-    lines = [line for text in about for line in textwrap.wrap(text, int(width * CHARACTERS))]
+    heading = [f"{title}: change against none", note]
+    lines = [line for text in heading for line in textwrap.wrap(text, int(width * CHARACTERS))]
     figure.suptitle("\n".join(lines), x=0.01, ha="left")
     handles = [Line2D([], [], color=colours[step], label=f"into step {step}") for step in steps if len(steps) > 1]
     used = [control for control in NAMES if (rows["control"] == control).any()]
@@ -64,7 +64,7 @@ def draw_kinds(table: pd.DataFrame, metrics: Sequence[Metric], languages: Sequen
 
 
 def _spread(steps: Sequence[Any]) -> list[Any]:
-    """The first, the last, and some between them."""
+    """The first, the last, and evenly spaced steps between them."""
     if len(steps) <= RECIPIENTS:
         return list(steps)
     return [steps[round(place * (len(steps) - 1) / (RECIPIENTS - 1))] for place in range(RECIPIENTS)]
@@ -91,5 +91,5 @@ def _draw(axis: Axes, rows: pd.DataFrame, draws: pd.DataFrame, metric: Metric) -
 
 
 def _mark(control: str) -> dict[str, Any]:
-    """Controls are hollow."""
+    """The marker of a control; those of controls are hollow."""
     return {"marker": MARKERS[control]} | ({"markerfacecolor": "white"} if control else {})

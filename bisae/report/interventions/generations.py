@@ -1,7 +1,7 @@
-"""What was generated under interventions, side by side: a page that works from disk, and a short Markdown.
+"""Texts generated under interventions, side by side: a page that works from disk, and a short Markdown file.
 
-An answer is a mapping with model, recipient, layers, kind, control, seed, coefficient, mode, hash, task, source,
-reference, answer and loss. Free continuations are of task "continuation" and have the reference "".
+A generation is a mapping with model, recipient, layers, kind, control, seed, coefficient, mode, hash, task, source,
+reference, answer and loss. Continuations of prompts have the task "continuation" and the reference "".
 """
 
 import re
@@ -24,7 +24,7 @@ MARKED = "Marked: what differs from the answer under – (nothing done). Loss: n
 
 @dataclass(frozen=True)
 class Answer:
-    """`pieces` in the style "peak" differ from none's answer; `loss` is "" where it is not known."""
+    """One answer; `pieces` in the style "peak" differ from the answer under none; `loss` is "" if unknown."""
 
     label: str
     pieces: Sequence[Piece]
@@ -33,7 +33,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class GenerationExample:
-    """One source, with the answers of one checkpoint, none's first."""
+    """One source text with all answers of one checkpoint; that under none is first."""
 
     task: str
     place: str
@@ -43,11 +43,11 @@ class GenerationExample:
 
 
 def examples_of(generations: Sequence[Mapping[str, Any]]) -> list[GenerationExample]:
-    """The answers by task, checkpoint and source, in the order they come."""
+    """The generations grouped by task, checkpoint and source, in their order."""
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for one in generations:
-        key = tuple(one[name] for name in ("task", "model", "recipient", "source", "reference", "example"))
-        groups.setdefault(key, []).append(one)
+    for generation in generations:
+        key = tuple(generation[name] for name in ("task", "model", "recipient", "source", "reference", "example"))
+        groups.setdefault(key, []).append(generation)
     return [
         GenerationExample(task, f"{model}, step {recipient}", source, reference, _answers(members))
         for (task, model, recipient, source, reference, _), members in groups.items()
@@ -55,7 +55,7 @@ def examples_of(generations: Sequence[Mapping[str, Any]]) -> list[GenerationExam
 
 
 def generations_page(generations: Sequence[Mapping[str, Any]]) -> str:
-    """HTML that asks for no other file."""
+    """All generations as one HTML page without other files."""
     examples = examples_of(generations)
     template = (Path(__file__).parents[1] / "templates" / "generations.html").read_text(encoding="utf-8")
     tasks = list(dict.fromkeys(example.task for example in examples))
@@ -64,7 +64,7 @@ def generations_page(generations: Sequence[Mapping[str, Any]]) -> str:
 
 
 def generations_markdown(generations: Sequence[Mapping[str, Any]]) -> str:
-    """The first examples of each task."""
+    """The first examples of each task as Markdown."""
     shown: dict[str, list[str]] = {}
     for example in examples_of(generations):
         if len(shown.setdefault(example.task, [])) < FIRST:
@@ -73,13 +73,13 @@ def generations_markdown(generations: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _answers(members: Sequence[Mapping[str, Any]]) -> list[Answer]:
-    ordered = sorted(members, key=lambda one: one["kind"] != NONE)
+    ordered = sorted(members, key=lambda generation: generation["kind"] != NONE)
     plain = ordered[0]["answer"] if ordered[0]["kind"] == NONE else None
-    return [Answer(_label(one), differences(plain, one["answer"]), _loss(one["loss"])) for one in ordered]
+    return [Answer(_label(each), differences(plain, each["answer"]), _loss(each["loss"])) for each in ordered]
 
 
 def differences(plain: str | None, text: str) -> list[Piece]:
-    """The text, with the words (characters, in scripts without spaces) that are not in `plain` as peaks."""
+    """The text in pieces; words (characters, in scripts without spaces) that differ from `plain` have style "peak"."""
     if plain is None:
         return [Piece(text)]
     words = WORD.findall(text)

@@ -1,4 +1,4 @@
-"""Whether the slides' orderings hold: Bi best of the kinds, a language helped most by its own features, controls."""
+"""Tests of the slides' orderings: Bi is the best kind, each language's features help it most, kinds beat controls."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -25,17 +25,19 @@ ABOUT = (
 def orderings(
     blocks: Sequence[Block], metrics: Sequence[Metric], languages: Sequence[str], samples: Samples
 ) -> pd.DataFrame:
-    """A row a block, ordering and metric: the block's axes, its title, ordering, metric, holds (yes, no, undecided), by
-    how much the first is better than the best other, in the metric's unit, and the interval of that.
+    """Test every ordering in every block by every metric.
 
-    Against random draws also: how many, from which features (`drawn_from`, with its `widening`), their standard
-    deviation `s`, and the `rank` of the kind among itself and them.
+    Returns:
+        One row for each test: the block's axes and title, `ordering`, `metric`, `holds` (yes, no or undecided), `by`
+        how much the first is better than the best other, in the metric's unit, and that difference's interval `low`
+        to `high`. Against random draws also how many `draws`, `drawn_from` which features, with its `widening`, their
+        standard deviation `s`, and the `rank` of the kind among itself and the draws.
     """
     rows = []
     for block in blocks:
         for ordering, first, others, metric in _claims(block, metrics, languages):
-            found = [_verdict(block.rows, first, other, metric, samples) for other in others]
-            known = [verdict for verdict in found if verdict is not None]
+            verdicts = [_verdict(block.rows, first, other, metric, samples) for other in others]
+            known = [verdict for verdict in verdicts if verdict is not None]
             if len(known) < len(others):
                 continue
             holds = "undecided"
@@ -44,18 +46,18 @@ def orderings(
             elif any(verdict.holds == "no" for verdict in known):
                 holds = "no"
             best = min(known, key=lambda verdict: verdict.by)
-            about: dict[str, Any] = {"block": block.title, "ordering": ordering, "metric": metric.name, "holds": holds}
-            about |= {"by": best.by, "low": best.low, "high": best.high}
+            row: dict[str, Any] = {"block": block.title, "ordering": ordering, "metric": metric.name, "holds": holds}
+            row |= {"by": best.by, "low": best.low, "high": best.high}
             if best.draws:
                 control = _row(block.rows, *others[0])
-                about |= {"draws": best.draws, "s": best.s, "rank": best.rank}
-                about |= {"drawn_from": control["drawn_from"] or "all", "widening": control["widening"]}
-            rows.append(dict(block.axes) | about)
+                row |= {"draws": best.draws, "s": best.s, "rank": best.rank}
+                row |= {"drawn_from": control["drawn_from"] or "all", "widening": control["widening"]}
+            rows.append(dict(block.axes) | row)
     return pd.DataFrame(rows).astype({"draws": "Int64", "rank": "Int64"} if any("draws" in row for row in rows) else {})
 
 
 def orderings_tables(found: pd.DataFrame, metrics: Sequence[Metric]) -> list[Table]:
-    """A table an ordering: a row a block, a column a metric."""
+    """One table for each ordering, with a row for each block and a column for each metric."""
     tables, titles = [], {metric.name: metric.title for metric in metrics}
     for ordering, rows in found.groupby("ordering", sort=False) if len(found) else ():
         shown = rows.assign(shown=[_shown(row) for row in rows.to_dict("records")])
@@ -75,7 +77,7 @@ def _shown(row: Mapping[str, Any]) -> str:
 def _claims(
     block: Block, metrics: Sequence[Metric], languages: Sequence[str]
 ) -> Iterator[tuple[str, Which, list[Which], Metric]]:
-    """Each ordering that can be asked of the block, with what is compared: the first against the others."""
+    """The orderings that the block can test: name, first, the others it is compared with, and metric."""
     kinds = [kind for kind in languages if (block.rows["kind"] == kind).any()]
     controls = block.rows.loc[block.rows["control"] != "", ["kind", "control"]].itertuples(index=False)
     asked: list[tuple[str, Which, list[Which], str]] = [
@@ -96,13 +98,13 @@ def _claims(
 
 
 def _verdict(rows: pd.DataFrame, first: Which, other: Which, metric: Metric, samples: Samples) -> Verdict | None:
-    """None where one of them is not there, or has no value."""
-    one, others = (_changes(rows, which, metric, samples) for which in (first, other))
-    if not (one and others):
+    """`first` against `other`; None if the block lacks one of them or its value."""
+    changes, others = (_changes(rows, which, metric, samples) for which in (first, other))
+    if not (changes and others):
         return None
     if other[1] == RANDOM:
-        return against_random(one[0], others, float(_row(rows, *other)["widening"]))
-    return against(one[0], others[0])
+        return against_random(changes[0], others, float(_row(rows, *other)["widening"]))
+    return against(changes[0], others[0])
 
 
 def _row(rows: pd.DataFrame, kind: str, control: str) -> pd.Series:
@@ -110,13 +112,15 @@ def _row(rows: pd.DataFrame, kind: str, control: str) -> pd.Series:
 
 
 def _changes(rows: pd.DataFrame, which: Which, metric: Metric, samples: Samples) -> list[Change]:
-    """Of each draw, where it is a random control; of none it is none."""
+    """The changes of a kind and control: one for each draw if random; 0 for none; [] if the block lacks it."""
     if which[0] == NONE:
         return [Change(0.0, np.zeros(1))]
     if rows[(rows["kind"] == which[0]) & (rows["control"] == which[1])].empty:
         return []
     row = _row(rows, *which)
     resampled = (samples.get(name, {}).get(metric.name) for name in row["hash"])
-    drawn = [one for one in resampled if one is not None] or [np.full(1, np.nan)] * len(row[f"{metric.name}_draws"])
+    drawn = [sample for sample in resampled if sample is not None] or [np.full(1, np.nan)] * len(
+        row[f"{metric.name}_draws"]
+    )
     values = row[f"{metric.name}_draws"]
-    return [Change(metric.better * value, metric.better * one) for value, one in zip(values, drawn, strict=True)]
+    return [Change(metric.better * value, metric.better * sample) for value, sample in zip(values, drawn, strict=True)]

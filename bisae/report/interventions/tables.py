@@ -1,4 +1,4 @@
-"""Interventions as tables: the slides' one, and with controls, changes and intervals."""
+"""Tables of interventions: one as on the slides, and one with controls, changes and intervals."""
 
 from collections.abc import Sequence
 
@@ -16,14 +16,14 @@ ABOUT = (
     "change over that of the stream."
 )
 SLIDES = "Add: the kind of the features; –: nothing done."
-WIDTH = 3  # metrics on a page, with intervals
+WIDTH = 3  # metrics beside each other in a table with intervals
 
 
 def interventions_tables(block: Block, metrics: Sequence[Metric]) -> list[Table]:
-    """The block with controls, changes and intervals; several tables where the metrics do not fit beside each other."""
+    """The block with controls, changes and intervals; several tables if not all metrics fit into one."""
     rows = block.rows
     labels = [[[Piece(text)] for text in (_label(row), *_amount(row))] for _, row in rows.iterrows()]
-    tables, foot = [], [ABOUT, *_scored(metrics)]  # in Markdown it stands below the last table only
+    tables, foot = [], [ABOUT, *_scored(metrics)]  # Markdown shows the foot below the last table only
     for pack in side_by_side(metrics, WIDTH):
         best = {metric.name: _best(rows, metric) for metric in pack}
         cells = [
@@ -38,7 +38,7 @@ def interventions_tables(block: Block, metrics: Sequence[Metric]) -> list[Table]
 
 
 def slides_table(block: Block, metrics: Sequence[Metric], languages: Sequence[str]) -> Table:
-    """As on the slides: values only, of nothing, the languages and Bi; perplexity and what fits beside it."""
+    """The table of the slides: values of none, the languages and Bi, for perplexity and metrics that fit beside it."""
     shown = side_by_side(metrics, 5)[0]
     rows = block.rows[block.rows["kind"].isin([NONE, *languages, "bi"]) & (block.rows["control"] == "")]
     cells = [[[Piece(short(row["kind"]))], *([Piece(_value(row, m))] for m in shown)] for _, row in rows.iterrows()]
@@ -46,7 +46,7 @@ def slides_table(block: Block, metrics: Sequence[Metric], languages: Sequence[st
 
 
 def _scored(metrics: Sequence[Metric]) -> list[str]:
-    """How translations are scored, the tokenizer of BLEU for each language among it."""
+    """One line for each way translations are scored, such as the tokenizer of BLEU for a language."""
     ways: dict[str, list[str]] = {}
     for metric in metrics:
         if metric.signature:
@@ -68,7 +68,7 @@ def _amount(row: pd.Series) -> tuple[str, str]:
 
 
 def _best(rows: pd.DataFrame, metric: Metric) -> "pd.Series[bool]":
-    """Which kinds are set off: several if they are equal."""
+    """True for the kind that is marked as best: better than none with an interval that excludes 0; several if equal."""
     value = metric.better * rows[metric.name].where((rows["kind"] != NONE) & (rows["control"] == ""))
     ends = metric.better * rows[[f"{metric.name}_change_low", f"{metric.name}_change_high"]]
     return (value == value.max()) & (ends > 0).all(axis=1)

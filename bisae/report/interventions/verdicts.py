@@ -1,4 +1,4 @@
-"""Whether one set of features does better than another, or than sets drawn at random."""
+"""Comparison of one set of features with another, or with sets drawn at random."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,17 +10,21 @@ from bisae.metrics.intervals import TAILS, percentiles
 
 
 class Change(NamedTuple):
-    """Against none, turned so that higher is better; `samples`: in each resample of the texts."""
+    """Change of a metric against none, with the sign turned so that higher is better; `samples`: in each resample."""
 
     value: float
     samples: np.ndarray
 
 
 class Verdict(NamedTuple):
-    """`by` how much the first is better, with its 95 % interval; `holds`: yes, no or undecided.
+    """The outcome of a comparison; `holds` is yes, no or undecided.
 
-    Against random sets: how many `draws`, their standard deviation `s`, and the `rank` of the first among itself and
-    them, 1 the best; else 0, NaN and 0.
+    Attributes:
+        by: how much the first set is better.
+        low, high: 95 % interval of `by`.
+        draws: how many random sets it was compared with; 0 for a given set.
+        s: standard deviation over the draws, else NaN.
+        rank: place of the first set among itself and the draws, 1 is best; 0 for a given set.
     """
 
     by: float
@@ -36,13 +40,13 @@ class Verdict(NamedTuple):
 
 
 def against(first: Change, other: Change) -> Verdict:
-    """Two given sets: the interval is over texts."""
+    """Compare two given sets; the interval is over texts."""
     low, high = percentiles(np.atleast_1d(first.samples - other.samples))
     return Verdict(first.value - other.value, low, high)
 
 
 def against_random(first: Change, drawn: Sequence[Change], widening: float) -> Verdict:
-    """A set and the mean of sets drawn at random: the interval is over draws and texts. Unknown below two draws."""
+    """Compare a set with the mean of random sets; the interval is over draws and texts, NaN below two draws."""
     by = first.value - float(np.mean([draw.value for draw in drawn]))
     paired = np.atleast_1d(first.samples - np.mean([draw.samples for draw in drawn], axis=0))
     s = deviation([draw.value for draw in drawn])
@@ -54,12 +58,12 @@ def against_random(first: Change, drawn: Sequence[Change], widening: float) -> V
 
 
 def deviation(values: Sequence[float]) -> float:
-    """Standard deviation over draws; NaN below two."""
+    """Standard deviation of values over draws; NaN for fewer than two."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
 
 
 def reach(s: float, draws: int, widening: float, over_texts: float) -> float:
-    """How far the difference of an ordinary set to the mean of the draws goes, to either side, in 95 % of cases.
+    """Half the width of the 95 % interval of the difference between a random set and the mean of the draws.
 
     t(draws - 1) sqrt(s^2 (widening + 1 / draws) + over_texts): `s` is the standard deviation over draws, `widening`
     as in `bisae.intervention.random_sets`, `over_texts` the variance of the difference over texts.

@@ -1,4 +1,4 @@
-"""The report of interventions: tables, figures and what was generated, from the rows of interventions.parquet."""
+"""The report of interventions: tables, figures and generated texts, from the rows of interventions.parquet."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,19 +25,24 @@ def write_interventions(
     generations: Sequence[Mapping[str, Any]],
     languages: Sequence[str],
 ) -> dict[str, Path]:
-    """Write tables/, figures/ and generations.html and .md into `folder`; returns the figures' .png by name.
+    """Write tables/, figures/, generations.html and generations.md into `folder`.
 
-    `table`: a row an intervention, all metrics optional; `samples`: the changes in each resample, by row's hash.
-    `generations`: one answer each (see `generations.py`); without any there is no page of them. `languages`: the codes
-    in the columns' names, in the order they are shown.
+    Args:
+        table: one row for each intervention; all metrics are optional.
+        samples: the changes of each metric in each resample, by the row's hash.
+        generations: generated texts (`bisae.report.interventions.generations`); without any there is no page of them.
+        languages: the codes in the columns' names, in the order they are shown.
+
+    Returns:
+        The .png of each figure by name.
     """
     table, metrics = settled(table), metrics_of(table, languages)
-    found = blocks(table, metrics, languages) if metrics else []
+    shown = blocks(table, metrics, languages) if metrics else []
     tables = folder / "tables"
-    texts = _texts(tables / "interventions", [part for block in found for part in interventions_tables(block, metrics)])
-    slides = [slides_table(block, metrics, languages) for block in found]
-    texts |= _texts(tables / "slides", [table for table in slides if len(table.rows) > 1])  # more than none
-    held = orderings(found, metrics, languages, samples)
+    texts = _texts(tables / "interventions", [part for block in shown for part in interventions_tables(block, metrics)])
+    slides = [slides_table(block, metrics, languages) for block in shown]
+    texts |= _texts(tables / "slides", [table for table in slides if len(table.rows) > 1])  # more than the row of none
+    held = orderings(shown, metrics, languages, samples)
     texts |= _texts(tables / "orderings", orderings_tables(held, metrics))
     texts[tables / "orderings.csv"] = held.to_csv(index=False)
     if generations:
@@ -52,7 +57,7 @@ def write_interventions(
 
 
 def _texts(path: Path, tables: Sequence[Table]) -> dict[Path, str]:
-    """One file of all: in Markdown their common foot stands below the last."""
+    """All tables as one Markdown and one LaTeX file; in Markdown their common foot stands below the last."""
     bare = [replace(table, foot=[]) for table in tables[:-1]]
     return {
         path.with_suffix(".md"): "\n\n".join(markdown(table).strip() for table in [*bare, *tables[-1:]]) + "\n",

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bisae.cli.sweep import one_process_per_job
 from bisae.config.folder import CONF
+from bisae.config.keys import refused_by_key
 from bisae.config.shape import check_shape
 from bisae.config.values import check_values
 from bisae.runtime.errors import ConfigError, RankLost, TrainingFailed
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
 def train(cfg: DictConfig) -> "list[Cell]":
     """Train what is missing of the job; returns all its cells. TrainingFailed at the end if members failed."""
+    with refused_by_key(cfg):  # type: ignore[arg-type]
+        return _train(cfg)
+
+
+def _train(cfg: DictConfig) -> "list[Cell]":
     # Here, since they are slow to import: --help and refused values answer at once.
     from bisae.activations.order import ReadingOrder
     from bisae.cells.shown import show_cells
@@ -67,8 +73,13 @@ def train(cfg: DictConfig) -> "list[Cell]":
             from bisae.activations.store import Request
             from bisae.lm.lm_pass import LMPass
             from bisae.sae.own import check_own
+            from bisae.training.data import ActivationData
             from bisae.training.fit import fit
-            from bisae.training.trainer import TrainingSchedule, check_optimizer, make_trainer
+            from bisae.training.module import Reports, SAETraining
+            from bisae.training.results import JobResults
+            from bisae.training.saves import Saves
+            from bisae.training.schedule import TrainingSchedule
+            from bisae.training.trainer import check_optimizer, make_trainer
 
             source = LMPass(checkpoint, corpus, data["split"], **pass_)
             held_out = LMPass(checkpoint, corpus, data["validation_split"], **pass_)
@@ -76,21 +87,30 @@ def train(cfg: DictConfig) -> "list[Cell]":
             schedule = TrainingSchedule(
                 data["epochs"], cfg.optimizer.warmup, cfg.save_every, cfg.log_every, cfg.keep_save
             )
-            optimizer, wandb_runs = instantiate(cfg.optimizer.partial), instantiate(cfg.logger)
-            trainer = make_trainer(instantiate(cfg.trainer, _partial_=True), remaining, schedule, order.batch)
-            check_optimizer(optimizer, trainer.world_size)
-            source.gpu = held_out.gpu = trainer.strategy.root_device.index or 0
+            optimizer = instantiate(cfg.optimizer.partial)
+            with refused_by_key(settings, "logger"):
+                wandb_runs = instantiate(cfg.logger)
             saes = [instantiate(member.architecture, d_model=checkpoint.d_model) for member in remaining.members]
             for member, sae in zip(remaining.members, saes, strict=True):
                 check_own(sae, member.settings["_target_"], member.settings["latents"])
+            module = SAETraining(remaining.members, saes, corpus.languages, optimizer, schedule.warmup, wandb_runs.log)
+            callbacks = [
+                Reports(module.report, schedule.log_every),
+                Saves(remaining.save, schedule.save_every, module.gather),
+            ]
+            with refused_by_key(settings, "trainer"):
+                partial = instantiate(cfg.trainer, _partial_=True)
+                trainer = make_trainer(partial, callbacks, schedule.epochs, order.batch, remaining.folder)
+                check_optimizer(optimizer, trainer.world_size)
+            source.gpu = held_out.gpu = trainer.strategy.root_device.index or 0
             part, tokens = Part(rank(), trainer.world_size), data["validation_tokens"]
             asked = Request(source, held_out, remaining.layers, order, tokens, part, take_short)
             streams = open_activations(store, asked, remaining.key, remaining.going_on, remaining.folder)
             remaining.begin()
+            config = OmegaConf.to_yaml(cfg, resolve=True)
+            results = JobResults(remaining, checkpoint, config, wandb_runs, schedule.keep_save)
             try:
-                config = OmegaConf.to_yaml(cfg, resolve=True)
-                parts = streams, schedule, trainer, optimizer, wandb_runs, config
-                fit(remaining, saes, checkpoint, corpus.languages, *parts)
+                fit(module, ActivationData(streams, schedule.epochs), trainer, results)
             except TrainingFailed as failure:
                 if rank() > 0 and not isinstance(failure, RankLost):  # rank 0 says it
                     return cells

@@ -6,18 +6,18 @@ import hydra.utils
 from hydra.errors import InstantiationException
 
 from bisae.config.moved import with_current_paths
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import ConfigError, Refused
 
 
 def instantiate(node: Any, **arguments: Any) -> Any:
     """Like `hydra.utils.instantiate`, also for paths that classes had once (`bisae.config.moved`).
 
-    A ConfigError raised by the constructor is re-raised unchanged, and a TypeError or ValueError becomes a ConfigError.
+    A Refused raised by the constructor is re-raised unchanged, and a TypeError or ValueError becomes a ConfigError.
     """
     try:
         return hydra.utils.instantiate(with_current_paths(node), **arguments)
     except InstantiationException as error:
-        if isinstance(error.__cause__, ConfigError):
+        if isinstance(error.__cause__, Refused):
             raise error.__cause__ from None
         if isinstance(error.__cause__, TypeError | ValueError):
             raise ConfigError("_target_", node["_target_"], str(error.__cause__)) from error

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 from bisae.activations.manifest import BYTES_PER_VALUE
+from bisae.config.objects import target_of
 from bisae.grid.device import GIB, Device, Speeds
 from bisae.grid.ladders import Ladder, Pass
 from bisae.runtime.errors import ConfigError
@@ -90,9 +91,11 @@ class Cost:
     # Bytes of a job.
 
     def sae_bytes(self, members: int) -> int:
-        """On the device: weights, Adam's two moments and, unless optimizer=blocked, gradients."""
-        blocked = "Blocked" in self.ladder.settings["optimizer"]["partial"]["_target_"]
-        return (3 if blocked else 4) * FLOAT * sum(self.sae_values) * members // len(self.ladder.saes)
+        """On the device: weights, Adam's two moments and, unless the optimizer takes them as they come, gradients."""
+        optimizer = target_of("optimizer.partial", self.ladder.settings["optimizer"]["partial"])
+        return (
+            (3 if hasattr(optimizer, "take") else 4) * FLOAT * sum(self.sae_values) * members // len(self.ladder.saes)
+        )
 
     def job_memory(self, members: int) -> int:
         """On the device: SAEs, a batch and its pre-activations, and the LM while it runs beside them."""

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -60,7 +60,8 @@ class SparseAutoencoder(nn.Module, ABC):
     """An SAE on LM activations that are first divided by their own L2 norm.
 
     "Activation" below is the LM's, of any norm and float dtype; `x` is the same with norm 1, in the SAE's dtype.
-    An architecture is a subclass with `architecture`, `arguments`, `select` and `_objective`.
+    An architecture is a subclass with `architecture`, `arguments`, `select` and `_objective`. What else is special
+    about its training it says by the hooks `on_start`, `extra_metrics`, `extra_state` and `load_extra_state`.
 
     Raises:
         ConfigError: a size or coefficient that cannot work; all architectures refuse theirs on construction.
@@ -172,6 +173,30 @@ class SparseAutoencoder(nn.Module, ABC):
     def initialize_b_pre(self, x: Float[Tensor, "token d_model"]) -> None:
         """Before the first step: b_pre becomes the geometric median of the first unit-norm batch."""
         self.b_pre.copy_(geometric_median(x))
+
+    @property
+    def has_own_normalize(self) -> bool:
+        """Whether the class replaces `normalize`: others share the unit-norm inputs of their layer."""
+        return type(self).normalize is not SparseAutoencoder.normalize
+
+    def on_start(self, x: Float[Tensor, "token d_model"], average: Average = alone) -> None:  # noqa: B027
+        """Hook before the first step, after `initialize_b_pre`; not called when a job goes on from a save.
+
+        Args:
+            x: this rank's part of the first batch, with unit norm.
+            average: the mean over ranks; every rank calls it equally often.
+        """
+
+    def extra_metrics(self) -> dict[str, float]:
+        """Hook: metrics of the steps since the last call, logged beside bisae's own as `train/<name>`."""
+        return {}
+
+    def extra_state(self) -> dict[str, Any]:
+        """Hook: what a save must hold beside parameters and buffers to go on exactly; plain numbers and texts."""
+        return {}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """Hook: take over what `extra_state` gave."""
 
     def normalize_decoder(self) -> None:
         """After each optimizer step: every latent's direction is divided by its norm + machine epsilon."""

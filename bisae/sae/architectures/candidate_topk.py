@@ -8,7 +8,7 @@ products; which latents are kept was so in every case seen, but six sigma is no 
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from bisae.sae.architectures.topk import TopK
 from bisae.sae.codes import Codes
 from bisae.sae.encoder import Weights, encode, largest, pre_activations, scratch, top_k
 from bisae.sae.kernels.products import BLOCK, dots
-from bisae.sae.objective import Objective, sparse_objective
+from bisae.sae.objective import Average, Objective, alone, sparse_objective
 
 UNIT = 2**-8  # largest relative error of rounding to bf16
 # Standard deviation of that error over numbers of all mantissas; a product of two rounded numbers has twice its square.
@@ -130,7 +130,7 @@ START = 2  # candidates a token, in k, with candidates="auto"
 class CandidateTopK(TopK):
     """TopK, and saved as TopK: the same values, loss and gradients (see bisae.sae.architectures.candidate_topk).
 
-    `candidates`: how many a token, or "auto" for 2 k if `choose_encoder` then finds the step to be quicker.
+    `candidates`: how many a token, or "auto" for 2 k if `on_start` then finds the step to be quicker.
     """
 
     def __init__(self, d_model: int, latents: Count, k: Count, candidates: Count | str, **settings: Any) -> None:
@@ -141,10 +141,21 @@ class CandidateTopK(TopK):
             raise ConfigError("sae.candidates", candidates, f"must be auto or an integer of at least sae.k={k}")
         self.encoder = Candidates(k, per_token)
 
-    def choose_encoder(self, x: Float[Tensor, "token d_model"], average: Callable[[Tensor], Tensor]) -> None:
-        """Before the first step: measure on unit-norm inputs; `average` is the mean over ranks."""
+    def on_start(self, x: Float[Tensor, "token d_model"], average: Average = alone) -> None:
+        """Measure whether candidates pay, where the user leaves that to bisae."""
         if self.measured:
             self.encoder.choose(x - self.b_pre.detach(), self.weights, average)
+
+    def extra_metrics(self) -> dict[str, float]:
+        """`float32_tokens`: the share of tokens that needed the float32 product."""
+        return {"float32_tokens": self.encoder.share()}
+
+    def extra_state(self) -> dict[str, Any]:
+        """How many candidates a token has by now."""
+        return {"candidates": self.encoder.per_token}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        self.encoder.per_token = state["candidates"]
 
     def _objective(self, x: Float[Tensor, "token d_model"]) -> Objective:
         return sparse_objective(x, self.weights, self.encoder)

@@ -8,7 +8,8 @@ from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
-from bisae.grid.cost import STORES, Cost, StoreName
+from bisae.activations.stores import STORES
+from bisae.grid.cost import Cost
 from bisae.grid.device import GIB, Device, Speeds
 from bisae.grid.ladders import Ladder, existing
 from bisae.runtime.errors import ConfigError
@@ -19,15 +20,15 @@ class StoreChoice:
     """`costs` by store, one a ladder; a store in which a job does not fit has none, and `refused` says why."""
 
     device: Device
-    costs: Mapping[StoreName, Sequence[Cost]]
-    refused: Mapping[StoreName, str]
+    costs: Mapping[str, Sequence[Cost]]
+    refused: Mapping[str, str]
     speeds: Sequence[Speeds]
 
     @classmethod
     def of(cls, ladders: Sequence[Ladder], device: Device, most: int | None) -> "StoreChoice":
         """ConfigError if no store will do."""
-        costs: dict[StoreName, list[Cost]] = {}
-        refused: dict[StoreName, str] = {}
+        costs: dict[str, list[Cost]] = {}
+        refused: dict[str, str] = {}
         for store in STORES:
             try:
                 costs[store] = [Cost(ladder, store, device, most) for ladder in ladders]
@@ -41,13 +42,13 @@ class StoreChoice:
     def ladders(self) -> list[Ladder]:
         return [cost.ladder for cost in next(iter(self.costs.values()))]
 
-    def hours(self, store: StoreName) -> float:
+    def hours(self, store: str) -> float:
         """Of one device."""
         return sum(cost.hours(speeds) for cost, speeds in zip(self.costs[store], self.speeds, strict=True))
 
-    def job_bytes(self, store: StoreName) -> int:
+    def job_bytes(self, store: str) -> int:
         """Activations on disk while the jobs of all devices run; of one checkpoint all share a cache."""
-        alone = store != "cached"
+        alone = not STORES[store].shared
         return self._at_once(
             (cost.activation_bytes, len(cost.ladder.steps) * (len(cost.passes) if alone else 1))
             for cost in self.costs[store]
@@ -72,11 +73,11 @@ class StoreChoice:
         return sum(cost.result_bytes for cost in costs) + saves
 
     @property
-    def store(self) -> StoreName:
+    def store(self) -> str:
         """The recommended one: the quickest that fits, of equals the first."""
         return min([store for store in self.costs if self.fits(store)] or self.costs, key=self.hours)
 
-    def fits(self, store: StoreName) -> bool:
+    def fits(self, store: str) -> bool:
         """Whether the disk holds the cells, the saves and the activations."""
         return self.results + self.job_bytes(store) <= self.free
 
@@ -89,9 +90,9 @@ class StoreChoice:
         """What chooses the recommended store, with its budget of disk, but for what is typed."""
         budget = -(-self.job_bytes(self.store) // GIB) + 1
         found: dict[str, Any] = {"activations": self.store}
-        if self.store != "streaming":
+        if STORES[self.store].on_disk:
             found["activations.disk_gib"] = budget
-        if self.store == "cached" and sum(len(ladder.steps) for ladder in self.ladders) > self.device.count:
+        if STORES[self.store].shared and sum(len(ladder.steps) for ladder in self.ladders) > self.device.count:
             found["activations.evict"] = "true"
         keys = {override.lstrip("+").split("=")[0] for override in typed}
         return [] if "activations" in keys else [f"{key}={value}" for key, value in found.items() if key not in keys]

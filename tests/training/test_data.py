@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 
 from bisae.activations.cache import ActivationCache
 from bisae.activations.feed import ActivationBatch
@@ -50,31 +50,33 @@ class Recorder(LightningModule):
         self.held_out += batch.rows.tolist()
 
 
-def trainer(folder: Path, **more: Any) -> Trainer:
+def trainer(folder: Path, *callbacks: Callback, **more: Any) -> Trainer:
+    """Two epochs on one process, with nothing that bisae does without."""
     silence()
     off = dict.fromkeys(
         ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler"),
         False,
     )
-    callbacks = [Saves(folder / "save.ckpt", every=5)]
-    return Trainer(accelerator="cpu", max_epochs=2, callbacks=callbacks, default_root_dir=folder, **off, **more)
+    callbacks = callbacks or (Saves(folder / "save.ckpt", every=5),)
+    settings = {**off, "num_sanity_val_steps": 0, "default_root_dir": folder, **more}
+    return Trainer(accelerator="cpu", max_epochs=2, callbacks=list(callbacks), **settings)
 
 
 def test_a_trainer_reads_every_batch_in_reading_order_and_the_held_out_rows_each_epoch(tmp_path: Path) -> None:
     module, data = Recorder(), activations(tmp_path)
-    trainer(tmp_path, num_sanity_val_steps=0).fit(module, datamodule=data)
+    trainer(tmp_path).fit(module, datamodule=data)
     assert module.rows == [ORDER.rows(*step).tolist() for step in EVERY_STEP]
     assert module.held_out == [*range(90), *range(90)]
     assert (data.steps, data.tokens_per_step) == (20, 12)
 
 
 def test_a_trainer_that_was_stopped_reads_the_rest_and_the_save_holds_nothing_of_the_data(tmp_path: Path) -> None:
-    trainer(tmp_path, num_sanity_val_steps=0, max_steps=13).fit(Recorder(), datamodule=activations(tmp_path))
+    trainer(tmp_path, max_steps=13).fit(Recorder(), datamodule=activations(tmp_path))
     save = tmp_path / "save.ckpt"
     assert torch.load(save, weights_only=True)["global_step"] == 11
     assert ActivationData.__qualname__ not in torch.load(save, weights_only=True)
     module, data = Recorder(), activations(tmp_path)
-    trainer(tmp_path, num_sanity_val_steps=0).fit(module, datamodule=data, ckpt_path=save, weights_only=True)
+    trainer(tmp_path).fit(module, datamodule=data, ckpt_path=save, weights_only=True)
     assert module.rows == [ORDER.rows(*step).tolist() for step in EVERY_STEP[11:]]
 
 

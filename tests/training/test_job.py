@@ -5,7 +5,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from bisae.lm.model import Checkpoint
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import TopK
 from bisae.training.job import Job, plan_members
 
@@ -60,7 +60,7 @@ def test_finished_cells_make_way_but_not_those_a_killed_job_has_just_written(tmp
 
 def test_a_folder_in_a_cells_place_that_is_no_cell_is_refused(tmp_path: Path) -> None:
     (tmp_path / make_job(tmp_path).members[0].cell.name).mkdir(parents=True)
-    with pytest.raises(ConfigError, match="holds no cell.json"):
+    with pytest.raises(Refused, match="holds no cell.json"):
         make_job(tmp_path)
 
 

@@ -85,7 +85,7 @@ def test_every_format_is_in_the_registry() -> None:
 
 
 def test_every_optimizer_of_bisae_is_a_choice_of_the_config() -> None:
-    ours = {kind for kind in classes("bisae") if issubclass(kind, torch.optim.Optimizer)}
+    ours = {kind for kind in classes("bisae.training") if issubclass(kind, torch.optim.Optimizer)}
     chosen = set(targets("optimizer").values())
     assert ours and ours <= chosen
     assert all(issubclass(kind, torch.optim.Optimizer) for kind in chosen)

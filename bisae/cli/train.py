@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def train(cfg: DictConfig) -> "list[Cell]":
     """Train what is missing of the job; returns all its cells. TrainingFailed at the end if members failed."""
-    with refused_by_key(cfg):  # type: ignore[arg-type]
+    with refused_by_key(cfg):
         return _train(cfg)
 
 

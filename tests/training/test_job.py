@@ -90,18 +90,19 @@ SHORT = [
     *("data.epochs=2", "sae.latents=64", "optimizer.warmup=5", "logger=none"),
 ]
 NAMES = {
-    "": "topk-a79c88e8cc4f",
-    "optimizer=blocked": "topk-2a8590f5a0cf",
-    "sae=topk_candidates sae.candidates=8 sae.k=4": "topk-d59f088f3bc5",
-    "sae=jump_relu": "jump_relu-ff2bf16997c5",
-    "sae=batch_topk": "batch_topk-ac4a566235d8",
-    "sae=matryoshka": "matryoshka-5f5ea387e550",
+    (): "layer02/topk-85246d033c6c",  # the default job
+    (*SHORT,): "layer03/topk-a79c88e8cc4f",
+    (*SHORT, "optimizer=blocked"): "layer03/topk-2a8590f5a0cf",
+    (*SHORT, "sae=topk_candidates", "sae.candidates=8", "sae.k=4"): "layer03/topk-d59f088f3bc5",
+    (*SHORT, "sae=jump_relu"): "layer03/jump_relu-ff2bf16997c5",
+    (*SHORT, "sae=batch_topk"): "layer03/batch_topk-ac4a566235d8",
+    (*SHORT, "sae=matryoshka"): "layer03/matryoshka-5f5ea387e550",
 }
 
 
-@pytest.mark.parametrize("overrides", NAMES)
+@pytest.mark.parametrize("overrides", NAMES, ids=NAMES.values())
 def test_the_same_settings_have_the_cell_they_had_in_earlier_versions(
-    config: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, overrides: str
+    config: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...]
 ) -> None:
     asked = []
 
@@ -111,8 +112,8 @@ def test_the_same_settings_have_the_cell_they_had_in_earlier_versions(
         yield Job(job.runs, [])
 
     monkeypatch.setattr(Job, "hold", hold)
-    train(config(*SHORT, *overrides.split(), tiny=False))
-    assert asked == [f"embedded/step0002048/layer03/{NAMES[overrides]}"]
+    train(config(*overrides, tiny=False))
+    assert asked == [f"embedded/step0002048/{NAMES[overrides]}"]
 
 
 def test_a_cell_trained_before_classes_moved_keeps_its_identity_wherever_they_lie(tmp_path: Path) -> None:

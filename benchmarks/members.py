@@ -26,8 +26,8 @@ from bisae.training.module import SAETraining
 MEMBERS = 4
 
 
-def job(count: int, name: str, feed: Feed, batch: int, world: int = 1) -> Callable[[], None]:
-    """A function that takes the next step, of `batch` tokens over all ranks, of a job with `count` members."""
+def job(count: int, name: str, feed: Feed, world: int = 1) -> Callable[[], None]:
+    """A function that takes the next step of a job with `count` members."""
     silence()
     shape, k = SIZES[name]
     cell = Cell(Path(), "none", 0, 1, "topk", {})
@@ -39,10 +39,6 @@ def job(count: int, name: str, feed: Feed, batch: int, world: int = 1) -> Callab
         ("en", "ja"),
         partial(torch.optim.Adam, fused=True),
         warmup=100,
-        first_batch=lambda: feed.batch(0, 0),
-        shards_of=lambda rows: [],
-        tokens_per_step=batch,
-        log_every=20,
         log=lambda *_: None,
     )
     module.trainer = SimpleNamespace(world_size=world, global_step=0)  # type: ignore[assignment]
@@ -75,8 +71,8 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
         def feed() -> Feed:
             return Feed(rows, [1], order, epochs=1)
 
-        together = job(MEMBERS, name, feed(), shape.batch)
-        alone = [job(1, name, feed(), shape.batch) for _ in range(MEMBERS)]
+        together = job(MEMBERS, name, feed())
+        alone = [job(1, name, feed()) for _ in range(MEMBERS)]
         times = in_turn({"together": together, "apart": lambda: [step() for step in alone]}, rounds)
     seconds = {f"{work}_seconds": min(found) for work, found in times.items()}
     found = {"together_of_apart": ratio(times, "together", "apart")}

@@ -31,8 +31,8 @@ def rank_main(rank: int, folder: str, name: str, rounds: int) -> None:
     distributed.init_process_group("gloo", f"file://{folder}/meeting", timedelta(minutes=5), WORLD, rank)
     shape, _ = SIZES[name]
     rows, order = reading(Path(folder), shape, pools=1)
-    alone = job(1, name, Feed(rows, [1], order, epochs=1), shape.batch)
-    shared = job(1, name, Feed(rows, [1], order, 1, Part(rank, WORLD)), shape.batch, WORLD)
+    alone = job(1, name, Feed(rows, [1], order, epochs=1))
+    shared = job(1, name, Feed(rows, [1], order, 1, Part(rank, WORLD)), WORLD)
     values = 2 * shape.latents * shape.d_model + shape.latents + shape.d_model
     gradients = torch.ones(values)
     works = {

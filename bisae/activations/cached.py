@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from bisae.activations.cache import ActivationCache
 from bisae.activations.reader import CachedActivations
@@ -20,6 +21,9 @@ class Cached:
     `layers`: those that other jobs are known to need, "all" or a list, computed in the same LM pass; layers the LM
     does not have are left out, since they are meant for a larger one.
     """
+
+    shared: ClassVar[bool] = True
+    on_disk: ClassVar[bool] = True
 
     folder: Text
     disk_gib: Positive

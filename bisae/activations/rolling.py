@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -38,6 +39,9 @@ class Rolling:
 
     The LM runs again in every epoch.
     """
+
+    shared: ClassVar[bool] = False
+    on_disk: ClassVar[bool] = True
 
     folder: Text
     disk_gib: Positive

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -193,6 +193,9 @@ class Request(NamedTuple):
 @runtime_checkable
 class Store(Protocol):
     """Where activations are kept (config group `activations`)."""
+
+    shared: ClassVar[bool]  # by all jobs of an LM checkpoint, so that the LM reads the text once, before the training
+    on_disk: ClassVar[bool]
 
     def check(self, asked: Request, progress: Progress) -> list[int]:
         """Refuse, before any LM runs, what cannot be had: Refused. Reads the corpus once.

@@ -6,7 +6,7 @@ Under DDP every rank runs the LM on its share of the shards and hands them to th
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from bisae.runtime.ranks import ALONE, Part
 @dataclass(frozen=True)
 class Streaming:
     """No disk; a `bisae.activations.store.Store`. The LM runs again in every epoch."""
+
+    shared: ClassVar[bool] = False
+    on_disk: ClassVar[bool] = False
 
     def check(self, asked: Request, progress: Progress) -> list[int]:
         window = asked.order.window(0)[1]

@@ -107,31 +107,38 @@ def train_members(
     from bisae.lm.lm_pass import LMPass
     from bisae.runtime.ranks import Part, rank
     from bisae.sae.own import check_own
+    from bisae.training.data import ActivationData
     from bisae.training.fit import fit
-    from bisae.training.trainer import TrainingSchedule, check_optimizer, make_trainer
+    from bisae.training.module import Reports, SAETraining
+    from bisae.training.results import JobResults
+    from bisae.training.saves import Saves
+    from bisae.training.trainer import check_optimizer, make_trainer
 
     settings.check_objects(late=True)
-    data, part_of_pass = settings.data, pass_keys(settings.activations)
-    part_of_pass["findings"] = Path(settings.cache) / "tokenizers"
-    source = LMPass(checkpoint, corpus, data.split, **part_of_pass)
-    held_out = LMPass(checkpoint, corpus, data.validation_split, **part_of_pass)
+    data, warmup, log_every = settings.data, settings.optimizer.warmup, settings.log_every
+    reading = {**pass_keys(settings.activations), "findings": Path(settings.cache) / "tokenizers"}
+    source = LMPass(checkpoint, corpus, data.split, **reading)
+    held_out = LMPass(checkpoint, corpus, data.validation_split, **reading)
     store = instantiate(store_node(settings.activations), "activations")
-    schedule = TrainingSchedule(
-        data.epochs, settings.optimizer.warmup, settings.save_every, settings.log_every, settings.keep_save
-    )
     optimizer = instantiate(settings.optimizer.partial, "optimizer.partial")
     wandb_runs = instantiate(settings.logger, "logger")
-    trainer = make_trainer(instantiate(settings.trainer, "trainer", _partial_=True), job, schedule, order.batch)
-    check_optimizer(optimizer, trainer.world_size)
-    source.gpu = held_out.gpu = trainer.strategy.root_device.index or 0
     saes = [instantiate(member.architecture, "sae", d_model=checkpoint.d_model) for member in job.members]
-    for member, sae in zip(job.members, saes, strict=True):
-        check_own(sae, member.settings["_target_"], member.settings["latents"])
+    with refused_by_key(settings, "sae"):
+        for member, sae in zip(job.members, saes, strict=True):
+            check_own(sae, member.settings["_target_"], member.settings["latents"])
+    module = SAETraining(job.members, saes, corpus.languages, optimizer, warmup, wandb_runs.log)
+    callbacks = [Reports(module.report, log_every), Saves(job.save, settings.save_every, module.gather)]
+    with refused_by_key(settings, "trainer"):
+        partial = instantiate(settings.trainer, "trainer", _partial_=True)
+        trainer = make_trainer(partial, callbacks, data.epochs, order.batch, job.folder)
+        check_optimizer(optimizer, trainer.world_size)
+    source.gpu = held_out.gpu = trainer.strategy.root_device.index or 0
     part, take_short = Part(rank(), trainer.world_size), data.short_split == "take"
     request = Request(source, held_out, job.layers, order, data.validation_tokens, part, take_short)
     activations = open_activations(store, request, job.key, job.going_on, job.folder)
     job.begin()
-    fit(job, saes, checkpoint, corpus.languages, activations, schedule, trainer, optimizer, wandb_runs, config)
+    results = JobResults(job, checkpoint, config, wandb_runs, settings.keep_save)
+    fit(module, ActivationData(activations, data.epochs), trainer, results)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")

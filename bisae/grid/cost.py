@@ -3,18 +3,18 @@
 The estimates assume full sequences and whole shards, and that LM, disk and SAEs of a job work one after another.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any
 
 from bisae.activations.manifest import BYTES_PER_VALUE
+from bisae.activations.store import Store
+from bisae.activations.stores import STORES
+from bisae.config.objects import target_of
 from bisae.grid.device import GIB, Device, Speeds
 from bisae.grid.ladders import Ladder, Pass
 from bisae.runtime.errors import Refused
 
-StoreName = Literal["cached", "rolling", "streaming"]
-STORES: Sequence[StoreName] = get_args(StoreName)
 FLOAT = 4  # bytes of an SAE's values
 USABLE = 0.85  # share of memory; allocators, libraries and processes take the rest
 LM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -34,7 +34,7 @@ class Cost:
     """
 
     ladder: Ladder
-    store: StoreName
+    store: str  # one of STORES
     device: Device
     most: int | None
 
@@ -44,6 +44,10 @@ class Cost:
             needed = f"a job of {self.ladder.preset} needs {memory:.3g} GiB of memory, {ram:.3g} GiB of RAM"
             remedy = f"{needed}; lower layers_at_once, batch or pool_batches"
             raise Refused("activations", self.store, f"does not fit {self.device.name}: {remedy}")
+
+    @property
+    def _store(self) -> type[Store]:
+        return STORES[self.store]
 
     # Sizes.
 
@@ -97,9 +101,10 @@ class Cost:
     # Bytes of a job.
 
     def sae_bytes(self, members: int) -> int:
-        """Bytes of SAEs on the device: weights, Adam's two moments and, unless optimizer=blocked, gradients."""
-        blocked = "Blocked" in self.ladder.settings["optimizer"]["partial"]["_target_"]
-        return (3 if blocked else 4) * FLOAT * sum(self.sae_values) * members // len(self.ladder.saes)
+        """Bytes of SAEs on the device: weights, Adam's two moments and, unless the optimizer takes them, gradients."""
+        optimizer = target_of("optimizer.partial", self.ladder.settings["optimizer"]["partial"])
+        matrices = 3 if hasattr(optimizer, "take") else 4
+        return matrices * FLOAT * sum(self.sae_values) * members // len(self.ladder.saes)
 
     def job_memory(self, members: int) -> int:
         """Bytes of a job on the device: SAEs, a batch, its pre-activations, and the LM if it runs at the same time."""
@@ -110,24 +115,24 @@ class Cost:
         streams = reading["lm_batch"] * (reading["context"] + 1) * shape.d_model * (layers + BLOCK_VALUES)
         lm = LM_BYTES[reading["lm_dtype"]] * (shape.parameters(max(self.ladder.layers)) + streams)
         saes = self.sae_bytes(members) + batch
-        return max(saes, lm) if self.store == "cached" else saes + lm
+        return max(saes, lm) if self._store.shared else saes + lm
 
     def job_ram(self, members: int) -> int:
         """Bytes of a job in RAM: a pool, the shard that the LM writes and, for `streaming`, a window."""
         layers = members // len(self.ladder.saes)
         pool = min(self._data["tokens"], self._data["pool_batches"] * self._data["batch"])
-        kept = self._window + min(self._window, self._data["validation_tokens"]) if self.store == "streaming" else 0
-        at_once = len(self.ladder.layers) if self.store == "cached" else layers
+        kept = self._window + min(self._window, self._data["validation_tokens"]) if not self._store.on_disk else 0
+        at_once = len(self.ladder.layers) if self._store.shared else layers
         rows = (pool + kept) * layers + self._shard * at_once
         in_ram = 0 if self.device.memory else self.job_memory(members)
         return rows * self.row + in_ram
 
     @property
     def activation_bytes(self) -> int:
-        """Bytes of activations on disk while a job runs; `cached` holds all layers of its checkpoint."""
-        if self.store == "streaming":
+        """Bytes of activations on disk while a job runs; a shared store holds all layers of its checkpoint."""
+        if not self._store.on_disk:
             return 0
-        if self.store == "cached":
+        if self._store.shared:
             return self.tokens * self.row * len(self.ladder.layers)
         texts = self._data["tokens"], self._data["validation_tokens"]
         rows = sum(min(2 * self._window + 3 * self._shard, text + self._shard) for text in texts)
@@ -162,14 +167,14 @@ class Cost:
 
     @property
     def lm_passes(self) -> int:
-        """How often the LM reads the text: once for a checkpoint (`cached`), else once for each epoch and pass."""
-        return len(self.ladder.steps) * (1 if self.store == "cached" else len(self.passes) * self._data["epochs"])
+        """How often the LM reads the text: once for a checkpoint (shared store), else once for each epoch and pass."""
+        return len(self.ladder.steps) * (1 if self._store.shared else len(self.passes) * self._data["epochs"])
 
     @property
     def lm_flops(self) -> int:
         """Floating-point operations of all LM passes."""
         shape, context = self.ladder.shape, self.ladder.settings["activations"]["pass"]["context"]
-        if self.store == "cached":
+        if self._store.shared:
             depths = shape.flops(max(self.ladder.layers), context)
         else:
             depths = self._data["epochs"] * sum(shape.flops(max(part.layers), context) for part in self.passes)
@@ -184,11 +189,11 @@ class Cost:
     @property
     def moved_bytes(self) -> int:
         """Bytes of activations written to disk and read again."""
-        if self.store == "streaming":
+        if not self._store.on_disk:
             return 0
         rows = self.tokens * len(self.ladder.layers) * len(self.ladder.steps)
         epochs = self._data["epochs"]
-        return rows * self.row * (1 + epochs if self.store == "cached" else 2 * epochs)
+        return rows * self.row * (1 + epochs if self._store.shared else 2 * epochs)
 
     def hours(self, speeds: Speeds) -> float:
         """Hours that one device takes."""

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 from bisae.cells.recipe import READING
 from bisae.config.choices import layers_of, variants
-from bisae.config.moved import as_first_named
 from bisae.grid.lm_shape import LMShape
 from bisae.grid.rates import Rates
 from bisae.lm.model import FINAL, read_at
 from bisae.runtime.errors import Refused
 from bisae.runtime.values import listed
+from bisae.training.job import cell_identity
 
 Settings = Mapping[str, Any]  # train.py's config, resolved
 
@@ -110,8 +110,7 @@ class Ladder:
             for layer in self.layers:
                 for sae in self.saes:
                     rate = {"lr": self.rates[layer]} if layer in self.rates else {}
-                    named = {key: value for key, value in {**sae, **rate}.items() if key != "name"}
-                    identity = as_first_named({**known, "layer": layer, "sae": named})
+                    identity = cell_identity(layer, {**sae, **rate}, known)
                     yield PlannedCell(self.number(step), layer, sae["name"], identity)
 
 

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bisae.grid.cost import STORES
+from bisae.activations.stores import STORES
 from bisae.grid.store_choice import StoreChoice
 
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
@@ -102,7 +102,7 @@ def _stores(choice: StoreChoice) -> Table:
     for store in STORES:
         if store in choice.costs:
             costs, hours = choice.costs[store], choice.hours(store)
-            kept = sum(cost.activation_bytes * len(cost.ladder.steps) for cost in costs) if store == "cached" else 0
+            kept = sum(cost.activation_bytes * len(cost.ladder.steps) for cost in costs) if STORES[store].shared else 0
             table.add_row(
                 store,
                 str(sum(cost.lm_passes for cost in costs)),

@@ -8,7 +8,8 @@ from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
-from bisae.grid.cost import STORES, Cost, StoreName
+from bisae.activations.stores import STORES
+from bisae.grid.cost import Cost
 from bisae.grid.device import GIB, Device, Speeds
 from bisae.grid.ladders import Ladder, existing
 from bisae.runtime.errors import Refused
@@ -19,15 +20,15 @@ class StoreChoice:
     """The cost of each ladder with each store; `refused` has the reason for stores that do not fit."""
 
     device: Device
-    costs: Mapping[StoreName, Sequence[Cost]]
-    refused: Mapping[StoreName, str]
+    costs: Mapping[str, Sequence[Cost]]
+    refused: Mapping[str, str]
     speeds: Sequence[Speeds]
 
     @classmethod
     def of(cls, ladders: Sequence[Ladder], device: Device, most: int | None) -> "StoreChoice":
         """Compute the costs; `most`: SAEs trained side by side, None for as many as fit. Refused if no store fits."""
-        costs: dict[StoreName, list[Cost]] = {}
-        refused: dict[StoreName, str] = {}
+        costs: dict[str, list[Cost]] = {}
+        refused: dict[str, str] = {}
         for store in STORES:
             try:
                 costs[store] = [Cost(ladder, store, device, most) for ladder in ladders]
@@ -41,13 +42,13 @@ class StoreChoice:
     def ladders(self) -> list[Ladder]:
         return [cost.ladder for cost in next(iter(self.costs.values()))]
 
-    def hours(self, store: StoreName) -> float:
+    def hours(self, store: str) -> float:
         """Hours that one device takes."""
         return sum(cost.hours(speeds) for cost, speeds in zip(self.costs[store], self.speeds, strict=True))
 
-    def job_bytes(self, store: StoreName) -> int:
+    def job_bytes(self, store: str) -> int:
         """Bytes of activations on disk while the jobs of all devices run; jobs of one checkpoint share a cache."""
-        alone = store != "cached"
+        alone = not STORES[store].shared
         return self._at_once(
             (cost.activation_bytes, len(cost.ladder.steps) * (len(cost.passes) if alone else 1))
             for cost in self.costs[store]
@@ -72,11 +73,11 @@ class StoreChoice:
         return sum(cost.result_bytes for cost in costs) + saves
 
     @property
-    def store(self) -> StoreName:
+    def store(self) -> str:
         """The recommended store: the quickest that fits, or the first of equals."""
         return min([store for store in self.costs if self.fits(store)] or self.costs, key=self.hours)
 
-    def fits(self, store: StoreName) -> bool:
+    def fits(self, store: str) -> bool:
         """True if cells, saves and activations fit on the disk."""
         return self.results + self.job_bytes(store) <= self.free
 
@@ -89,9 +90,9 @@ class StoreChoice:
         """Overrides that choose the recommended store and its disk budget, except those that are typed."""
         budget = -(-self.job_bytes(self.store) // GIB) + 1
         chosen: dict[str, Any] = {"activations": self.store}
-        if self.store != "streaming":
+        if STORES[self.store].on_disk:
             chosen["activations.disk_gib"] = budget
-        if self.store == "cached" and sum(len(ladder.steps) for ladder in self.ladders) > self.device.count:
+        if STORES[self.store].shared and sum(len(ladder.steps) for ladder in self.ladders) > self.device.count:
             chosen["activations.evict"] = "true"
         keys = {override.lstrip("+").split("=")[0] for override in typed}
         return [] if "activations" in keys else [f"{key}={value}" for key, value in chosen.items() if key not in keys]

@@ -94,8 +94,11 @@ def check_own(sae: Any, target: str, latents: int) -> None:
             arguments = json.loads(json.dumps(dict(trained.arguments)))
             again = type(sae)(**arguments).eval()
             again.load_state_dict(trained.state_dict())
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise refuse(f"its `arguments` and state_dict() do not make it again: {error}") from error
+            # Of a save, not of a cell: what `again` encodes must not depend on it.
+            deepcopy(again).load_extra_state(json.loads(json.dumps(dict(trained.extra_state()))))
+        except (TypeError, ValueError, LookupError, RuntimeError) as error:
+            remedy = "its `arguments`, state_dict() and extra_state() do not make it again"
+            raise refuse(f"{remedy}: {type(error).__name__}: {error}") from error
     with torch.no_grad():
         for broken, reason in _contract(trained, again, activations):
             if broken():

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -66,7 +66,9 @@ class SparseAutoencoder(nn.Module, ABC):
     """An SAE on LM activations that are first divided by their own L2 norm.
 
     Below, `activation` is what the LM computes, with any norm and float dtype, and `x` is the same with norm 1, in the
-    SAE's dtype. Each architecture is a subclass that defines `architecture`, `arguments`, `select` and `_objective`.
+    SAE's dtype. Each architecture is a subclass that defines `architecture`, `arguments`, `select` and `_objective`;
+    the hooks `on_start`, `extra_metrics`, `extra_state` and `load_extra_state` say what else is special about its
+    training.
 
     Args:
         d_model: width of the LM.
@@ -193,6 +195,30 @@ class SparseAutoencoder(nn.Module, ABC):
     def initialize_b_pre(self, x: Float[Tensor, "token d_model"]) -> None:
         """Set b_pre to the geometric median of the unit-norm inputs `x`; called once, before the first step."""
         self.b_pre.copy_(geometric_median(x))
+
+    @property
+    def has_own_normalize(self) -> bool:
+        """Whether the class replaces `normalize`: others share the unit-norm inputs of their layer."""
+        return type(self).normalize is not SparseAutoencoder.normalize
+
+    def on_start(self, x: Float[Tensor, "token d_model"], average: Average = alone) -> None:  # noqa: B027
+        """Hook before the first step, after `initialize_b_pre`; not called when a job goes on from a save.
+
+        Args:
+            x: this rank's part of the first batch, with unit norm.
+            average: the mean over ranks; every rank calls it equally often.
+        """
+
+    def extra_metrics(self) -> dict[str, float]:
+        """Hook: metrics of the steps since the last call, logged beside bisae's own as `train/<name>`."""
+        return {}
+
+    def extra_state(self) -> dict[str, Any]:
+        """Hook: what a save must hold beside parameters and buffers to go on exactly; plain numbers and texts."""
+        return {}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """Hook: take over what `extra_state` gave."""
 
     def normalize_decoder(self) -> None:
         """Give every latent's direction norm 1; called after each optimizer step."""

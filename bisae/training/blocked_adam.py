@@ -14,7 +14,10 @@ class BlockedAdam(torch.optim.Adam):
     """torch.optim.Adam(fused=True) for parameters with `.grad` and for those whose gradient it is given by `take`.
 
     The updates are the same, and so is the state dict. No gradient of a taken matrix ever exists as a whole, so it can
-    neither be clipped nor averaged over ranks.
+    neither be clipped nor averaged over ranks, and takes no memory.
+
+    Any optimizer may have a `take`: training then hands it the gradients of W_enc and W_dec, leaves it to normalise
+    the decoder's rows, and refuses several devices.
     """
 
     def __init__(self, params: Iterable[Any], **settings: Any) -> None:

@@ -11,7 +11,7 @@ from bisae.cells.cell import Cell
 from bisae.config.choices import variants
 from bisae.config.moved import as_first_named
 from bisae.lm.model import Checkpoint
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.lock import sole_writer
 from bisae.runtime.ranks import announce, announced, rank, withdraw
 from bisae.runtime.values import writable
@@ -35,37 +35,52 @@ class Member:
 GOING_ON, ANEW = "going on", "anew"  # the first line of what rank 0 announces; then the cells to train
 
 
+def cell_identity(layer: int, sae: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
+    """All that changes a cell's result, and so makes its hash: not the name of its SAE, nor where its classes lie now.
+
+    `sae`: config group `sae` with one value a key; `shared`: what members of a job have in common.
+    """
+    return as_first_named({"layer": layer, "sae": {key: sae[key] for key in sae if key != "name"}, **shared})
+
+
 def plan_members(
     runs: Path, checkpoint: Checkpoint, layers: Sequence[int], sae: Mapping[str, Any], shared: Mapping[str, Any]
 ) -> list[Member]:
     """One member a layer and combination of the list-valued keys of `sae`.
 
-    `shared`: what else changes the result (data, optimizer, precision, fingerprints), the same for all members.
+    Args:
+        runs: where cells lie.
+        checkpoint: the LM at one step.
+        layers: of the residual stream.
+        sae: config group `sae`.
+        shared: what else changes the result (data, optimizer, precision, fingerprints), the same for all members.
+
+    Raises:
+        Refused: `runs`, if a folder has the place of a cell and is none.
     """
     members = []
     for layer in layers:
         for settings in variants(sae):
-            named = {key: value for key, value in settings.items() if key != "name"}
-            identity = as_first_named({"layer": layer, "sae": named, **shared})
+            identity = cell_identity(layer, settings, shared)
             cell = Cell(runs, checkpoint.model, checkpoint.step, layer, settings["name"], identity)
             if cell.folder.exists() and not cell.finished:
-                raise ConfigError("runs", runs, f"{cell.folder} holds no cell.json, so it is no cell; move it away")
+                raise Refused("runs", runs, f"{cell.folder} holds no cell.json, so it is no cell; move it away")
             members.append(Member(layer, settings["lr"], settings, cell))
     return members
 
 
 def check_tokens(cells: Sequence[Cell], training: int, validation: int) -> None:
-    """ConfigError if a finished cell had fewer tokens, since its corpus was short (`data.short_split=take`)."""
+    """Refused if a finished cell had fewer tokens, since its corpus was short (`short_split=take`)."""
     for cell in cells:
         # Cells of older versions have as many as were asked for.
         used = cell.read()["provenance"].get("tokens", {}) if cell.finished else {}
-        for key, asked, had in (
-            ("data.tokens", training, used.get("training", training)),
-            ("data.validation_tokens", validation, used.get("validation", validation)),
+        for field, asked, had in (
+            ("tokens", training, used.get("training", training)),
+            ("validation_tokens", validation, used.get("validation", validation)),
         ):
             if had < asked:
-                remedy = f"{cell.folder} was made with all {had} there are; data.short_split=take accepts that"
-                raise ConfigError(key, asked, remedy)
+                remedy = f"{cell.folder} was made with all {had} there are; short_split=take accepts that"
+                raise Refused(field, asked, remedy)
 
 
 @dataclass(frozen=True)
@@ -126,7 +141,7 @@ class Job:
             going_on, *names = announced().splitlines()
             job = Job(self.runs, [member for member in self.members if member.cell.name in names])
             if going_on == GOING_ON and not job.save.exists():
-                raise ConfigError("runs", self.runs, "must be the same folder on all machines")
+                raise Refused("runs", self.runs, "must be the same folder on all machines")
             yield job
             return
         try:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -15,20 +15,20 @@ from bisae.metrics.reconstruction import ReconstructionMetrics
 from bisae.runtime.errors import TrainingFailed
 from bisae.runtime.threads import follow_idle_cores
 from bisae.sae import SparseAutoencoder
-from bisae.sae.architectures.candidate_topk import Candidates, CandidateTopK
 from bisae.sae.objective import Take
-from bisae.training.blocked_adam import BlockedAdam
+from bisae.training.data import ActivationData
 from bisae.training.dead import FiringClock
 from bisae.training.job import Member
+from bisae.training.schedule import warm_up
 
-Log = Callable[[Member, Mapping[str, float], int], None]
+Log = Callable[[str, Mapping[str, float], int], None]  # of a W&B run: its metrics after so many tokens
 
 
 class SAETraining(LightningModule):
     """One optimizer with a parameter group a member; members share batches and nothing else.
 
     A member's numbers are those of the same cell trained alone. A member whose loss is no longer finite is left out
-    from then on and named in `failed`; the others go on.
+    from then on and named in `failed`; the others go on. Its batches are those of an `ActivationData`.
     """
 
     def __init__(
@@ -38,15 +38,17 @@ class SAETraining(LightningModule):
         languages: tuple[str, ...],
         optimizer: Callable[..., torch.optim.Optimizer],
         warmup: int,
-        first_batch: Callable[[], ActivationBatch],
-        shards_of: Callable[[Tensor], list[int]],
-        tokens_per_step: int,
-        log_every: int,
         log: Log,
     ) -> None:
-        """`first_batch`: what b_pre starts from; `shards_of`: the cache's shards some rows lie in, for messages.
+        """All members in one module.
 
-        `tokens_per_step`: of all ranks together; `log_every`: steps between two calls of `log`.
+        Args:
+            members: layer, learning rate and cell of each SAE.
+            saes: the SAEs of `members`, in their order.
+            languages: of the corpus, in the order of its numbers for them.
+            optimizer: makes one of parameter groups with their `lr`.
+            warmup: steps until the learning rate is the members'.
+            log: is told each member's metrics.
         """
         super().__init__()
         self.members, self.saes, self.languages = list(members), list(saes), languages
@@ -57,13 +59,17 @@ class SAETraining(LightningModule):
         self.checks = [ReconstructionMetrics(languages, s.d_model, s.latents) for s in saes]
         # What Lightning moves to the device and saves; the lists above are the same objects with their types.
         self.parts = nn.ModuleList([*self.saes, *self.clocks, *self.measures, *self.checks])
-        self.optimizer, self.warmup, self.first_batch, self.shards_of = optimizer, warmup, first_batch, shards_of
-        self.tokens_per_step, self.log_every, self.log_cell = tokens_per_step, log_every, log
+        self.optimizer, self.warmup, self.log_run = optimizer, warmup, log
         self.failed: dict[int, str] = {}
         self.validated: dict[int, dict[str, float]] = {}
         self.take: Take | None = None  # of an optimizer that forms gradients itself
         self.rates: list[float] = []  # tokens/s of this process, a value a `log`
         self._logged = 0, time.monotonic()
+
+    @property
+    def data(self) -> ActivationData:
+        """Where the batches come from."""
+        return cast(ActivationData, self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         groups = [
@@ -71,9 +77,8 @@ class SAETraining(LightningModule):
             for member, sae in zip(self.members, self.saes, strict=True)
         ]
         optimizer = self.optimizer(groups)
-        if isinstance(optimizer, BlockedAdam):
-            self.take = optimizer.take
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / self.warmup))
+        self.take = getattr(optimizer, "take", None)
+        scheduler = warm_up(optimizer, self.warmup)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
@@ -81,19 +86,18 @@ class SAETraining(LightningModule):
             for measure in self.measures:
                 measure.forget()
         if self.trainer.global_step == 0:
-            batch = self.first_batch().to(self.device)
+            batch = self.data.first_batch().to(self.device)
             for member, sae in zip(self.members, self.saes, strict=True):
                 x = sae.normalize(batch.activations[member.layer])[0]
                 sae.initialize_b_pre(self._global_batch(x))
-                if isinstance(sae, CandidateTopK):
-                    sae.choose_encoder(x, self._average)
+                sae.on_start(x, self._average)
 
     def _healthy(self, batch: ActivationBatch) -> Iterator[tuple[int, SparseAutoencoder, Tensor, Tensor]]:
         """(index, SAE, x, norm) of each member still training; unit norms are made once a layer."""
         inputs: dict[int, tuple[Tensor, Tensor]] = {}
         for index, (member, sae) in enumerate(zip(self.members, self.saes, strict=True)):
             if index not in self.failed:
-                if type(sae).normalize is not SparseAutoencoder.normalize:  # perhaps by settings of its own
+                if sae.has_own_normalize:  # perhaps by settings of its own
                     yield index, sae, *sae.normalize(batch.activations[member.layer])
                     continue
                 if member.layer not in inputs:
@@ -163,7 +167,7 @@ class SAETraining(LightningModule):
         member = self.members[index]
         broken = ~torch.isfinite(batch.activations[member.layer]).all(1)
         found: list[Any] = [
-            (bool(broken.any()), self.shards_of((batch.rows[broken] if broken.any() else batch.rows).cpu()))
+            (bool(broken.any()), self.data.shards_of(batch.rows[broken] if broken.any() else batch.rows))
         ]
         if self.trainer.world_size > 1:
             found = found * self.trainer.world_size
@@ -187,18 +191,17 @@ class SAETraining(LightningModule):
     def report(self) -> None:
         """Log the `train/` metrics of the steps since the last report."""
         done, now = self.trainer.global_step, time.monotonic()
-        rate = (done - self._logged[0]) * self.tokens_per_step / (now - self._logged[1])
+        rate = (done - self._logged[0]) * self.data.tokens_per_step / (now - self._logged[1])
         self._logged = done, now
         self.rates.append(rate)
         fvu = []
         for index, member in enumerate(self.members):
             if index not in self.failed:
                 values = self.measures[index].compute() | self.clocks[index].shares()
-                if isinstance(sae := self.saes[index], CandidateTopK):
-                    values["float32_tokens"] = sae.encoder.share()
+                values |= self.saes[index].extra_metrics()
                 self.measures[index].reset()
                 named = {f"train/{name}": value for name, value in values.items()} | {"train/tokens_per_s": rate}
-                self.log_cell(member, named, done * self.tokens_per_step)
+                self.log_run(member.cell.run_id, named, done * self.data.tokens_per_step)
                 fvu.append(values["fvu"])
         self.log_dict({"fvu": sum(fvu) / len(fvu), "tokens/s": rate}, prog_bar=True)
 
@@ -216,7 +219,7 @@ class SAETraining(LightningModule):
                     self.failed[index] = f"{member.cell.name}: val/fvu is not finite at the end of an epoch"
                     continue
                 named = {f"val/{name}": value for name, value in self.validated[index].items()}
-                self.log_cell(member, named, self.trainer.global_step * self.tokens_per_step)
+                self.log_run(member.cell.run_id, named, self.trainer.global_step * self.data.tokens_per_step)
 
     def gather(self) -> None:
         """Before a save, which is rank 0's: the sums of all ranks."""
@@ -225,24 +228,30 @@ class SAETraining(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["failed"] = self.failed
-        checkpoint["candidates"] = {index: encoder.per_token for index, encoder in self._candidates()}
+        checkpoint["extra_states"] = {index: sae.extra_state() for index, sae in enumerate(self.saes)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.failed = checkpoint["failed"]
-        for index, encoder in self._candidates():
-            encoder.per_token = checkpoint["candidates"][index]
+        states = checkpoint.get("extra_states") or _older_extra_states(checkpoint)
+        for index, state in states.items():
+            self.saes[index].load_extra_state(state)
 
-    def _candidates(self) -> Iterator[tuple[int, Candidates]]:
-        return ((index, sae.encoder) for index, sae in enumerate(self.saes) if isinstance(sae, CandidateTopK))
+
+def _older_extra_states(checkpoint: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """Of a save made before SAEs had `extra_state`: only those with candidates had one."""
+    return {index: {"candidates": candidates} for index, candidates in checkpoint["candidates"].items()}
 
 
 class Reports(Callback):
-    """Calls `SAETraining.report`; before `Saves` in the list, so that a save never holds what is about to be logged."""
+    """Calls `report` every `every` steps; before `Saves` in the list: a save never holds what is about to be logged."""
+
+    def __init__(self, report: Callable[[], None], every: int) -> None:
+        self.report, self.every = report, every
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         follow_idle_cores()
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
-        if isinstance(module, SAETraining) and trainer.global_step % module.log_every == 0:
-            module.report()
+        if trainer.global_step % self.every == 0:
+            self.report()
             follow_idle_cores()

@@ -2,8 +2,8 @@
 
 import logging
 import signal
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 from zipfile import ZipFile
 
 from lightning import Callback, LightningModule, Trainer
@@ -25,14 +25,6 @@ def check_save(path: Path) -> None:
         raise Damaged(f"{path} is damaged ({broken}); delete it, and the same command begins anew")
 
 
-@runtime_checkable
-class Gathers(Protocol):
-    """A module of which each rank holds a part that a save must have whole."""
-
-    def gather(self) -> None:
-        """Rank 0 takes over the parts of all ranks."""
-
-
 class Saves(Callback):
     """Saves the whole training state to `path` every `every` steps, the older save staying until the newer is complete.
 
@@ -41,8 +33,9 @@ class Saves(Callback):
     batch of an epoch is made one step later: going on from an epoch's very end, Lightning would skip the next epoch.
     """
 
-    def __init__(self, path: Path, every: int) -> None:
-        self.path, self.every = path, every
+    def __init__(self, path: Path, every: int, gather: Callable[[], None] = lambda: None) -> None:
+        """`gather` is called before each save: rank 0 takes over what the ranks hold in parts."""
+        self.path, self.every, self.gather = path, every, gather
         self._saved, self._told = 0, False
 
     def _tell(self, *_: object) -> None:
@@ -59,8 +52,7 @@ class Saves(Callback):
         step = trainer.global_step
         stop = trainer.strategy.reduce_boolean_decision(self._told, all=False)
         if (stop or step // self.every > self._saved // self.every) and not trainer.is_last_batch:
-            if isinstance(module, Gathers):
-                module.gather()
+            self.gather()
             if trainer.is_global_zero:
                 with atomic_file(self.path) as temporary:
                     trainer.save_checkpoint(temporary, weights_only=False)

@@ -7,21 +7,27 @@ there; Lightning's own shuffling would draw a new order and repeat data.
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lightning import LightningModule
+from lightning import LightningDataModule, LightningModule
 from torch.utils.data import Sampler
 
 
 class StepSampler(Sampler[list[Any]]):
-    """Yields `batch(epoch, step)` for each step of the module's current epoch that is not done yet."""
+    """Yields `batch(epoch, step)` for each step of the current epoch that is not done yet.
 
-    def __init__(self, module: LightningModule, steps: int, batch: Callable[[int, int], list[Any]]) -> None:
-        self.module, self.steps, self.batch = module, steps, batch
+    `owner` knows the Trainer.
+    """
+
+    def __init__(
+        self, owner: LightningModule | LightningDataModule, steps: int, batch: Callable[[int, int], list[Any]]
+    ) -> None:
+        self.owner, self.steps, self.batch = owner, steps, batch
 
     def __len__(self) -> int:
         return self.steps
 
     def __iter__(self) -> Iterator[list[Any]]:
-        trainer = self.module.trainer
+        trainer = self.owner.trainer
+        assert trainer is not None
         # Read once, before the first batch: the loader may run ahead of the training step.
         epoch, done = trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
         return (self.batch(epoch, step) for step in range(done, self.steps))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bisae.lm.model import Checkpoint
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Text
 from bisae.training.job import Member
 
@@ -61,7 +61,7 @@ class WandbRuns:
         upload: bool,
     ) -> None:
         if mode not in ("offline", "online", "disabled"):
-            raise ConfigError("logger.mode", mode, "choose offline, online or disabled")
+            raise Refused("mode", mode, "choose offline, online or disabled")
         self.mode, self.project, self.entity, self.folder = mode, project, entity, Path(folder)
         self.upload = upload
         self._runs: dict[str, Any] = {}

@@ -1,6 +1,7 @@
 """SAE classes of a user's own: refused before training, or saved, read again and never taken for another."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,47 @@ class OwnEncode(TopK):
         return super().encode(activation * 0 + 1)
 
 
+class StateOfTensors(TopK):
+    """Whose extra state no save could hold."""
+
+    architecture = "state_of_tensors"
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"scale": torch.ones(1)}
+
+
+class StateUnread(TopK):
+    """Who cannot take its extra state back."""
+
+    architecture = "state_unread"
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"scale": 1.0}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        self.scale = state["factor"]
+
+
+class EncodesByState(TopK):
+    """Whose codes depend on what is in saves alone, so that a cell would lose it."""
+
+    architecture = "encodes_by_state"
+    steps = 0
+
+    def objective(self, *arguments: Any) -> Any:
+        self.steps += 1
+        return super().objective(*arguments)
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        self.steps = state["steps"]
+
+    def select(self, pre_activations: Float[Tensor, "token latent"]) -> Codes:
+        return top_k(pre_activations * (1 + self.steps), self.k)
+
+
 class NoSAE(nn.Module):
     def __init__(self, **arguments: int) -> None:
         super().__init__()
@@ -194,6 +236,9 @@ def test_the_shipped_ways_to_train_a_topk_are_no_own_classes(tmp_path: Path) -> 
         (Louder(**ARGUMENTS), "`decode` must be codes @ W_dec"),
         (Scaled(**ARGUMENTS, scale=3.0), "do not make it again|made again .* encodes differently"),
         (Forgets(**ARGUMENTS), "made again of its `arguments` and state_dict.. encodes differently"),
+        (StateOfTensors(**ARGUMENTS), r"extra_state\(\) do not make it again: TypeError"),
+        (StateUnread(**ARGUMENTS), r"extra_state\(\) do not make it again: KeyError: 'factor'"),
+        (EncodesByState(**ARGUMENTS), "made again of its `arguments` and state_dict.. encodes differently"),
         (OwnEncode(**ARGUMENTS), "`encode` must give the codes of"),
         (NoSAE(**ARGUMENTS), "makes a NoSAE; must make a subclass"),
         (type("Local", (TopK,), {"architecture": "local"})(**ARGUMENTS), "cannot be imported by that name"),

@@ -1,13 +1,20 @@
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from filelock import FileLock, Timeout
+from omegaconf import DictConfig
 
+from bisae.cli.train import train
+from bisae.config.moved import with_current_paths
 from bisae.lm.model import Checkpoint
-from bisae.runtime.errors import ConfigError
+from bisae.runtime.errors import Refused
 from bisae.sae import TopK
-from bisae.training.job import Job, plan_members
+from bisae.training.job import Job, cell_identity, plan_members
+from tests.conftest import ROOT
 
 SAE: dict[str, Any] = {"_target_": "bisae.sae.TopK", "name": "topk", "lr": 0.01, "k": 4, "dead_after": 9, "seed": 0}
 
@@ -60,7 +67,7 @@ def test_finished_cells_make_way_but_not_those_a_killed_job_has_just_written(tmp
 
 def test_a_folder_in_a_cells_place_that_is_no_cell_is_refused(tmp_path: Path) -> None:
     (tmp_path / make_job(tmp_path).members[0].cell.name).mkdir(parents=True)
-    with pytest.raises(ConfigError, match="holds no cell.json"):
+    with pytest.raises(Refused, match="holds no cell.json"):
         make_job(tmp_path)
 
 
@@ -75,3 +82,46 @@ def test_a_job_whose_rest_is_another_job_holds_both(tmp_path: Path) -> None:
     job.members[1].cell.write(TopK(d_model=6, latents=20, k=4), "", {}, {})
     with job.hold(force=False) as rest:
         assert not rest.members
+
+
+# Cells trained by earlier versions: their names must stay, else all of a user's work is done again.
+SHORT = [
+    *("layer=3", "data.tokens=6000", "data.validation_tokens=1000", "data.batch=250", "data.pool_batches=5"),
+    *("data.epochs=2", "sae.latents=64", "optimizer.warmup=5", "logger=none"),
+]
+NAMES = {
+    (): "layer02/topk-85246d033c6c",  # the default job
+    (*SHORT,): "layer03/topk-a79c88e8cc4f",
+    (*SHORT, "optimizer=blocked"): "layer03/topk-2a8590f5a0cf",
+    (*SHORT, "sae=topk_candidates", "sae.candidates=8", "sae.k=4"): "layer03/topk-d59f088f3bc5",
+    (*SHORT, "sae=jump_relu"): "layer03/jump_relu-ff2bf16997c5",
+    (*SHORT, "sae=batch_topk"): "layer03/batch_topk-ac4a566235d8",
+    (*SHORT, "sae=matryoshka"): "layer03/matryoshka-5f5ea387e550",
+}
+
+
+@pytest.mark.parametrize("overrides", NAMES, ids=NAMES.values())
+def test_the_same_settings_have_the_cell_they_had_in_earlier_versions(
+    config: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...]
+) -> None:
+    asked = []
+
+    @contextmanager
+    def hold(job: Job, force: bool) -> Iterator[Job]:
+        asked.extend(member.cell.name for member in job.members)
+        yield Job(job.runs, [])
+
+    monkeypatch.setattr(Job, "hold", hold)
+    train(config(*overrides, tiny=False))
+    assert asked == [f"embedded/step0002048/{NAMES[overrides]}"]
+
+
+def test_a_cell_trained_before_classes_moved_keeps_its_identity_wherever_they_lie(tmp_path: Path) -> None:
+    (file,) = (ROOT / "tests/fixtures/before_moves").rglob("cell.json")
+    before: dict[str, Any] = json.loads(file.read_text())["identity"]
+    layer, sae = before["layer"], before["sae"]
+    shared = {key: before[key] for key in before.keys() - {"layer", "sae"}}
+    moved = with_current_paths(before)
+    assert moved["sae"]["_target_"] != sae["_target_"]
+    for settings, others in ((sae, shared), (moved["sae"], {key: moved[key] for key in shared})):
+        assert cell_identity(layer, {**settings, "name": "any"}, others) == before

@@ -1,4 +1,5 @@
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,13 +13,20 @@ from torch import Tensor
 from bisae.activations.cache import ActivationCache
 from bisae.activations.feed import ActivationBatch, Feed
 from bisae.activations.order import ReadingOrder
+from bisae.cells.cell import Cell
 from bisae.cli.train import train
 from bisae.corpus.embedded import EmbeddedCorpus
 from bisae.lm.lm_pass import LMPass
 from bisae.lm.model import Checkpoint
 from bisae.sae import TopK
+from bisae.sae.architectures.candidate_topk import CandidateTopK
 from bisae.sae.architectures.raw import RawInputs
-from bisae.training.module import SAETraining
+from bisae.sae.objective import Average, alone
+from bisae.training.job import Member
+from bisae.training.module import Reports, SAETraining
+from bisae.training.saves import Saves
+from tests.activations.fake_source import D_MODEL
+from tests.training.test_data import activations, trainer
 
 
 def test_training_is_the_plain_loop_of_the_method(
@@ -71,3 +79,66 @@ def test_members_whose_class_normalises_by_settings_of_its_own_do_not_share_inpu
     module: Any = SimpleNamespace(members=[SimpleNamespace(layer=2)] * 4, saes=saes, failed={})
     inputs = [x[0, 0].item() for _, _, x, _ in SAETraining._healthy(module, batch)]
     assert inputs == [0.5, 1.0, 3.0, 0.5]
+
+
+class Hooked(TopK):
+    """Whose hooks note when they are called, and which counts its steps."""
+
+    architecture = "hooked"
+
+    def __init__(self) -> None:
+        super().__init__(d_model=D_MODEL, latents=16, k=4)
+        self.steps, self.started, self.loaded = 0, [], []  # type: ignore[var-annotated]
+
+    def objective(self, *arguments: Any) -> Any:
+        self.steps += 1
+        return super().objective(*arguments)
+
+    def on_start(self, x: Float[Tensor, "token d_model"], average: Average = alone) -> None:
+        self.started.append((len(x), bool(self.b_pre.any())))
+
+    def extra_metrics(self) -> dict[str, float]:
+        return {"steps": float(self.steps)}
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        self.loaded.append(dict(state))
+        self.steps = state["steps"]
+
+
+def trained(folder: Path, goes_on: bool = False, **settings: Any) -> tuple[Hooked, list[dict[str, float]]]:
+    """A `Hooked` after its training, and all that was logged."""
+    sae, logged = Hooked(), []
+    members = [Member(2, 0.01, {"dead_after": 50}, Cell(folder, "tiny", 1, 2, "hooked", {}))]
+    optimizer = partial(torch.optim.Adam, fused=True)
+    module = SAETraining(
+        members, [sae], ("en", "fr"), optimizer, 5, lambda _, metrics, tokens: logged.append({**metrics, "at": tokens})
+    )
+    save = folder / "save.ckpt"
+    callbacks = Reports(module.report, 4), Saves(save, 5, module.gather)
+    ckpt_path = save if goes_on else None
+    trainer(folder, *callbacks, **settings).fit(
+        module, datamodule=activations(folder), ckpt_path=ckpt_path, weights_only=True
+    )
+    return sae, logged
+
+
+def test_what_is_special_about_an_sae_is_said_by_its_hooks_and_goes_on_from_a_save(tmp_path: Path) -> None:
+    undisturbed, logged = trained(tmp_path / "undisturbed")
+    assert undisturbed.started == [(12, True)] and undisturbed.loaded == []  # after b_pre, on the first batch
+    assert [at["train/steps"] for at in logged if "train/steps" in at] == [4, 8, 12, 16, 20]
+    assert [at["at"] for at in logged if "val/fvu" in at] == [120, 240]
+    trained(tmp_path / "stopped", max_steps=13)
+    again, logged = trained(tmp_path / "stopped", goes_on=True)
+    assert again.started == [] and again.loaded == [{"steps": 11}] and again.steps == 20
+    assert [at["train/steps"] for at in logged if "train/steps" in at] == [12, 16, 20]
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in undisturbed.state_dict().items())
+
+
+def test_a_save_made_before_there_were_hooks_is_read() -> None:
+    saes = [TopK(4, 8, 2), CandidateTopK(4, 8, 2, 4)]
+    module: Any = SimpleNamespace(saes=saes)
+    SAETraining.on_load_checkpoint(module, {"failed": {0: "why"}, "candidates": {1: 6}})
+    assert saes[1].extra_state() == {"candidates": 6} and module.failed == {0: "why"}

@@ -8,7 +8,7 @@ loss and gradients are those of float32 products. The same latents were kept in 
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from bisae.runtime.ranges import Count
 from bisae.sae.architectures.topk import TopK
 from bisae.sae.encoder import Codes, Weights, encode, largest, pre_activations, scratch, top_k
 from bisae.sae.kernels.products import BLOCK, dots
-from bisae.sae.objective import Objective, sparse_objective
+from bisae.sae.objective import Average, Objective, alone, sparse_objective
 
 UNIT = 2**-8  # largest relative error of rounding to bf16
 # Standard deviation of that error over all mantissas; a product of two rounded numbers has twice its variance.
@@ -134,7 +134,7 @@ START = 2  # with candidates="auto" a token has START * k candidates
 class CandidateTopK(TopK):
     """A TopK SAE, saved as TopK, with the same values, loss and gradients (see the head of this file).
 
-    `candidates`: the number of candidates of a token; "auto": 2 k, if `choose_encoder` finds that this is quicker.
+    `candidates`: the number of candidates of a token; "auto": 2 k, if `on_start` finds that this is quicker.
     """
 
     def __init__(self, d_model: int, latents: Count, k: Count, candidates: Count | str, **settings: Any) -> None:
@@ -145,13 +145,21 @@ class CandidateTopK(TopK):
             raise Refused("candidates", candidates, f"must be auto or an integer of at least k={k}")
         self.encoder = Candidates(k, per_token)
 
-    def choose_encoder(self, x: Float[Tensor, "token d_model"], average: Callable[[Tensor], Tensor]) -> None:
-        """With candidates="auto", measure before the first step whether candidates are quicker.
-
-        `x` are unit-norm inputs, `average` is the mean over ranks.
-        """
+    def on_start(self, x: Float[Tensor, "token d_model"], average: Average = alone) -> None:
+        """With candidates="auto", measure before the first step whether candidates are quicker."""
         if self.measured:
             self.encoder.choose(x - self.b_pre.detach(), self.weights, average)
+
+    def extra_metrics(self) -> dict[str, float]:
+        """`float32_tokens`: the share of tokens that needed the float32 product."""
+        return {"float32_tokens": self.encoder.share()}
+
+    def extra_state(self) -> dict[str, Any]:
+        """How many candidates a token has by now."""
+        return {"candidates": self.encoder.per_token}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        self.encoder.per_token = state["candidates"]
 
     def _objective(self, x: Float[Tensor, "token d_model"]) -> Objective:
         return sparse_objective(x, self.weights, self.encoder)

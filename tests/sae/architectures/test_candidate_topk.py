@@ -140,7 +140,7 @@ def test_the_quicker_product_is_chosen(
     )
     monkeypatch.setattr(candidate_topk, "encode", takes(1.5, candidate_topk.encode))
     sae = CandidateTopK(64, 600, K, candidates="auto")
-    sae.choose_encoder(centred, lambda value: value)
+    sae.on_start(centred, lambda value: value)
     assert sae.encoder.per_token == left
 
 

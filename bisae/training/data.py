@@ -1,0 +1,88 @@
+"""The activations of a job as a LightningDataModule."""
+
+from typing import Any
+
+from jaxtyping import Int64
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from bisae.activations.feed import ActivationBatch, Feed, HeldOutBatches
+from bisae.activations.job_activations import JobActivations
+from bisae.training.steps import StepSampler
+
+LEAST_HELD_OUT = 4096  # held-out tokens a batch, at least: small batches would only cost time
+
+
+class ActivationData(LightningDataModule):
+    """Batches of activations: for training in reading order, held-out ones in order.
+
+    It has no `prepare_data` or `setup`: what a store refuses is refused, and a cache is filled, by `open_activations`
+    before Lightning starts the other ranks, which would not wait that long. It has no state either: a batch follows
+    from epoch and step, and `StepSampler` asks the Trainer for these.
+    """
+
+    def __init__(self, streams: JobActivations, epochs: int) -> None:
+        """The batches of one process.
+
+        Args:
+            streams: the opened activations; `streams.asked` says which layers, in which order, and this process's part.
+            epochs: how often the training tokens are read.
+
+        Raises:
+            Refused: `tokens`, if there are fewer activations than the order has.
+        """
+        super().__init__()
+        self.streams, self.epochs = streams, epochs
+        self.layers, self.order, self.part = streams.asked.layers, streams.asked.order, streams.asked.part
+        self.feed = Feed(streams.training, self.layers, self.order, epochs, self.part)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Of all ranks together."""
+        return self.order.batch
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of all epochs."""
+        return self.epochs * self.order.steps_per_epoch
+
+    def train_dataloader(self) -> DataLoader[ActivationBatch]:
+        """The batches of the current epoch that are not done yet."""
+        steps = StepSampler(self, self.order.steps_per_epoch, lambda epoch, step: [(epoch, step)])
+        return DataLoader(TrainingBatches(self.feed), batch_sampler=steps, collate_fn=whole)
+
+    def val_dataloader(self) -> DataLoader[ActivationBatch]:
+        """This rank's share of the held-out batches."""
+        size = max(self.order.batch // self.part.world, LEAST_HELD_OUT)
+        tokens, window = self.streams.asked.held_out_tokens, self.order.window_rows
+        batches = HeldOutBatches(self.streams.validation, self.layers, tokens, size, window, self.part)
+        return DataLoader(batches, batch_size=None, collate_fn=whole)
+
+    def first_batch(self) -> ActivationBatch:
+        """This rank's part of the first batch of all, from which SAEs start."""
+        return self.feed.batch(0, 0)
+
+    def shards_of(self, rows: Int64[Tensor, " token"]) -> list[int]:
+        """The shards that rows of the last batch lie in: where to look when their values are wrong."""
+        return self.feed.shards_of(rows.cpu().numpy())
+
+    def close(self, finished: bool) -> None:
+        """Nothing more is read; with `finished` what was kept only for this job can go, else it helps to go on."""
+        self.streams.close(finished)
+
+
+class TrainingBatches(Dataset[ActivationBatch]):
+    """Batches, or this rank's part of them, by (epoch, step)."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
+
+    def __getitems__(self, steps: list[tuple[int, int]]) -> ActivationBatch:
+        (epoch, step), *_ = steps
+        return self.feed.batch(epoch, step)
+
+
+def whole(batch: Any) -> Any:
+    """Collation that leaves a batch as it is."""
+    return batch

@@ -1,0 +1,85 @@
+"""What of the Trainer and the optimizer is refused before any work."""
+
+import ast
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Trainer
+
+from bisae.runtime.errors import Refused
+from bisae.training.blocked_adam import BlockedAdam
+from bisae.training.trainer import check_optimizer, make_trainer
+from tests.conftest import ROOT
+
+SETTINGS: dict[str, Any] = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "precision": "32-true",
+    "enable_progress_bar": False,
+}
+
+
+def made(folder: Path, batch: int = 12, **settings: Any) -> Trainer:
+    return make_trainer(partial(Trainer, **{**SETTINGS, **settings}), [], 2, batch, folder)
+
+
+def test_the_trainer_is_the_configs_with_one_process_and_as_many_epochs(tmp_path: Path) -> None:
+    trainer = made(tmp_path)
+    assert trainer.max_epochs == 2 and trainer.world_size == 1 and not trainer.loggers
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"max_steps": 5}, "max_steps"),
+        ({"precision": "16-mixed"}, "precision"),
+        ({"accelerator": "tpu"}, "accelerator"),
+        ({"devices": 0}, "devices"),
+        ({"devices": True}, "devices"),
+        ({"devices": "many"}, "devices"),
+        ({"devices": 2}, "devices"),  # from Python: no command line that a second process could run
+        ({"devices": 5}, "batch"),
+    ],
+)
+def test_what_could_change_results_unseen_is_refused_by_its_field(
+    tmp_path: Path, settings: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(Refused) as refused:
+        made(tmp_path, **settings)
+    assert refused.value.field == field
+
+
+class OwnBlocked(torch.optim.SGD):
+    """An optimizer of a user's own that forms gradients itself."""
+
+    def take(self, matrix: torch.Tensor, gradient: Any, unit_rows: bool) -> None: ...
+
+
+def test_an_optimizer_that_forms_gradients_itself_serves_one_device() -> None:
+    for optimizer in (partial(BlockedAdam, fused=True), OwnBlocked):
+        check_optimizer(optimizer, 1)
+        with pytest.raises(Refused, match="is for one device, not 2") as refused:
+            check_optimizer(optimizer, 2)
+        assert refused.value.field == "optimizer"
+    check_optimizer(torch.optim.Adam, 2)
+
+
+def test_settings_an_optimizer_does_not_take_are_refused() -> None:
+    with pytest.raises(Refused) as refused:
+        check_optimizer(partial(torch.optim.Adam, betas=(2, 3)), 1)
+    assert refused.value.field == "partial"
+
+
+def test_training_asks_no_object_of_bisae_for_its_class() -> None:
+    for path in (ROOT / "bisae/training").glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        froms = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
+        ours = {name.name for node in froms if str(node.module).startswith("bisae.") for name in node.names}
+        ours |= {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            if ast.unparse(call.func) == "isinstance":
+                asked = {node.id for node in ast.walk(call.args[1]) if isinstance(node, ast.Name)}
+                assert not asked & ours, f"{path.name}: {ast.unparse(call)}"

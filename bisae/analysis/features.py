@@ -17,7 +17,7 @@ from bisae.metrics.language import MIXED, class_names, classes
 from bisae.metrics.monosemanticity import TokenCounts, entropies, ratio, scores
 from bisae.patterns.codes import CodesFolder
 from bisae.patterns.contexts import Contexts, Peaks, RawContexts, read_contexts
-from bisae.patterns.left_out import choose, peaks_left, sequence_blocks
+from bisae.patterns.left_out import choose, peaks_again, sequence_draws
 from bisae.patterns.reading import Reading
 from bisae.patterns.tokens import Tokens
 from bisae.sae import SparseAutoencoder
@@ -41,7 +41,7 @@ class Described:
     counts: TokenCounts
     clusters: Int64[np.ndarray, " entry"]
     peak_language: UInt8[np.ndarray, " context"]
-    left_out: "LeftOut"
+    resampled: "Resampled"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,21 +62,18 @@ class Peaked:
 
 
 @dataclass(frozen=True, eq=False)
-class LeftOut:
-    """What the features are without some of the documents: contexts chosen again, their tokens clustered again.
-
-    A part is a row of `bisae.metrics.intervals.LEFT_OUT`.
-    """
+class Resampled:
+    """What the features are in resamples of the documents: contexts chosen again, their tokens clustered again."""
 
     documents: int
-    counted: Int64[np.ndarray, "part feature language"]  # contexts
-    score: Float64[np.ndarray, "part feature"]  # monosemanticity; NaN if dead or of a single token
+    counted: Int64[np.ndarray, "resample feature language"]  # contexts
+    score: Float64[np.ndarray, "resample feature"]  # monosemanticity; NaN if dead or of a single token
 
     @classmethod
-    def of(cls, peaked: Peaked, raw: RawContexts, left: Iterable[tuple[np.ndarray, np.ndarray]]) -> "LeftOut":
-        """From the pairs of `raw` that are contexts of each part, and their peaks."""
+    def of(cls, peaked: Peaked, raw: RawContexts, again: Iterable[tuple[np.ndarray, np.ndarray]]) -> "Resampled":
+        """From the pairs of `raw` that are contexts in each resample, and their peaks."""
         found = []
-        for chosen, peak in left:
+        for chosen, peak in again:
             counted, counts = peaked.counts(raw.latent[chosen], raw.sequence[chosen], peak)
             score = ratio(*entropies(counts, peaked.text.clustering.entry_clusters(counts, None)))
             found.append((counted, np.where(np.diff(counts.offsets) > 1, score, np.nan)))
@@ -97,7 +94,7 @@ def describe(
     tokens, names = reading.tokens, class_names(text.languages)
     maximum = codes.maximum()
     columns: list[dict[str, Any]] = []
-    block_of_sequence = sequence_blocks(tokens, rules.seed)
+    drawn = sequence_draws(tokens, rules.seed)
     candidates: tuple[list[Any], list[Any]] = [], []  # contexts of the whole text, and further ones
     by_language = np.bincount(tokens.language, minlength=len(text.languages))
     half = halves(tokens.document, rules.seed)
@@ -121,16 +118,18 @@ def describe(
             column[name] = explained(firings, group.astype(np.int64), half, int(group.max()) + 1)
         columns.append(column)
         peaks = Peaks.of(firings, tokens.sequence)
-        choice = choose(rules.patterns, peaks, maximum[block], block_of_sequence)
-        kept_by_part = np.split(choice.kept, [len(choice.contexts)], axis=1)
-        for these, indices, by_part in zip(candidates, (choice.contexts, choice.further), kept_by_part, strict=True):
-            these.append((peaks.latent[indices] + firings.first, peaks.sequence[indices], by_part))
-    latent, sequence, kept = (np.concatenate(column, -1) for column in zip(*candidates[0], *candidates[1], strict=True))
+        choice = choose(rules.patterns, peaks, maximum[block], drawn)
+        split = np.split(choice.times, [len(choice.contexts)], axis=1)
+        for these, indices, times in zip(candidates, (choice.contexts, choice.further), split, strict=True):
+            these.append((peaks.latent[indices] + firings.first, peaks.sequence[indices], times))
+    latent, sequence, times = (
+        np.concatenate(column, -1) for column in zip(*candidates[0], *candidates[1], strict=True)
+    )
     raw = read_contexts(reading, layer, sae, latent, sequence)
     contexts = raw.contexts(sum(len(these[0]) for these in candidates[0]))
     peaked = Peaked(tokens, text, sae.latents)
     counted, counts = peaked.counts(contexts.latent, contexts.sequence, contexts.peak)
-    left_out = LeftOut.of(peaked, raw, peaks_left(raw, contexts, kept))
+    resampled = Resampled.of(peaked, raw, peaks_again(raw, contexts, times))
     mono = rules.monosemanticity
     found = scores(counts, text.clustering, mono.shuffles, mono.quantile, rules.seed)
     total = counted.sum(1)
@@ -163,7 +162,7 @@ def describe(
         features["bilingual"] = (features["class"] == MIXED) & above & ~features["single_token"]
     clusters = text.clustering.entry_clusters(counts, None)
     peak_language = text.language[tokens.borders[contexts.sequence] + contexts.peak]
-    return Described(features, contexts, counts, clusters, peak_language, left_out)
+    return Described(features, contexts, counts, clusters, peak_language, resampled)
 
 
 @dataclass(frozen=True, eq=False)

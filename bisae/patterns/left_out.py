@@ -1,12 +1,12 @@
-"""The contexts that latents have without some blocks of the documents: what a jackknife over documents is made of."""
+"""The contexts that latents have in resamples of the documents: what intervals over documents are made of."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int16, Int64
+from jaxtyping import Float32, Int16, Int64, UInt8
 
-from bisae.metrics.intervals import BLOCKS, LEFT_OUT, document_blocks
+from bisae.metrics.intervals import draws
 from bisae.patterns.contexts import Contexts, Patterns, Peaks, RawContexts
 from bisae.patterns.tokens import Tokens
 
@@ -15,75 +15,71 @@ class Choice(NamedTuple):
     """Contexts as indices into peaks. The candidates are the contexts of the whole text, then the `further` ones."""
 
     contexts: Int64[np.ndarray, " context"]  # as the rule gives them for the whole text
-    further: Int64[np.ndarray, " further"]  # not among them, but chosen by some part
-    kept: Bool[np.ndarray, "part candidate"]  # which candidates each part chooses
+    further: Int64[np.ndarray, " further"]  # not among them, but chosen in some resample
+    times: UInt8[np.ndarray, "resample candidate"]  # how often each resample has each candidate among its contexts
 
 
-def sequence_blocks(tokens: Tokens, seed: int) -> Int64[np.ndarray, " sequence"]:
-    """The block of documents that each sequence is in; translations have one number, and so are in one block.
+def sequence_draws(tokens: Tokens, seed: int) -> UInt8[np.ndarray, "resample sequence"]:
+    """How often each resample of documents holds each sequence; translations have one number, and are drawn together.
 
-    Blocks have as many documents of each language, and of translated ones, or one more.
+    Resamples have as many documents of each language, and of translated ones, as the text.
     """
     first = tokens.borders[:-1]
     numbers, document = np.unique(tokens.document[first], return_inverse=True)
     languages = np.zeros(len(numbers), np.int64)
     np.bitwise_or.at(languages, document, 1 << tokens.language[first].astype(np.int64))
-    return document_blocks(languages, seed)[document]
+    return draws(languages, seed)[:, document]
 
 
 def choose(
     patterns: Patterns,
     peaks: Peaks,
     maximum: Float32[np.ndarray, " latent"],
-    block: Int64[np.ndarray, " sequence"],
+    drawn: UInt8[np.ndarray, "resample sequence"],
 ) -> Choice:
-    """Choose contexts from the whole text, and again from each part: without the blocks of a row of `LEFT_OUT`.
+    """Choose contexts from the whole text, and again from each resample, in which a sequence may stand several times.
 
-    Of a part so many fewer contexts are chosen as it has less text: where a latent has more than enough, what is left
-    out would else be made good from further on in the text, and the parts would differ less than texts do.
-
-    A latent's largest activation before TopK is known of the whole text only. Without the block of its largest firing
-    it is taken to be the largest firing that is left, where that firing was the largest activation. So what is
+    A latent's largest activation before TopK is known of the whole text only. Without the sequence of its largest
+    firing it is taken to be the largest firing that is left, where that firing was the largest activation. So what is
     neglected are tokens on which the latent is more active than that and yet not among the TopK.
     """
     contexts = patterns.chosen(peaks, maximum)
     strongest = _strongest(peaks, len(maximum))
-    rule = patterns.for_share(1 - LEFT_OUT.shape[1] / BLOCKS)
     chosen = []
-    for out in LEFT_OUT:
-        left = np.flatnonzero(~np.isin(block, out)[peaks.sequence])
-        rest = Peaks(peaks.latent[left], peaks.sequence[left], peaks.value[left])
-        there = np.where(strongest >= maximum, _strongest(rest, len(maximum)), maximum)
-        chosen.append(left[rule.chosen(rest, there)])
+    for times in drawn:
+        held = np.repeat(np.arange(len(peaks.latent)), times[peaks.sequence])
+        again = Peaks(peaks.latent[held], peaks.sequence[held], peaks.value[held])
+        there = np.where(strongest >= maximum, _strongest(again, len(maximum)), maximum)
+        chosen.append(held[patterns.chosen(again, there)])
     candidate = np.full(len(peaks.latent), -1, np.int32)
     for indices in chosen:
         candidate[indices] = len(contexts)
     candidate[contexts] = np.arange(len(contexts))
     further = np.flatnonzero(candidate == len(contexts))
     candidate[further] += np.arange(len(further), dtype=np.int32)
-    kept = np.zeros((len(chosen), len(contexts) + len(further)), bool)
-    for row, indices in zip(kept, chosen, strict=True):
-        row[candidate[indices]] = True
-    return Choice(contexts, further, kept)
+    candidates = len(contexts) + len(further)
+    counted = [np.bincount(candidate[indices], minlength=candidates).astype(np.uint8) for indices in chosen]
+    return Choice(contexts, further, np.stack(counted))
 
 
-def peaks_left(
-    raw: RawContexts, contexts: Contexts, kept: Bool[np.ndarray, "part candidate"]
+def peaks_again(
+    raw: RawContexts, contexts: Contexts, times: UInt8[np.ndarray, "resample candidate"]
 ) -> Iterator[tuple[Int64[np.ndarray, " chosen"], Int16[np.ndarray, " chosen"]]]:
-    """Of each part: the candidates that are contexts then, and the positions of their peaks.
+    """Of each resample: its contexts as candidates, some of them several times, and the positions of their peaks.
 
     `raw` holds the candidates, `contexts` those of the whole text. Stored values are relative to a latent's largest
-    one, so that a peak may move in every context of a latent that has lost the context with the largest.
+    one, so that a peak may move in every context of a latent whose context with the largest was not drawn.
     """
     number = len(contexts.latent)
     scale = raw.scale(np.arange(number))
     peak = np.append(contexts.peak, raw.peaks(np.arange(number, len(raw.latent)), scale))
-    for row in kept:
+    for row in times:
         chosen = np.flatnonzero(row)
         there = raw.scale(chosen)
         moved = chosen[(there != scale)[raw.latent[chosen]]]
         now = peak.copy()
         now[moved] = raw.peaks(moved, there)
+        chosen = np.repeat(chosen, row[chosen])
         yield chosen, now[chosen]
 
 

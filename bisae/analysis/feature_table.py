@@ -13,13 +13,13 @@ from bisae.analysis.rules import Rules
 from bisae.features.analysed_activations import AnalysedActivations
 from bisae.features.codes import CodesFolder, Firings
 from bisae.features.contexts import FeatureContexts, Peaks, RawContexts, read_contexts
-from bisae.features.left_out import choose, peaks_left, sequence_blocks
 from bisae.features.measures.alignment import AlignmentScores, aligned, alignment
 from bisae.features.measures.bilingual import is_bilingual
 from bisae.features.measures.clusters import Clustering, TokenCounts
 from bisae.features.measures.contextual import explained, halves, is_contextual
 from bisae.features.measures.language import class_names, classes
 from bisae.features.measures.monosemanticity import entropies, ratio, scores
+from bisae.features.resampled import choose, peaks_again, sequence_draws
 from bisae.features.tokens import Tokens
 from bisae.sae import SparseAutoencoder
 
@@ -42,7 +42,7 @@ class Described:
     counts: TokenCounts
     clusters: Int64[np.ndarray, " entry"]
     peak_language: UInt8[np.ndarray, " context"]
-    left_out: "FeatureParts"
+    resampled: "Resampled"
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,21 +63,18 @@ class Peaked:
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureParts:
-    """What the features are without some of the documents: contexts chosen again, their tokens clustered again.
-
-    A part is a row of `bisae.metrics.intervals.LEFT_OUT`.
-    """
+class Resampled:
+    """What the features are in resamples of the documents: contexts chosen again, their tokens clustered again."""
 
     documents: int
-    counted: Int64[np.ndarray, "part feature language"]  # contexts
-    score: Float64[np.ndarray, "part feature"]  # monosemanticity; NaN if dead or of a single token
+    counted: Int64[np.ndarray, "resample feature language"]  # contexts
+    score: Float64[np.ndarray, "resample feature"]  # monosemanticity; NaN if dead or of a single token
 
     @classmethod
-    def of(cls, peaked: Peaked, raw: RawContexts, left: Iterable[tuple[np.ndarray, np.ndarray]]) -> "FeatureParts":
-        """From the pairs of `raw` that are contexts of each part, and their peaks."""
+    def of(cls, peaked: Peaked, raw: RawContexts, again: Iterable[tuple[np.ndarray, np.ndarray]]) -> "Resampled":
+        """From the pairs of `raw` that are contexts in each resample, and their peaks."""
         found = []
-        for chosen, peak in left:
+        for chosen, peak in again:
             counted, counts = peaked.counts(raw.latent[chosen], raw.sequence[chosen], peak)
             score = ratio(*entropies(counts, peaked.text.clustering.entry_clusters(counts, None)))
             found.append((counted, np.where(np.diff(counts.offsets) > 1, score, np.nan)))
@@ -108,7 +105,7 @@ def describe(
     tokens, names = reading.tokens, class_names(text.languages)
     maximum = codes.maximum()
     columns: list[dict[str, Any]] = []
-    block_of_sequence = sequence_blocks(tokens, rules.seed)
+    drawn = sequence_draws(tokens, rules.seed)
     candidates: tuple[list[Any], list[Any]] = [], []  # contexts of the whole text, and further ones
     by_language = np.bincount(tokens.language, minlength=len(text.languages))
     half = halves(tokens.document, rules.seed)
@@ -120,16 +117,18 @@ def describe(
             column[name] = explained(firings, group.astype(np.int64), half, int(group.max()) + 1)
         columns.append(column)
         peaks = Peaks.of(firings, tokens.sequence)
-        choice = choose(rules.patterns, peaks, maximum[block], block_of_sequence)
-        kept_by_part = np.split(choice.kept, [len(choice.contexts)], axis=1)
-        for these, indices, by_part in zip(candidates, (choice.contexts, choice.further), kept_by_part, strict=True):
-            these.append((peaks.latent[indices] + firings.first, peaks.sequence[indices], by_part))
-    latent, sequence, kept = (np.concatenate(column, -1) for column in zip(*candidates[0], *candidates[1], strict=True))
+        choice = choose(rules.patterns, peaks, maximum[block], drawn)
+        split = np.split(choice.times, [len(choice.contexts)], axis=1)
+        for these, indices, times in zip(candidates, (choice.contexts, choice.further), split, strict=True):
+            these.append((peaks.latent[indices] + firings.first, peaks.sequence[indices], times))
+    latent, sequence, times = (
+        np.concatenate(column, -1) for column in zip(*candidates[0], *candidates[1], strict=True)
+    )
     raw = read_contexts(reading, layer, sae, latent, sequence)
     contexts = raw.contexts(sum(len(these[0]) for these in candidates[0]))
     peaked = Peaked(tokens, text, sae.latents)
     counted, counts = peaked.counts(contexts.latent, contexts.sequence, contexts.peak)
-    left_out = FeatureParts.of(peaked, raw, peaks_left(raw, contexts, kept))
+    resampled = Resampled.of(peaked, raw, peaks_again(raw, contexts, times))
     mono = rules.monosemanticity
     found = scores(counts, text.clustering, mono.shuffles, mono.quantile, rules.seed)
     total = counted.sum(1)
@@ -157,7 +156,7 @@ def describe(
     features["bilingual"] = is_bilingual(features, rules.bilingual)
     clusters = text.clustering.entry_clusters(counts, None)
     peak_language = text.language[tokens.borders[contexts.sequence] + contexts.peak]
-    return Described(features, contexts, counts, clusters, peak_language, left_out)
+    return Described(features, contexts, counts, clusters, peak_language, resampled)
 
 
 def _firing_columns(

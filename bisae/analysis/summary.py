@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
-from bisae.analysis.feature_table import Described, FeatureParts
+from bisae.analysis.feature_table import Described, Resampled
 from bisae.analysis.rules import Rules
 from bisae.features.measures.bilingual import bilingual_by_chance
 from bisae.features.measures.language import DEAD, MIXED, class_names, classes
-from bisae.metrics.intervals import BLOCKS, Interval, jackknife_interval, share_interval, t_interval
+from bisae.metrics.intervals import Interval, resampled_interval, share_interval, t_interval
 
 Metrics = dict[str, float | None]
+LEAST_DOCUMENTS = 20  # for an interval over them: that of a mean of n is too narrow by 1 / (2 n), here 2.5 %
 
 
 def summarize(described: Described, languages: Sequence[str], rules: Rules) -> Metrics:
@@ -58,21 +59,21 @@ def summarize(described: Described, languages: Sequence[str], rules: Rules) -> M
         values = values.dropna()
         found[name] = float(values.mean()) if len(values) else None
         found[f"{name}_low"], found[f"{name}_high"] = _pair(t_interval(values.to_numpy(float)))
-    for name, parts in _of_parts(described.left_out, names, rules).items():
-        if (value := found[name]) is not None and described.left_out.documents >= BLOCKS:
-            interval = jackknife_interval(value, parts)
+    for name, samples in _in_resamples(described.resampled, names, rules).items():
+        if (value := found[name]) is not None and described.resampled.documents >= LEAST_DOCUMENTS:
+            interval = resampled_interval(value, samples)
             found[f"{name}_doc_low"], found[f"{name}_doc_high"] = _pair(Interval(*np.clip(interval, 0, 1).tolist()))
     return found | _by_chance(described, names, rules)
 
 
-def _of_parts(left_out: FeatureParts, names: list[str], rules: Rules) -> dict[str, Float64[np.ndarray, " part"]]:
-    """Shares and monosemanticity without some of the documents; NaN where no feature has them."""
-    classed = np.stack([classes(counted, rules.threshold, names) for counted in left_out.counted])
+def _in_resamples(resampled: Resampled, names: list[str], rules: Rules) -> dict[str, Float64[np.ndarray, " resample"]]:
+    """Shares and monosemanticity in resamples of the documents; NaN where no feature has them."""
+    classed = np.stack([classes(counted, rules.threshold, names) for counted in resampled.counted])
     alive = np.count_nonzero(classed != DEAD, axis=1)
-    many = np.count_nonzero(~np.isnan(left_out.score), axis=1)
+    many = np.count_nonzero(~np.isnan(resampled.score), axis=1)
     with np.errstate(invalid="ignore"):  # 0 / 0
         found = {name: np.count_nonzero(classed == name, axis=1) / alive for name in (*names, MIXED)}
-        return found | {"monosemanticity": np.nansum(left_out.score, axis=1) / many}
+        return found | {"monosemanticity": np.nansum(resampled.score, axis=1) / many}
 
 
 def _by_chance(described: Described, names: list[str], rules: Rules) -> Metrics:

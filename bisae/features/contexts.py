@@ -1,6 +1,6 @@
 """The contexts of a latent: the sequences that show what it responds to (config group `patterns`)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -17,7 +17,10 @@ from bisae.sae import SparseAutoencoder
 
 @dataclass(frozen=True, eq=False)
 class Peaks:
-    """Where a block's latents fire: each (latent, sequence) once, in the order of the text within a latent."""
+    """Where a block's latents fire: each (latent, sequence) once, in the order of the text within a latent.
+
+    In a resample each stands as often as its document was drawn, one after the other.
+    """
 
     latent: Int64[np.ndarray, " pair"]  # within the block
     sequence: Int32[np.ndarray, " pair"]
@@ -44,10 +47,6 @@ class Patterns(Protocol):
         """
         ...
 
-    def for_share(self, share: float) -> "Patterns":
-        """The rule for a `share` of the text: so many fewer contexts, that each stands for as much text."""
-        ...
-
 
 @dataclass(frozen=True)
 class Paper:
@@ -64,9 +63,6 @@ class Paper:
         above = np.flatnonzero(peaks.value > np.float32(self.share) * maximum[peaks.latent])
         return above[_number_within(peaks.latent[above]) < self.contexts]
 
-    def for_share(self, share: float) -> "Patterns":
-        return replace(self, contexts=max(1, round(self.contexts * share)))
-
 
 @dataclass(frozen=True)
 class Top:
@@ -77,9 +73,6 @@ class Top:
     def chosen(self, peaks: Peaks, maximum: Float32[np.ndarray, " latent"]) -> Int64[np.ndarray, " context"]:
         order = np.lexsort((-peaks.value, peaks.latent))
         return order[_number_within(peaks.latent[order]) < self.contexts]
-
-    def for_share(self, share: float) -> "Patterns":
-        return replace(self, contexts=max(1, round(self.contexts * share)))
 
 
 @dataclass(frozen=True)
@@ -105,9 +98,6 @@ class Quantile:
         by_part = np.lexsort((order, part, peaks.latent[order]))  # in the order of the text within a part
         key = peaks.latent[order] * self.quantiles + part
         return order[by_part][_number_within(key[by_part]) < self.contexts // self.quantiles]
-
-    def for_share(self, share: float) -> "Patterns":
-        return replace(self, contexts=self.quantiles * max(1, round(self.contexts * share / self.quantiles)))
 
 
 def _number_within(groups: Int64[np.ndarray, " item"]) -> Int64[np.ndarray, " item"]:

@@ -4,15 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64, Integer, Num, UInt8
+from jaxtyping import Float, Float64, Integer, Num, UInt8
 from scipy import stats
 
 LEVEL = 0.95
 TAILS = (1 - LEVEL) / 2, (1 + LEVEL) / 2
-BLOCKS = 19  # of documents
-# The blocks that a part of the jackknife leaves out, moved on by 0 ... 18: of this difference set (squares mod 19)
-# every block is left out by 9 parts, and every two by 4: of a mean over blocks the parts give the variance exactly.
-LEFT_OUT = (np.array([1, 4, 5, 6, 7, 9, 11, 16, 17]) + np.arange(BLOCKS)[:, None]) % BLOCKS
+RESAMPLES = 20  # of documents, where each costs an analysis; Student's interval allows for how few they are
 Samples = Mapping[str, Mapping[str, np.ndarray]]  # by what was measured and metric: a value in each resample
 Statistics = dict[str, Float64[np.ndarray, " resample"]]
 
@@ -52,24 +49,26 @@ def t_interval(values: Float[np.ndarray, " value"]) -> Interval:
     return _around(float(values.mean()), float(stats.sem(values)), len(values) - 1)
 
 
-def document_blocks(stratum: Integer[np.ndarray, " document"], seed: int) -> Int64[np.ndarray, " document"]:
-    """The block (0 ... `BLOCKS` - 1) of each document, drawn; of each stratum blocks have equally many, or one more."""
-    block = np.empty(len(stratum), np.int64)
-    block[np.lexsort((np.random.default_rng(seed).random(len(stratum)), stratum))] = np.arange(len(stratum)) % BLOCKS
-    return block
+def draws(stratum: Integer[np.ndarray, " document"], seed: int) -> UInt8[np.ndarray, "resample document"]:
+    """How often each of `RESAMPLES` resamples holds each document: as many documents of each stratum as there are."""
+    rng = np.random.default_rng(seed)
+    drawn = np.zeros((RESAMPLES, len(stratum)), np.uint8)
+    for one in np.unique(stratum):
+        at = np.flatnonzero(stratum == one)
+        for resample in drawn:
+            resample[at] = np.bincount(rng.integers(len(at), size=len(at)), minlength=len(at))
+    return drawn
 
 
-def jackknife_interval(value: float, parts: Float[np.ndarray, " part"]) -> Interval:
-    """Of a statistic, over documents: Student's, from its values without the blocks of each row of `LEFT_OUT`.
+def resampled_interval(value: float, samples: Float[np.ndarray, " resample"]) -> Interval:
+    """Of a statistic, over documents: Student's around its value, from its values in resamples.
 
-    About half is left out at a time, since shares of classes are steps: without a twentieth of the text few features
-    change their class, and errors come out half as large again as they are. UNKNOWN where the statistic is not defined
-    in some part.
+    Not their percentiles: a resample repeats documents, so that fewer tokens differ in it and scores are shifted.
+    UNKNOWN where the statistic is not defined in some resample.
     """
-    if np.isnan(parts).any():
+    if np.isnan(samples).any():
         return UNKNOWN
-    left = LEFT_OUT.shape[1]
-    return _around(value, float(np.sqrt((BLOCKS - left) / left * parts.var())), BLOCKS - 1)
+    return _around(value, float(samples.std(ddof=1)), len(samples) - 1)
 
 
 def _around(value: float, error: float, freedom: int) -> Interval:

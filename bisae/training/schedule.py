@@ -1,23 +1,7 @@
-"""How long a job trains, how often it saves and logs, and its learning rate from step to step."""
-
-from dataclasses import dataclass
+"""The learning rate from step to step."""
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-
-
-@dataclass(frozen=True)
-class TrainingSchedule:
-    """How long and how often: `epochs`; `warmup`, `save_every` and `log_every` in steps.
-
-    `keep_save`: whether the last save, with its optimizer state, outlives the job.
-    """
-
-    epochs: int
-    warmup: int
-    save_every: int
-    log_every: int
-    keep_save: bool
 
 
 def warm_up(optimizer: Optimizer, steps: int) -> LambdaLR:

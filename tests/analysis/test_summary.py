@@ -1,13 +1,13 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bisae.features.resampled import sequence_draws
 from scipy import stats
 
 from bisae.analysis.summary import summarize
-from bisae.features.left_out import sequence_blocks
 from bisae.features.measures.language import DEAD
-from bisae.metrics.intervals import LEFT_OUT
 from tests.analysis.small_cell import LANGUAGES, described, rules
 
 
@@ -31,27 +31,34 @@ def test_shares_and_means_are_of_the_features_that_are_alive(tmp_path: Path) -> 
         assert metrics[f"{name}_low"] < value < metrics[f"{name}_high"]  # type: ignore[operator]
 
 
-def test_intervals_over_documents_are_students_from_half_samples(tmp_path: Path) -> None:
+def test_intervals_over_documents_are_students_from_resamples(tmp_path: Path) -> None:
     found, chosen = described(tmp_path, rules())[0], rules()
     metrics = summarize(found, LANGUAGES, chosen)
-    parts = np.nanmean(found.left_out.score, axis=1)
-    error = np.sqrt(np.var(parts) * 10 / 9)
-    reach = stats.t.ppf(0.975, 18) * error
+    samples = np.nanmean(found.resampled.score, axis=1)
+    reach = stats.t.ppf(0.975, len(samples) - 1) * np.std(samples, ddof=1)
     assert metrics["monosemanticity_doc_high"] == pytest.approx(min(1, metrics["monosemanticity"] + reach))
 
 
-def test_a_part_of_the_documents_has_the_features_it_has_alone(tmp_path: Path) -> None:
-    """Top chooses by firings only, so that of a part everything is exact: languages of the contexts counted by hand."""
+def test_a_resample_of_the_documents_has_the_contexts_that_its_text_has(tmp_path: Path) -> None:
+    """Top chooses by firings only, so that in a resample everything is exact: languages counted by hand."""
     found, reading, _, dense = described(tmp_path, rules())
-    tokens, block = reading.tokens, sequence_blocks(reading.tokens, 0)
+    tokens = reading.tokens
     peaks = np.maximum.reduceat(dense, tokens.borders[:-1])
     language = tokens.language[tokens.borders[:-1]]
-    for part, out in enumerate(LEFT_OUT):
-        left = np.where(np.isin(block, out)[:, None], 0, peaks)
+    for resample, times in enumerate(sequence_draws(tokens, 0)):
+        text = np.repeat(np.arange(len(peaks)), times)
         for latent in range(dense.shape[1]):
-            top = np.argsort(-left[:, latent], kind="stable")[: round(20 * 10 / 19)]
-            top = top[left[top, latent] > 0]
-            assert found.left_out.counted[part, latent].tolist() == np.bincount(language[top], minlength=2).tolist()
+            top = text[np.argsort(-peaks[text, latent], kind="stable")[:20]]
+            top = top[peaks[top, latent] > 0]
+            counted = found.resampled.counted[resample, latent]
+            assert counted.tolist() == np.bincount(language[top], minlength=2).tolist()
+
+
+def test_over_few_documents_nothing_is_said(tmp_path: Path) -> None:
+    found = described(tmp_path, rules())[0]
+    few = replace(found, resampled=replace(found.resampled, documents=19))
+    assert "Mixed_doc_low" in summarize(found, LANGUAGES, rules())
+    assert "Mixed_doc_low" not in summarize(few, LANGUAGES, rules())
 
 
 def test_with_shuffled_labels_random_features_are_what_they_were(tmp_path: Path) -> None:

@@ -3,12 +3,10 @@ import pytest
 from scipy import stats
 
 from bisae.metrics.intervals import (
-    BLOCKS,
-    LEFT_OUT,
-    document_blocks,
     document_weights,
-    jackknife_interval,
+    draws,
     percentiles,
+    resampled_interval,
     share_interval,
     t_interval,
 )
@@ -29,17 +27,26 @@ def test_the_interval_of_a_mean_of_few_skewed_values_covers_it_about_as_often_as
     assert 0.91 < np.mean(covered) < 0.96  # the percentile bootstrap: 0.90
 
 
-def test_a_jackknife_of_a_mean_over_blocks_is_students() -> None:
-    values = np.random.default_rng(0).random(BLOCKS)
-    parts = np.array([np.delete(values, out).mean() for out in LEFT_OUT])
-    assert jackknife_interval(values.mean(), parts) == pytest.approx(t_interval(values))
+def test_the_interval_from_resamples_of_a_mean_covers_it_as_often_as_it_says() -> None:
+    """Documents of two languages with other means: only what differs within a language is by chance."""
+    language, random, covered = np.arange(60) % 3 // 2, np.random.default_rng(0), []
+    for seed in range(500):
+        values = random.normal(size=60) + 5 * language
+        samples = draws(language, seed) @ values / 60
+        low, high = resampled_interval(values.mean(), samples)
+        covered.append(low <= 5 / 3 <= high)
+    assert abs(np.mean(covered) - 0.95) < 0.02 + 3 * np.sqrt(0.95 * 0.05 / 500)  # as meant, and three standard errors
+    assert np.isnan(resampled_interval(0.5, np.array([0.4, np.nan, 0.6]))).all()
 
 
-def test_blocks_have_equally_many_documents_of_each_language() -> None:
-    language = np.arange(200) % 2
-    block = document_blocks(language, 0)
-    counts = np.array([np.bincount(block[language == one], minlength=BLOCKS) for one in range(2)])
-    assert np.ptp(counts, axis=1).max() <= 1 and (block != document_blocks(language, 1)).any()
+def test_resamples_have_as_many_documents_of_each_language_as_there_are() -> None:
+    language = np.arange(200) % 3
+    drawn = draws(language, 0)
+    for one in range(3):
+        assert (drawn[:, language == one].sum(1) == (language == one).sum()).all()
+    assert (
+        np.abs(np.corrcoef(drawn)[np.triu_indices(len(drawn), 1)]).max() < 0.35 and (drawn != draws(language, 1)).any()
+    )
 
 
 def test_seeds_have_students_interval() -> None:

@@ -20,7 +20,7 @@ def test_weights_that_are_missing_are_refused_rather_than_drawn_at_random(step51
     (gone,) = (name for name in weights if name.endswith("layers.2.mlp.up_proj.weight"))
     del weights[gone]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(Refused, match=r"^path=.*lacks 1 weights, such as layers.2.mlp.up_proj.weight"):
+    with pytest.raises(Refused, match=r"^path=.*lacks 1 weights, such as model.layers.2.mlp.up_proj.weight"):
         load_causal_lm(replace(step512, folder=folder), torch.float32, torch.device("cpu"))
 
 

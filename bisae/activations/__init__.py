@@ -1,4 +1,4 @@
-"""LM activations on disk: computed once, shared by runs, read in a mixed order that can be resumed anywhere.
+"""LM activations: computed once and shared by runs, or computed as they are read; in an order that can be resumed.
 
 Source -> writer -> cache folder -> reader -> feed, in the order of `order`.
 

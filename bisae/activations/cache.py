@@ -1,4 +1,4 @@
-"""The store of activations: finds a cache that holds what is asked, or makes, extends and resumes it."""
+"""Find the cache of a source, or make, extend or resume it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +15,12 @@ from bisae.runtime.lock import sole_writer
 
 @dataclass(frozen=True)
 class ActivationCache:
-    """All caches under `folder`, which together may take `disk_gib` GiB.
+    """All caches under `folder`.
 
-    With `evict` the least recently used ones make way for a new one; with `verify` every file's checksum is
-    checked on opening, not only its size.
+    Args:
+        disk_gib: Largest total size in GiB.
+        evict: Delete the least recently used caches if a new one needs room.
+        verify: Check every file's checksum on opening, not only its size.
     """
 
     folder: Path
@@ -29,9 +31,9 @@ class ActivationCache:
     def check(
         self, source: Source, tokens: int, field: str, progress: Progress | None = None, take_short: bool = False
     ) -> list[int]:
-        """Refuse, as `field`, to prepare more tokens than the corpus split holds; runs no LM.
+        """Return the sizes in tokens of the fewest leading shards that hold `tokens` tokens; runs no LM.
 
-        Returns the tokens of the fewest leading shards that hold them; with `take_short`, of all if they hold fewer.
+        Raises Refused (`field`) if the corpus split holds fewer; with `take_short`, only if it holds none.
         """
         if tokens < 1:
             raise Refused(field, tokens, "must be at least 1")
@@ -43,13 +45,17 @@ class ActivationCache:
     def prepare(
         self, source: Source, layers: Sequence[int], tokens: int, progress: Progress | None = None
     ) -> CachedActivations:
-        """Return at least `tokens` tokens of `layers`, running the LM only for what is not cached yet.
+        """Return at least `tokens` tokens of `layers`; the LM runs only for shards and layers that are not cached yet.
 
-        Any number of processes may ask at once: one writes, the others wait. A complete cache is opened without
-        lock and without writing. A writer that was killed is resumed at its first incomplete shard.
-        `progress` is called with (tokens done, tokens in all).
-        Refused before any LM work if the corpus (see `check`) or the disk is too small; CacheError if files are
-        damaged.
+        Any number of processes may call this at once: one writes, the others wait. A complete cache is opened without
+        a lock and without writing. After a killed writer, the next one resumes at the first incomplete shard.
+
+        Args:
+            progress: Called with (tokens done, tokens in all).
+
+        Raises:
+            Refused: The corpus (`tokens`) or the disk (`disk_gib`) is too small; raised before any LM work.
+            CacheError: Files are damaged.
         """
         sizes = self.check(source, tokens, "tokens")
         layers = sorted(set(layers))
@@ -75,17 +81,17 @@ class ActivationCache:
             return self._open(folder, manifest, layers, tokens)
 
     def missing_bytes(self, source: Source, layers: Sequence[int], sizes: Sequence[int]) -> int:
-        """What `prepare` would write to have `layers` of the shards of `sizes`."""
+        """Return the bytes that `prepare` would write for `layers` of shards with these `sizes` in tokens."""
         missing = missing_shards(self._manifest(source), layers, sizes)
         return sum(shard.bytes(source.d_model) for shard in missing)
 
     def make_room(self, keep: Path, needed: int) -> None:
-        """See that `needed` more bytes fit; Refused if not."""
+        """Make sure that `needed` more bytes fit. Raises Refused (`disk_gib`) if not."""
         other = "other caches cannot make way" if self.evict else "or drop the least used: evict=true"
         make_room(self.folder, keep, needed, self.disk_gib, self.evict, f"lower tokens ({other})")
 
     def path(self, source: Source) -> Path:
-        """The folder of `source`'s cache."""
+        """Return the folder of the source's cache."""
         return self.folder / source_name(source)
 
     def _manifest(self, source: Source) -> Manifest:

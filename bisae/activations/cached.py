@@ -1,4 +1,4 @@
-"""All activations on disk: the store that every SAE trained on them shares."""
+"""Keep all activations on disk; all SAEs that are trained on them share the files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +18,10 @@ from bisae.runtime.values import writable
 class Cached:
     """An `ActivationCache` as a `bisae.activations.store.Store`.
 
-    `layers`: those that other jobs are known to need, "all" or a list, computed in the same LM pass; layers the LM
-    does not have are left out, since they are meant for a larger one.
+    Args:
+        folder, disk_gib, evict, verify: See `ActivationCache`.
+        layers: Layers that other jobs need, computed in the same LM pass: a list, or "all". Layers that the LM does not
+            have are left out, since one list may serve LMs of several depths.
     """
 
     shared: ClassVar[bool] = True
@@ -32,21 +34,21 @@ class Cached:
     layers: Sequence[int] | str
 
     def __post_init__(self) -> None:
-        listed = isinstance(self.layers, Sequence) and all(str(layer).isdecimal() for layer in self.layers)
-        if self.layers != "all" and not listed:
+        is_list = isinstance(self.layers, Sequence) and all(str(layer).isdecimal() for layer in self.layers)
+        if self.layers != "all" and not is_list:
             raise Refused("layers", self.layers, "give a list of layers, or all")
 
     def check(self, asked: Request, progress: Progress) -> list[int]:
         writable({"folder": Path(self.folder)})
-        cache, needed, there = self._cache(asked.part), 0, []
+        cache, needed, held = self._cache(asked.part), 0, []
         used = self._with_others(asked.layers, asked.training.depth)
         for source, tokens, field in asked.texts:
             sizes = cache.check(source, tokens, field, progress, asked.take_short)
             needed += cache.missing_bytes(source, used, sizes)
-            there.append(min(tokens, sum(sizes)))
-        if needed and not self.evict:  # with eviction there is no telling yet what makes way
+            held.append(min(tokens, sum(sizes)))
+        if needed and not self.evict:  # with eviction it is not known yet which caches make way
             cache.make_room(cache.folder, needed)
-        return there
+        return held
 
     def open(
         self, source: Source, layers: Sequence[int], tokens: int, job: str, part: Part, progress: Progress

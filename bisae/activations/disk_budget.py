@@ -1,4 +1,4 @@
-"""Room on disk: the budget of a cache root, and the caches that make way when asked to."""
+"""The disk budget of a folder of caches, and the eviction of caches."""
 
 import logging
 import os
@@ -23,16 +23,22 @@ CACHE_NAME = re.compile("[0-9a-f]{16}")
 
 
 def note_use(folder: Path) -> None:
-    """Remember that `folder` is used now; on a read-only disk nothing is evicted, so nothing is lost."""
+    """Note that `folder` is used now. On a read-only disk this does nothing: nothing is evicted there."""
     with suppress(OSError):
         (folder / USED).touch()
 
 
 def make_room(root: Path, keep: Path, needed: int, disk_gib: int | float, evict: bool, remedy: str) -> None:
-    """See that `needed` more bytes fit under `root`, evicting the least recently used caches other than `keep`.
+    """Make sure that `needed` more bytes fit under `root`; with `evict`, delete the least recently used caches.
 
-    Refused if they do not fit in `disk_gib` or on the file system; then nothing has been deleted. Plans of
-    other writers that run right now are not known here.
+    Bytes that other running writers are going to write are not known here.
+
+    Args:
+        keep: Folder of a cache that is not deleted.
+        remedy: Advice for the message.
+
+    Raises:
+        Refused: The bytes do not fit in `disk_gib` or on the file system. Then nothing has been deleted.
     """
     used = _folder_bytes(root)
     free = shutil.disk_usage(root).free

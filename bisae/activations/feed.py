@@ -1,4 +1,4 @@
-"""Batches of activations: for training in reading order, held-out ones in order."""
+"""Batches of activations: in reading order for training, in order for validation."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from bisae.runtime.ranks import ALONE, Part
 
 @dataclass(frozen=True)
 class ActivationBatch:
-    """Rows of the cache: their activations by layer, their language, and their numbers."""
+    """Activations by layer; `language` indexes the corpus' languages, `rows` are the numbers of the rows."""
 
     activations: dict[int, BFloat16[Tensor, "token d_model"]]
     language: UInt8[Tensor, " token"]
     rows: Int64[Tensor, " token"]
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "ActivationBatch":
-        """The batch on another device; also how Lightning moves it."""
+        """Return the batch on another device; Lightning calls this too."""
         activations = {layer: t.to(device, non_blocking=non_blocking) for layer, t in self.activations.items()}
         language, rows = (t.to(device, non_blocking=non_blocking) for t in (self.language, self.rows))
         return ActivationBatch(activations, language, rows)
@@ -37,10 +37,10 @@ class _Pool:
 
 
 class Feed:
-    """Any step's batch of `layers`, or this process's part of it.
+    """Gives the batch of any step, or this process's part of it.
 
-    RAM: one pool, that is `pool_batches * batch / world` rows of each layer. What was read before changes the time a
-    batch takes, never the batch.
+    RAM: one pool, that is `pool_batches * batch / world` rows of each layer. Batches can be read in any order: the
+    order changes the time that a batch takes, never the batch.
     """
 
     def __init__(
@@ -62,12 +62,12 @@ class Feed:
         self._buffers: dict[int, BFloat16[Tensor, "row d_model"]] = {}
 
     def batch(self, epoch: int, step: int) -> ActivationBatch:
-        """The batch of (epoch, step); the tensors are the caller's own."""
+        """Return the batch of (epoch, step); its tensors are copies."""
         rows = self._order.rank_rows(epoch, step, *self._part)
         number, batch = divmod(step, self._order.pool_batches)
         window = self._at(epoch, number // self._order.window_pools)
         if self._pool is None or self._pool.key != (epoch, number):
-            self._pool = None  # not half of the old and half of the new one, should loading be interrupted
+            self._pool = None  # an interrupted load must not leave half of the old pool
             self._pool = self._load(window, epoch, number)
         place = self._pool.place[batch]
         # index_select: indexing by [place] is ten times slower.
@@ -75,7 +75,7 @@ class Feed:
         return ActivationBatch(activations, torch.from_numpy(window.languages(rows)), torch.from_numpy(rows))
 
     def shards_of(self, rows: Int64[np.ndarray, " token"]) -> list[int]:
-        """The shards that rows of the last batch lie in."""
+        """Return the shards of rows of the last batch."""
         return [] if self._rows is None else self._rows.shards_of(rows)
 
     def _at(self, epoch: int, window: int) -> Rows:
@@ -109,9 +109,9 @@ class Feed:
 
 
 class HeldOutBatches(IterableDataset[ActivationBatch]):
-    """The first `tokens` rows, `size` a batch; under DDP every rank has its share of the batches.
+    """The first `tokens` rows in batches of `size`; under DDP every rank has its share of the batches.
 
-    Read in windows of at least `window` rows, as a `Feed`.
+    They are read in windows of at least `window` rows; the last window may be shorter.
     """
 
     def __init__(
@@ -138,10 +138,10 @@ class HeldOutBatches(IterableDataset[ActivationBatch]):
             def wanted(mine: list[Int64[np.ndarray, " token"]] = mine) -> Int64[np.ndarray, " token"]:
                 return np.concatenate([np.empty(0, np.int64), *mine])
 
-            at_hand = self.activations.window(*here, wanted, following)
+            held = self.activations.window(*here, wanted, following)
             for rows in mine:
                 activations = {}
                 for layer in self.layers:
                     activations[layer] = torch.empty(len(rows), self.activations.d_model, dtype=torch.bfloat16)
-                    at_hand.gather_ascending(layer, rows, activations[layer])
-                yield ActivationBatch(activations, torch.from_numpy(at_hand.languages(rows)), torch.from_numpy(rows))
+                    held.gather_ascending(layer, rows, activations[layer])
+                yield ActivationBatch(activations, torch.from_numpy(held.languages(rows)), torch.from_numpy(rows))

@@ -1,4 +1,4 @@
-"""The two streams of activations a job reads: what its SAEs are trained on, and what they are scored on."""
+"""The two streams of activations that a job reads: for training and for validation."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class JobActivations(NamedTuple):
-    """What a store had of what was `asked`, which is less than at first if the corpus is short."""
+    """Opened activations. `asked` is the request, with fewer tokens than at first if the corpus is short."""
 
     asked: Request
     training: Activations
@@ -27,12 +27,17 @@ class JobActivations(NamedTuple):
 
 
 def open_activations(store: Store, asked: Request, job: str, checked: bool, folder: Path) -> JobActivations:
-    """Have the activations at hand, or being made, with progress bars.
+    """Open the activations of a job, with progress bars.
 
-    `job` names what is kept for this job only, `folder` is its own; `checked`: whether an earlier run of it has checked
-    the corpus. Refused, before any LM runs, for what cannot be had.
+    Args:
+        job: Name of the files that are kept for this job only.
+        checked: True if an earlier run of the job has checked the corpus.
+        folder: Folder of the job.
+
+    Raises:
+        Refused: Text, disk or memory is too small; raised before any LM runs.
     """
-    asked = _there(store, asked, checked, folder / "tokens.json")
+    asked = _limited(store, asked, checked, folder / "tokens.json")
     opened = []
     for (source, tokens, _), name in zip(asked.texts, ("training", "validation"), strict=True):
         with tokens_bar(f"LM activations, {name}") as progress:
@@ -40,19 +45,19 @@ def open_activations(store: Store, asked: Request, job: str, checked: bool, fold
     return JobActivations(asked, *opened)
 
 
-def _there(store: Store, asked: Request, checked: bool, kept: Path) -> Request:
-    """`asked`, but of a short corpus what there is. `kept` says it to other ranks, and to a job that goes on."""
+def _limited(store: Store, asked: Request, checked: bool, kept: Path) -> Request:
+    """Return `asked`, with fewer tokens if the corpus is short; the file `kept` tells other ranks and resumed jobs."""
     if asked.part.rank == 0 and not checked:
         kept.unlink(missing_ok=True)  # of a run that was killed before its first save
         with tokens_bar("corpus") as progress:
-            there = store.check(asked, progress)
+            held_tokens = store.check(asked, progress)
         for remark in dict.fromkeys(remark for source, _, _ in asked.texts for remark in source.remarks()):
             log.warning("%s", remark)
-        for (source, tokens, field), held in zip(asked.texts, there, strict=True):
+        for (source, tokens, field), held in zip(asked.texts, held_tokens, strict=True):
             if held < tokens:
                 log.warning("%s=%d: all %d tokens that there are: %s", field, tokens, held, source.ended())
-        if there != [tokens for _, tokens, _ in asked.texts]:
-            write_json(kept, there)
+        if held_tokens != [tokens for _, tokens, _ in asked.texts]:
+            write_json(kept, held_tokens)
     if not kept.exists():
         return asked
     training, held_out = json.loads(kept.read_bytes())

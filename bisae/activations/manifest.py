@@ -1,4 +1,4 @@
-"""What one cache folder holds: the file that makes the others valid."""
+"""The manifest of a cache folder: it lists the files that are complete."""
 
 import hashlib
 import json
@@ -61,26 +61,26 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: Path, source: Source) -> "Manifest | None":
-        """The manifest in `folder`, or None if there is none.
+        """Return the manifest in `folder`, or None if there is none.
 
-        CacheError if it is unreadable, of another format, or made from another source.
+        Raises CacheError if it is unreadable, has another format, or was made from another source.
         """
         path = folder / NAME
         try:
-            found = json.loads(path.read_bytes())
+            content = json.loads(path.read_bytes())
         except FileNotFoundError:
             return None
         except ValueError as error:
             raise CacheError(path, f"is not valid JSON ({error})", folder) from error
-        version = found.get("format") if isinstance(found, dict) else None
+        version = content.get("format") if isinstance(content, dict) else None
         if version != FORMAT:
             raise CacheError(path, f"has format {version!r}, this version reads format {FORMAT}", folder)
         expected = cls.empty(source)
-        made_from = (found.get("fingerprint"), found.get("d_model"), found.get("dtype"))
+        made_from = (content.get("fingerprint"), content.get("d_model"), content.get("dtype"))
         if made_from != (expected.fingerprint, expected.d_model, DTYPE):
             raise CacheError(path, "was made from another source (fingerprint, d_model or dtype differ)", folder)
         try:
-            return replace(expected, shards=tuple(_shard(shard) for shard in found["shards"]))
+            return replace(expected, shards=tuple(_shard(shard) for shard in content["shards"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CacheError(path, f"lists a shard that cannot be read ({error!r})", folder) from error
 
@@ -92,7 +92,7 @@ class Manifest:
         return replace(self, shards=(*self.shards[:shard], entry, *self.shards[shard + 1 :]))
 
     def leading_shards(self, tokens: int) -> tuple[ShardEntry, ...] | None:
-        """The fewest leading shards that hold `tokens` tokens, or None if all together hold fewer."""
+        """Return the fewest leading shards that hold `tokens` tokens, or None if all together hold fewer."""
         total = 0
         for number, shard in enumerate(self.shards, start=1):
             total += shard.tokens
@@ -101,23 +101,23 @@ class Manifest:
         return None
 
     def covers(self, layers: Sequence[int], tokens: int) -> bool:
-        """Whether `tokens` tokens of all `layers` are on disk."""
+        """True if `tokens` tokens of all `layers` are on disk."""
         shards = self.leading_shards(tokens)
         return shards is not None and all(layer in shard.layers for shard in shards for layer in layers)
 
 
-def _shard(found: Mapping) -> ShardEntry:
-    layers = {int(layer): FileEntry(**entry) for layer, entry in found["layers"].items()}
-    return ShardEntry(found["tokens"], FileEntry(**found["token_file"]), layers)
+def _shard(entry: Mapping) -> ShardEntry:
+    layers = {int(layer): FileEntry(**file) for layer, file in entry["layers"].items()}
+    return ShardEntry(entry["tokens"], FileEntry(**entry["token_file"]), layers)
 
 
 def canonical_json(fingerprint: Mapping[str, object]) -> str:
-    """The one spelling of a fingerprint, whatever the order of its keys."""
+    """Return a fingerprint as JSON that does not depend on the order of its keys."""
     return json.dumps(dict(fingerprint), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def source_name(source: Source) -> str:
-    """The first 16 hex digits of the SHA-256 of the source's fingerprint."""
+    """Return the first 16 hex digits of the SHA-256 of the source's fingerprint."""
     return hashlib.sha256(canonical_json(source.fingerprint).encode()).hexdigest()[:16]
 
 

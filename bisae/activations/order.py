@@ -1,4 +1,4 @@
-"""The order in which rows of a cache are read: mixed well, read from disk in blocks, resumable at any step."""
+"""The order in which rows are read: well mixed, read from disk in blocks, resumable at any step."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,10 +13,10 @@ from bisae.runtime.errors import Refused
 class ReadingOrder:
     """Block shuffle with a mixing pool over the first `tokens` rows: a pure function of (seed, epoch, step).
 
-    The rows are cut in windows of `window_pools` pools of `pool_batches` batches, read one after another, so that only
-    one needs to be there at a time. A window's rows are cut in blocks of `block` contiguous rows and the blocks
-    permuted; the resulting list of rows is cut in pools; rows are permuted inside each pool and dealt out in batches
-    of exactly `batch` rows. A row comes at most once an epoch; the `tokens % batch` rows left over differ by epoch.
+    Rows are cut into windows of `window_pools` pools of `pool_batches` batches. Windows are read one after another, so
+    only one has to be in memory or on disk. In a window, blocks of `block` contiguous rows are permuted, and the list
+    of their rows is cut into pools; rows are permuted inside each pool and cut into batches of exactly `batch` rows.
+    A row comes at most once in an epoch; the `tokens % batch` rows that are left out differ between epochs.
     With pool_batches >= 4 * block a batch holds about 90 % as many documents of 64 tokens as one of a full shuffle,
     and its language shares vary as little (measured in tests/activations/test_order.py).
     """
@@ -48,37 +48,37 @@ class ReadingOrder:
 
     @property
     def windows(self) -> int:
-        """Windows an epoch."""
+        """Number of windows in an epoch."""
         return -(-self.steps_per_epoch // (self.window_pools * self.pool_batches))
 
     @property
     def window_rows(self) -> int:
-        """Rows of a window; the last one may have others."""
+        """Number of rows of a window; the last one may have more or fewer."""
         return self.window_pools * self.pool_batches * self.batch
 
     def window(self, number: int) -> tuple[int, int]:
-        """The rows start ... stop - 1 of a window. The last one also has the rows that fill no batch."""
+        """Return (start, stop) of a window's rows. The last window also has the rows that fill no batch."""
         size = self.window_rows
         return number * size, self.tokens if number == self.windows - 1 else (number + 1) * size
 
     def pools(self, window: int) -> range:
-        """The pools of a window."""
+        """Return the numbers of a window's pools."""
         last = (self.steps_per_epoch - 1) // self.pool_batches
         return range(window * self.window_pools, min((window + 1) * self.window_pools, last + 1))
 
     def rows(self, epoch: int, step: int) -> Int64[np.ndarray, " token"]:
-        """The `batch` rows of one step; IndexError outside 0 ... `steps_per_epoch` - 1."""
+        """Return the `batch` rows of one step. Raises IndexError outside 0 ... `steps_per_epoch` - 1."""
         return self.rank_rows(epoch, step, rank=0, world=1)
 
     def rank_rows(self, epoch: int, step: int, rank: int, world: int) -> Int64[np.ndarray, " token"]:
-        """The part of `rows` that belongs to `rank` of `world`: rank 0 has the first, and so on."""
+        """Return the part of `rows` that belongs to `rank` of `world`; rank 0 has the first part."""
         if not 0 <= step < self.steps_per_epoch:
             raise IndexError(f"step {step} of an epoch of {self.steps_per_epoch} steps")
         pool, batch = divmod(step, self.pool_batches)
         return self.pool_rows(epoch, pool, rank, world)[batch].copy()
 
     def pool_rows(self, epoch: int, pool: int, rank: int = 0, world: int = 1) -> Int64[np.ndarray, "batch token"]:
-        """The `rank_rows` of all batches of a pool, read-only; the last pool may have fewer batches."""
+        """Return the `rank_rows` of all batches of a pool, read-only; the last pool may have fewer batches."""
         if self.batch % world:
             raise Refused("batch", self.batch, f"must be a multiple of the number of ranks, {world}")
         if not 0 <= rank < world:
@@ -95,7 +95,7 @@ class ReadingOrder:
 def _blocks(
     order: ReadingOrder, epoch: int, window: int
 ) -> tuple[Int64[np.ndarray, " block"], Int64[np.ndarray, " border"]]:
-    """The first row of each block, permuted, and where each begins in the list of rows they make."""
+    """Return the first row of each block, permuted, and where the block begins in the list of all their rows."""
     start, stop = order.window(window)
     stream = (0, window) if window else (0,)  # pools have the streams from 1
     first = order.random(epoch, *stream).permutation(np.arange(start, stop, order.block))

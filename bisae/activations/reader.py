@@ -1,4 +1,4 @@
-"""Reads a complete cache: memory-mapped, without locks and without writing."""
+"""Read a complete cache: memory-mapped, without locks and without writing."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from bisae.activations.store import ShardRows
 
 
 class CachedActivations(ShardRows):
-    """Rows 0 ... `tokens` - 1 of some layers of one cache: the fewest leading shards that hold the tokens asked for.
+    """Rows 0 ... `tokens` - 1 of some layers of one cache: the fewest leading shards that hold the requested tokens.
 
-    All files are opened at once, so that an eviction later takes nothing away from this reader.
-    CacheError names the first file that is missing, has another size or, with `verify`, another checksum.
+    All files are opened at once, so that a later eviction takes nothing away from this reader. Raises CacheError for
+    the first file that is missing, has another size or, with `verify`, another checksum.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, layers: Sequence[int], tokens: int, verify: bool) -> None:
@@ -48,7 +48,7 @@ class CachedActivations(ShardRows):
 
     @property
     def tokens(self) -> int:
-        """Number of rows, at least the tokens asked for."""
+        """Number of rows, at least the requested tokens."""
         return int(self.borders[-1])
 
     @cached_property
@@ -90,14 +90,17 @@ def _check(path: Path, entry: FileEntry, folder: Path, verify: bool) -> None:
         raise CacheError(path, f"has {size} bytes, the manifest says {entry.size}", folder)
     if verify:
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
-        if found != entry.checksum:
-            raise CacheError(path, f"has checksum {found}, the manifest says {entry.checksum}", folder)
+            checksum = hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
+        if checksum != entry.checksum:
+            raise CacheError(path, f"has checksum {checksum}, the manifest says {entry.checksum}", folder)
 
 
 def mapped(path: Path, tokens: int, d_model: int) -> BFloat16[Tensor, "token d_model"]:
-    """The file as a tensor. Private pages: a stray write never reaches the disk; unlike numpy.memmap it keeps no
-    file descriptor, of which a cache of thousands of shards would need too many."""
+    """Map a file as a tensor.
+
+    The pages are private: a stray write never reaches the disk. Unlike numpy.memmap, the tensor keeps no file
+    descriptor; thousands of shards would need too many.
+    """
     if tokens == 0:  # an empty file cannot be mapped
         return torch.empty(0, d_model, dtype=torch.bfloat16)
     flat = torch.from_file(str(path), shared=False, size=tokens * d_model, dtype=torch.bfloat16)

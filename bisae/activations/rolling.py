@@ -1,4 +1,4 @@
-"""Activations written a window ahead of the training and deleted behind it: bounded disk, any number of tokens.
+"""Write activations one window ahead of the training and delete them behind it: bounded disk, any number of tokens.
 
     <root>/rolling/<job>-<16 hex digits of the source's fingerprint>/layer02/00007.bin     as in a cache
 
@@ -35,9 +35,13 @@ SECONDS_BETWEEN_LOOKS = 0.1
 
 @dataclass(frozen=True)
 class Rolling:
-    """A bounded part of the activations on disk; a `bisae.activations.store.Store`.
+    """Keeps two windows of the activations on disk; a `bisae.activations.store.Store`.
 
     The LM runs again in every epoch.
+
+    Args:
+        folder: Folder of all stores of this kind.
+        disk_gib: Largest total size of `folder` in GiB.
     """
 
     shared: ClassVar[bool] = False
@@ -49,21 +53,21 @@ class Rolling:
     def check(self, asked: Request, progress: Progress) -> list[int]:
         folder, window = Path(self.folder), asked.order.window(0)[1]
         writable({"folder": folder})
-        rows, left, there = 0, 0, []
+        rows, left, available = 0, 0, []
         for source, tokens, field in asked.texts:
             held, shard = check_split(source, tokens, field, progress, asked.take_short)
-            there.append(held)
+            available.append(held)
             rows += min(2 * window + 3 * shard, held + shard)  # windows end within shards
             files = folder.glob(f"rolling/*-{source_name(source)}/layer*/*.bin")
             left += sum(file.stat().st_size for file in files)  # by this job when it was killed: used again
         needed = max(0, rows * asked.training.d_model * BYTES_PER_VALUE * len(asked.layers) - left)
         make_room(folder, folder, needed, self.disk_gib, False, "lower window_pools")
-        return there
+        return available
 
     def open(
         self, source: Source, layers: Sequence[int], tokens: int, job: str, part: Part, progress: object
     ) -> "RollingActivations":
-        source.ready(layers)  # before the job begins: what is refused is refused now
+        source.ready(layers)  # so that an LM that cannot be read is refused before the job begins
         folder = Path(self.folder) / "rolling" / f"{job}-{source_name(source)}"
         lock = ExitStack()
         if part.rank == 0:  # the same job with other `runs` has the same folder
@@ -90,7 +94,7 @@ class WindowRows(ShardRows):
 class RollingActivations:
     """At most two windows on disk: the one being read, and the next, which a thread writes meanwhile.
 
-    The files of a killed job are used again by the same job.
+    A resumed job uses the files that it wrote before it was killed.
     """
 
     def __init__(
@@ -102,7 +106,7 @@ class RollingActivations:
         part: Part = ALONE,
         lock: ExitStack | None = None,
     ) -> None:
-        """`lock`: of `folder`, held until `close`."""
+        """`lock` is the lock of `folder`; it is held until `close`."""
         self.name, self.tokens, self.d_model = source_name(source), tokens, source.d_model
         self._source, self._folder, self._layers, self._part = source, folder, sorted(layers), part
         self._walk = ShardCursor(source, tokens)
@@ -136,7 +140,7 @@ class RollingActivations:
         self._lock.close()
 
     def _jump(self, start: int, stop: int, following: tuple[int, int] | None) -> None:
-        """Begin with a window that was not foretold."""
+        """Begin with a window that was not announced as `following`."""
         if self._ahead is not None:
             self._stop.set()  # all ranks jump: none waits for the other's shards
             self._ahead[2].result()

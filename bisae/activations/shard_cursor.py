@@ -1,4 +1,4 @@
-"""A source's shards in order, with the rows they cover, forgotten once passed."""
+"""Walk through the shards of a source; shards are forgotten once passed."""
 
 from typing import NamedTuple
 
@@ -19,16 +19,19 @@ class PlacedShard(NamedTuple):
 
 
 class ShardCursor:
-    """Finds the shards of row ranges without running the LM. Ranges follow each other; going back starts anew."""
+    """Finds the shards of row ranges without running the LM. Ranges should ascend: going back starts from shard 0."""
 
     def __init__(self, source: Source, asked: int) -> None:
-        """`asked`: the tokens wanted, for the error."""
+        """`asked` is the number of tokens requested, for the message if the split is too short."""
         self._source, self._asked = source, asked
         self._kept: list[PlacedShard] = []
         self._next = (0, 0)  # number and first row of the shard after those kept
 
     def covering(self, start: int, stop: int) -> list[PlacedShard]:
-        """The shards of the rows start ... stop - 1; those before are forgotten. Refused if the split ends."""
+        """Return the shards of the rows start ... stop - 1, and forget those before.
+
+        Raises Refused (`tokens`) if the split ends earlier.
+        """
         if start < (self._kept[0].first if self._kept else self._next[1]):
             self._kept, self._next = [], (0, 0)
         while True:
@@ -47,9 +50,13 @@ class ShardCursor:
 def check_split(
     source: Source, tokens: int, field: str, progress: Progress, take_short: bool = False
 ) -> tuple[int, int]:
-    """How many of the `tokens` there are, and the tokens of the largest shard they lie in; runs no LM.
+    """Count the tokens of a split, up to `tokens`; runs no LM.
 
-    Without `take_short` Refused for `field` if there are fewer.
+    Returns:
+        The number of tokens, and the number of tokens of the largest shard.
+
+    Raises:
+        Refused: `field` asks for more tokens than the split holds; with `take_short`, only if it holds none.
     """
     if tokens < 1:
         raise Refused(field, tokens, "must be at least 1")

@@ -1,4 +1,4 @@
-"""Interfaces between the LM (`Source`), where activations are kept (`Store`) and who reads them."""
+"""Interfaces: a Source computes activations, a Store opens Activations, which are read one window of Rows at a time."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,16 +13,18 @@ from bisae.activations.order import ReadingOrder
 from bisae.runtime.errors import Refused
 from bisae.runtime.ranks import Part
 
-FEW = 16  # tokens
+FEW = 16  # tokens: so few may all be the same word
 Progress = Callable[[int, int], None]  # is told (tokens done, tokens in all)
 
 
 @dataclass(frozen=True)
 class TokenShard:
-    """The tokens of one shard in reading order, BOS and padding already gone.
+    """The tokens of one shard in reading order, without BOS and padding.
 
-    `language` indexes the corpus' languages, `document` counts documents of the corpus split, `position` is the
-    token's position in its sequence, from 0 for the first after BOS.
+    Args:
+        language: Index into the corpus' languages.
+        document: Number of the document in the corpus split.
+        position: Position of the token in its sequence, 0 for the first one after BOS.
     """
 
     token_ids: Int32[np.ndarray, " token"]
@@ -37,50 +39,50 @@ class TokenShard:
 
 @runtime_checkable
 class Source(Protocol):
-    """The activations of one (model, LM checkpoint, corpus split), shard by shard.
+    """The activations of one (model, LM checkpoint, corpus split), computed shard by shard.
 
-    Shard j is a pure function of the fingerprint and j, so a cache grows by tokens (more shards) and by layers
-    (the same shards again) and holds the same values as one made at once.
+    Shard j depends on the fingerprint and j only. So a cache can grow by tokens (more shards) and by layers (the same
+    shards again), and then holds the same values as a cache made at once.
     """
 
     @property
     def fingerprint(self) -> Mapping[str, object]:
-        """Everything that changes a value or the cut into shards; JSON values only."""
+        """All settings that change a value or the cut into shards, as JSON values."""
 
     @property
     def d_model(self) -> int: ...
 
     @property
     def depth(self) -> int:
-        """The deepest layer there is."""
+        """Number of the deepest layer."""
         ...
 
     def ready(self, layers: Sequence[int]) -> None:
-        """Load the LM for `layers`, which `activations` does too; Refused where it cannot be read."""
+        """Load the LM for `layers` now; else `activations` loads it. Raises Refused if the LM cannot be read."""
 
     def tokens(self, shard: int) -> TokenShard | None:
-        """Shard `shard` without running the LM; None past the end of the corpus split."""
+        """Return the tokens of a shard without running the LM; None past the end of the corpus split."""
 
     def ended(self) -> str:
-        """Once `tokens` gave None: which language ran out of documents, after how many tokens."""
+        """Say which language ran out of documents, and after how many tokens; called once `tokens` returned None."""
         ...
 
     def remarks(self) -> list[str]:
-        """What is odd about the text read so far, in a sentence each."""
+        """Describe what is odd about the text read so far, in a sentence each."""
         ...
 
     def forget(self, shard: int) -> None:
-        """Shard `shard` will not be asked for soon: free what it takes. Asked for again, it is made again."""
+        """Free the memory of a shard that is not needed soon. It is made again if it is requested again."""
 
     def release(self) -> None:
-        """Nothing more is asked: free the LM and all tokens."""
+        """Free the LM and all tokens: nothing more is requested."""
 
     def activations(self, shard: int, layers: Sequence[int]) -> dict[int, BFloat16[Tensor, "token d_model"]]:
-        """One LM pass over the shard: the residual stream at each of `layers`, rows as in `tokens(shard)`."""
+        """Run the LM once over the shard; return the stream at each of `layers`, with the rows of `tokens(shard)`."""
 
 
 def too_few(field: str, tokens: int, held: int, source: Source) -> Refused:
-    """That the split of `source`, read to its end, holds fewer than the `tokens` that `field` asks for."""
+    """Return the error for a split, read to its end, that holds only `held` of the `tokens` that `field` asks for."""
     remedy = "lower it, give more text, or take what there is: short_split=take"
     return Refused(field, tokens, f"the corpus split holds only {held} tokens: {source.ended()}; {remedy}")
 
@@ -88,12 +90,14 @@ def too_few(field: str, tokens: int, held: int, source: Source) -> Refused:
 def computed(
     source: Source, shard: int, tokens: int, layers: Sequence[int]
 ) -> dict[int, BFloat16[Tensor, "token d_model"]]:
-    """One LM pass over a shard of `tokens` tokens, its values on the CPU.
+    """Run the LM once over a shard of `tokens` tokens and return its values on the CPU.
 
-    ValueError if they are not what they must be; Refused if they are the same for all tokens.
+    Raises:
+        ValueError: The values have another dtype or shape than the protocol says.
+        Refused: All tokens have the same activations at a `layer`.
     """
-    found = source.activations(shard, layers)
-    values = {layer: found[layer].detach().cpu().contiguous() for layer in layers}
+    streams = source.activations(shard, layers)
+    values = {layer: streams[layer].detach().cpu().contiguous() for layer in layers}
     for layer, rows in values.items():
         if rows.dtype != torch.bfloat16 or rows.shape != (tokens, source.d_model):
             wanted = f"torch.bfloat16 {[tokens, source.d_model]}"
@@ -103,8 +107,8 @@ def computed(
 
 
 def check_varied(rows: BFloat16[Tensor, "token d_model"], layer: int, shard: int) -> None:
-    """Refused if all tokens of a shard have the same activations, which say nothing about any of them."""
-    # Two rows tell it in nearly all shards, so that nothing more is read. A few tokens may be the same word.
+    """Refuse a `layer` if all tokens of a shard have the same activations there: nothing can be learned from them."""
+    # In nearly all shards two rows differ, and no more is read.
     if len(rows) < FEW or not torch.equal(rows[0], rows[-1]) or not bool((rows == rows[0]).all()):
         return
     are = "0" if not rows[0].any() else "the same vector"
@@ -114,27 +118,27 @@ def check_varied(rows: BFloat16[Tensor, "token d_model"], layer: int, shard: int
 
 @runtime_checkable
 class Rows(Protocol):
-    """Some rows of the token stream, which can be read any number of times."""
+    """Rows of the token stream that are in memory or mapped, and can be read any number of times."""
 
     def gather_ascending(
         self, layer: int, rows: Int64[np.ndarray, " token"], out: BFloat16[Tensor, "token d_model"]
     ) -> None:
-        """Copy `rows`, which ascend, into `out`: touching new memory costs more than copying does."""
+        """Copy `rows`, in ascending order, into `out`. Reusing `out` is faster: new memory costs more than copying."""
 
     def languages(self, rows: Int64[np.ndarray, " token"]) -> UInt8[np.ndarray, " token"]: ...
 
     def shards_of(self, rows: Int64[np.ndarray, " token"]) -> list[int]:
-        """The shards these rows lie in, ascending: where to look when their values are wrong."""
+        """Return the shards of these rows in ascending order, for messages about wrong values."""
         ...
 
 
 @runtime_checkable
 class Activations(Protocol):
-    """The activations of one source, read window after window; where they are kept is their own affair."""
+    """The activations of one source, read window after window."""
 
     @property
     def name(self) -> str:
-        """What they were computed from, for provenance."""
+        """Name of the source, for provenance."""
         ...
 
     @property
@@ -142,7 +146,7 @@ class Activations(Protocol):
 
     @property
     def tokens(self) -> int:
-        """Rows there are in all."""
+        """Number of all rows."""
         ...
 
     def window(
@@ -152,21 +156,24 @@ class Activations(Protocol):
         wanted: Callable[[], Int64[np.ndarray, " token"]],
         following: tuple[int, int] | None,
     ) -> Rows:
-        """Have the rows start ... stop - 1; those of the window before may be gone from now on.
+        """Return the rows start ... stop - 1; the rows of the window before may no longer be read.
 
-        `wanted`: which of them this process reads, ascending. `following`: the window that will be asked for next.
-        Under DDP all ranks ask for the same windows in the same order.
+        Under DDP all ranks open the same windows in the same order.
+
+        Args:
+            wanted: Returns the rows of the window that this process reads, in ascending order.
+            following: Start and stop of the next window, so that it can be prepared; None for the last.
         """
         ...
 
     def close(self, finished: bool) -> None:
-        """Nothing more is read; with `finished` what was kept only for this job can go, else it helps to go on."""
+        """End reading. With `finished`, files of this job only are deleted; else they help it to resume."""
 
 
 class Request(NamedTuple):
-    """What a job wants of a store: `order.tokens` tokens to train on, `held_out_tokens` to be scored on.
+    """The activations that a job reads: `order.tokens` tokens for training, `held_out_tokens` for validation.
 
-    `take_short`: of a corpus split that holds fewer what there is.
+    With `take_short`, a corpus split that holds fewer tokens is read to its end; else it is refused.
     """
 
     training: Source
@@ -179,40 +186,47 @@ class Request(NamedTuple):
 
     @property
     def texts(self) -> list[tuple[Source, int, str]]:
-        """Each source, the tokens wanted of it, and the field that says so."""
+        """Each source, the number of its tokens that is requested, and the field with that number."""
         return [
             (self.training, self.order.tokens, "tokens"),
             (self.held_out, self.held_out_tokens, "validation_tokens"),
         ]
 
     def limited(self, training: int, held_out: int) -> "Request":
-        """The same with as many tokens."""
+        """Return a copy with other numbers of tokens."""
         return self._replace(order=replace(self.order, tokens=training), held_out_tokens=held_out)
 
 
 @runtime_checkable
 class Store(Protocol):
-    """Where activations are kept (config group `activations`)."""
+    """Keeps activations on disk or in RAM (config group `activations`)."""
 
     shared: ClassVar[bool]  # by all jobs of an LM checkpoint, so that the LM reads the text once, before the training
     on_disk: ClassVar[bool]
 
     def check(self, asked: Request, progress: Progress) -> list[int]:
-        """Refuse, before any LM runs, what cannot be had: Refused. Reads the corpus once.
+        """Check text, disk and memory before any LM runs; reads the corpus once.
 
-        Returns how many tokens there are of each of `asked.texts`, at most those asked for.
+        Returns:
+            The number of tokens of each of `asked.texts`: the requested ones, or those of a shorter corpus.
+
+        Raises:
+            Refused: Text, disk or memory is too small, or a folder cannot be written.
         """
         ...
 
     def open(
         self, source: Source, layers: Sequence[int], tokens: int, job: str, part: Part, progress: Progress
     ) -> Activations:
-        """At least `tokens` rows of `layers`; `progress` is told (tokens done, tokens in all) of what is made now."""
+        """Return at least `tokens` rows of `layers`; `progress` gets (tokens done, tokens in all) of the LM's work.
+
+        `job` names files that are kept for this job only.
+        """
         ...
 
 
 class ShardRows:
-    """Rows that lie shard by shard, in mapped files or in RAM: `values[layer][i]` is shard `first_shard + i`."""
+    """Rows stored shard by shard, in mapped files or in RAM: `values[layer][i]` is shard `first_shard + i`."""
 
     def __init__(
         self,
@@ -221,18 +235,18 @@ class ShardRows:
         values: Mapping[int, Sequence[BFloat16[Tensor, "_ d_model"]]],
         d_model: int,
     ) -> None:
-        """`borders`: the first row of each shard, and the row after the last."""
+        """`borders` holds the first row of each shard, and the row after the last shard."""
         self.first_shard, self.borders, self.values, self.d_model = first_shard, borders, values, d_model
 
     def read(self, layer: int, start: int, stop: int) -> BFloat16[Tensor, "token d_model"]:
-        """A copy of the rows `start` ... `stop` - 1. IndexError if some are not here."""
+        """Return a copy of the rows `start` ... `stop` - 1. Raises IndexError if some are not here."""
         rows = np.arange(start, stop)
         out = torch.empty(len(rows), self.d_model, dtype=torch.bfloat16)
         self.gather_ascending(layer, rows, out)
         return out
 
     def gather(self, layer: int, rows: Int64[np.ndarray, " token"]) -> BFloat16[Tensor, "token d_model"]:
-        """A copy of `rows` in the order given; they are read in ascending order. IndexError as in `read`."""
+        """Return a copy of `rows` in the given order. Raises IndexError as `read` does."""
         order = np.argsort(rows, kind="stable")
         out = torch.empty(len(rows), self.d_model, dtype=torch.bfloat16)
         self.gather_ascending(layer, rows[order], out)
@@ -241,7 +255,7 @@ class ShardRows:
     def gather_ascending(
         self, layer: int, rows: Int64[np.ndarray, " token"], out: BFloat16[Tensor, "token d_model"]
     ) -> None:
-        """Like `gather` for rows that ascend, into `out`."""
+        """Copy `rows`, in ascending order, into `out`. Raises IndexError as `read` does."""
         if len(rows) and not self.borders[0] <= rows[0] <= rows[-1] < self.borders[-1]:
             have = f"{self.borders[0]} ... {self.borders[-1] - 1}"
             raise IndexError(f"rows {rows[0]} ... {rows[-1]} of the rows {have}")
@@ -253,5 +267,5 @@ class ShardRows:
                 torch.index_select(values, 0, inside, out=out[low:high])
 
     def shards_of(self, rows: Int64[np.ndarray, " token"]) -> list[int]:
-        found: list[int] = np.unique(np.searchsorted(self.borders, rows, side="right") - 1).tolist()
-        return [self.first_shard + shard for shard in found]
+        shards: list[int] = np.unique(np.searchsorted(self.borders, rows, side="right") - 1).tolist()
+        return [self.first_shard + shard for shard in shards]

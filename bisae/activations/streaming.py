@@ -1,4 +1,4 @@
-"""Activations that never touch a disk: the LM runs whenever a window begins, and the rows to be read stay in RAM.
+"""Keep activations in RAM only: the LM runs when a window begins, and the rows to be read stay in memory.
 
 Under DDP every rank runs the LM on its share of the shards and hands them to the others, which keep the rows they need.
 """
@@ -23,15 +23,15 @@ from bisae.runtime.ranks import ALONE, Part
 
 @dataclass(frozen=True)
 class Streaming:
-    """No disk; a `bisae.activations.store.Store`. The LM runs again in every epoch."""
+    """Uses no disk; a `bisae.activations.store.Store`. The LM runs again in every epoch."""
 
     shared: ClassVar[bool] = False
     on_disk: ClassVar[bool] = False
 
     def check(self, asked: Request, progress: Progress) -> list[int]:
         window = asked.order.window(0)[1]
-        found = [check_split(*text, progress, asked.take_short) for text in asked.texts]
-        shard = max(largest for _, largest in found)
+        splits = [check_split(*text, progress, asked.take_short) for text in asked.texts]
+        shard = max(largest for _, largest in splits)
         rows = (window + min(window, asked.held_out_tokens)) // asked.part.world + 2 * shard
         needed = rows * asked.training.d_model * BYTES_PER_VALUE * len(asked.layers)
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -39,17 +39,17 @@ class Streaming:
             sizes = f"a process needs {needed / GIB:.3g} GiB for its windows, the machine has {memory / GIB:.3g} GiB"
             remedy = "lower it, pool_batches or shard_batches"
             raise Refused("window_pools", asked.order.window_pools, f"{sizes}; {remedy}")
-        return [held for held, _ in found]
+        return [held for held, _ in splits]
 
     def open(
         self, source: Source, layers: Sequence[int], tokens: int, job: str, part: Part, progress: object
     ) -> "StreamingActivations":
-        source.ready(layers)  # before the job begins: what is refused is refused now
+        source.ready(layers)  # so that an LM that cannot be read is refused before the job begins
         return StreamingActivations(source, layers, tokens, part)
 
 
 class KeptRows:
-    """Chosen rows of one window, in RAM."""
+    """The rows of one window that this process reads, in RAM."""
 
     def __init__(
         self,
@@ -71,11 +71,11 @@ class KeptRows:
         return self._language[self._place(rows)]
 
     def shards_of(self, rows: Int64[np.ndarray, " token"]) -> list[int]:
-        found: list[int] = self._numbers[np.unique(np.searchsorted(self._first, rows, side="right") - 1)].tolist()
-        return found
+        shards: list[int] = self._numbers[np.unique(np.searchsorted(self._first, rows, side="right") - 1)].tolist()
+        return shards
 
     def forget(self) -> None:
-        """Refuse all rows from now on: their memory holds others."""
+        """Raise IndexError for all rows from now on: other rows take their memory."""
         self._rows = self._rows[:0]
 
     def _place(self, rows: Int64[np.ndarray, " token"]) -> Int64[np.ndarray, " token"]:
@@ -107,11 +107,11 @@ class StreamingActivations:
             if layer not in self._buffers or len(self._buffers[layer]) < len(rows):
                 self._buffers[layer] = torch.empty(len(rows), self.d_model, dtype=torch.bfloat16)
         language = np.empty(len(rows), np.uint8)
-        for shard, found in self._computed(shards):
+        for shard, streams in self._computed(shards):
             low, high = np.searchsorted(rows, (shard.first, shard.after))
             inside = rows[low:high] - shard.first
             language[low:high] = shard.tokens.language[inside]
-            for layer, values in found.items():
+            for layer, values in streams.items():
                 torch.index_select(values, 0, torch.from_numpy(inside), out=self._buffers[layer][low:high])
         self._kept = KeptRows(rows, self._buffers, language, shards)
         return self._kept
@@ -122,7 +122,7 @@ class StreamingActivations:
     def _computed(
         self, shards: Sequence[PlacedShard]
     ) -> Iterator[tuple[PlacedShard, dict[int, BFloat16[Tensor, "token d_model"]]]]:
-        """Every shard with its values, whoever computed them."""
+        """Yield every shard with its values, which this rank or another one computed."""
         world = self._part.world
         for first in range(0, len(shards), world):
             turn = shards[first : first + world]

@@ -1,4 +1,4 @@
-"""Fills the gaps of one cache folder. The caller holds the folder's lock."""
+"""Write the missing files of one cache folder. The caller holds the folder's lock."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +20,7 @@ TOKEN_FILE_HEADER_BYTES = 1024  # an upper bound
 
 @dataclass(frozen=True)
 class MissingShard:
-    """A shard of `tokens` tokens that lacks `layers`, and its token file too where it is `new`."""
+    """A shard of `tokens` tokens that lacks `layers` and, if it is `new`, its token file too."""
 
     shard: int
     tokens: int
@@ -28,13 +28,13 @@ class MissingShard:
     new: bool
 
     def bytes(self, d_model: int) -> int:
-        """Bytes its files will take, rounded up by at most a KiB."""
+        """Return the size of its files in bytes, rounded up by at most a KiB."""
         activations = self.tokens * d_model * BYTES_PER_VALUE * len(self.layers)
         return activations + self.new * (TOKEN_FILE_HEADER_BYTES + self.tokens * TOKEN_FILE_BYTES_PER_TOKEN)
 
 
 def shard_sizes(source: Source, manifest: Manifest, tokens: int, progress: Progress | None = None) -> list[int]:
-    """Tokens of the fewest leading shards that hold `tokens` tokens, or of all if they hold fewer; runs no LM."""
+    """Return the sizes of the fewest leading shards that hold `tokens` tokens, or of all shards; runs no LM."""
     sizes: list[int] = []
     total = 0
     while total < tokens:
@@ -51,7 +51,7 @@ def shard_sizes(source: Source, manifest: Manifest, tokens: int, progress: Progr
 
 
 def missing_shards(manifest: Manifest, layers: Sequence[int], sizes: Sequence[int]) -> list[MissingShard]:
-    """What must be computed before the shards of `sizes` hold all `layers`."""
+    """List the files that are missing until the shards of these `sizes` hold all `layers`."""
     missing = []
     for shard, tokens in enumerate(sizes):
         new = shard >= len(manifest.shards)
@@ -62,7 +62,7 @@ def missing_shards(manifest: Manifest, layers: Sequence[int], sizes: Sequence[in
 
 
 def remove_unlisted(folder: Path, manifest: Manifest) -> None:
-    """Delete what a killed writer or a half-done eviction left: temporary files and shards not in the manifest."""
+    """Delete temporary files and shards not in the manifest: a killed writer or eviction left them."""
     listed = set()
     for shard, entry in enumerate(manifest.shards):
         listed |= {token_path(folder, shard), *(layer_path(folder, layer, shard) for layer in entry.layers)}
@@ -75,9 +75,9 @@ def remove_unlisted(folder: Path, manifest: Manifest) -> None:
 def write_missing(
     source: Source, folder: Path, manifest: Manifest, missing: Sequence[MissingShard], total: int, progress: Progress
 ) -> Manifest:
-    """Compute and store `missing` in order; return the manifest that then lies in `folder`.
+    """Compute and store `missing` in order; return the new manifest of `folder`.
 
-    `progress` is told (tokens done, `total`), both in tokens of the shards asked for, cached ones counted as done.
+    `progress` gets (tokens done, `total`), in tokens of the requested shards; cached ones count as done.
     """
     done = total - sum(part.tokens for part in missing)
     progress(done, total)
@@ -105,7 +105,7 @@ def _store(
     tokens: TokenShard | None,
     activations: dict[int, BFloat16[Tensor, "token d_model"]],
 ) -> Manifest:
-    """Write the files, then the manifest, once a shard: a shard cut short needs its whole LM pass again anyway."""
+    """Write the files of a shard, then the manifest. An incomplete shard needs its whole LM pass again anyway."""
     layers: dict[int, FileEntry] = {}
     if tokens is None:
         token_file = manifest.shards[part.shard].token_file
@@ -120,7 +120,7 @@ def _store(
 
 
 def raw_bytes(values: BFloat16[Tensor, "token d_model"]) -> memoryview:
-    """What a layer's file holds of these values; `bisae.activations.reader.mapped` reads it."""
+    """Return the bytes of a layer's file; `bisae.activations.reader.mapped` reads them."""
     return values.view(torch.uint8).numpy().reshape(-1).data
 
 

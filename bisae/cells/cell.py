@@ -1,4 +1,4 @@
-"""A cell: one model x checkpoint x layer x SAE x seed, the folder it lives in and what lies there."""
+"""A cell: one SAE of one model, checkpoint and layer, and its folder."""
 
 import hashlib
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bisae.runtime.atomic import atomic_folder, sync, write_json
+from bisae.runtime.naming import name_of
 
 FEATURES = "features.parquet"
 
@@ -18,8 +19,8 @@ FEATURES = "features.parquet"
 class Cell:
     """`runs/<model>/step<7 digits>/layer<2 digits>/<sae name>-<hash>/`.
 
-    `identity` is everything that changes the result, as JSON; its hash names the folder. Names and paths are not in
-    it: the same computation on renamed files is the same cell.
+    `identity` holds all settings that change the result, as JSON values; its hash names the folder. Names and paths are
+    not in it: the same computation on renamed files is the same cell.
     """
 
     runs: Path
@@ -32,12 +33,11 @@ class Cell:
     @property
     def hash(self) -> str:
         """The first 12 hex digits of the identity's SHA-256."""
-        text = json.dumps(self.identity, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return name_of(self.identity)
 
     @property
     def name(self) -> str:
-        """What people read: model, step, layer, SAE."""
+        """Path below `runs`: model, step, layer, SAE."""
         return f"{self.model}/step{self.step:07d}/layer{self.layer:02d}/{self.sae}-{self.hash}"
 
     @property
@@ -46,23 +46,23 @@ class Cell:
 
     @property
     def run_id(self) -> str:
-        """Id of the cell's W&B run: the same when a job is resumed, another after `force`."""
+        """Id of the cell's W&B run. A resumed job has the same id, a job with `force` another one."""
         aside = len(list(self.folder.parent.glob(f"{self.folder.name}.old*")))
         name = hashlib.sha256(self.name.encode()).hexdigest()[:12]  # not the hash: equal weights may have two names
         return f"{name}-{aside}" if aside else name
 
     @property
     def finished(self) -> bool:
-        """Whether it is trained: a cell folder appears complete or not at all."""
+        """True if the cell is trained: its folder appears complete or not at all."""
         return (self.folder / "cell.json").is_file()
 
     def read(self) -> dict[str, Any]:
-        """The `cell.json` of a finished cell."""
+        """Return the content of `cell.json` of a finished cell."""
         content: dict[str, Any] = json.loads((self.folder / "cell.json").read_text(encoding="utf-8"))
         return content
 
     def move_aside(self) -> Path:
-        """Rename a finished cell to `<folder>.old<n>`, so that it can be trained again."""
+        """Rename a finished cell to `<folder>.old<n>`, so that it can be trained again; return the new path."""
         number = 1
         while (aside := self.folder.with_name(f"{self.folder.name}.old{number}")).exists():
             number += 1
@@ -71,10 +71,17 @@ class Cell:
         return aside
 
     def write(self, sae: Any, config: str, metrics: Mapping[str, float], provenance: Mapping[str, Any]) -> None:
-        """Write the finished cell at once: the `bisae.sae.SparseAutoencoder`, resolved `config` (YAML), `cell.json`."""
+        """Write the finished cell, complete or not at all.
+
+        Args:
+            sae: The `bisae.sae.SparseAutoencoder`.
+            config: The resolved config, as YAML.
+            metrics: Validation metrics.
+            provenance: Other facts for `cell.json`; the version of bisae is added.
+        """
         from bisae.sae import save  # slow to import, and most cells are only looked up
 
-        about = {
+        description = {
             "model": self.model,
             "step": self.step,
             "layer": self.layer,
@@ -87,13 +94,13 @@ class Cell:
         with atomic_folder(self.folder) as temporary:
             save(sae, temporary, model=self.model, step=self.step, layer=self.layer)
             (temporary / "config.yaml").write_text(config, encoding="utf-8")
-            write_json(temporary / "cell.json", about)
+            write_json(temporary / "cell.json", description)
 
 
 def code_version() -> str | None:
-    """The commit of the checkout the code runs from, `+` where it has changes; None outside a checkout."""
+    """Return the commit of the checkout that runs, with `+` if files have changed; None outside a checkout."""
     try:
-        found = subprocess.run(
+        described = subprocess.run(
             ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
             cwd=Path(__file__).parent,
             capture_output=True,
@@ -102,4 +109,4 @@ def code_version() -> str | None:
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip()
+    return described.stdout.strip()

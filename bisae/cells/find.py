@@ -1,4 +1,4 @@
-"""Finished cells, found by folder, glob or W&B run."""
+"""Find finished cells by folder, glob or W&B run."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ RUN = re.compile(r"([^/]+/[^/]+/)?([0-9a-f]{12}(?:-\d+)?)")  # entity/project/ a
 
 @dataclass(frozen=True)
 class FoundCell:
-    """What the `cell.json` in `folder` says; the folder may have been moved since it was written."""
+    """The content of the `cell.json` in `folder`; the folder may have been moved since it was written."""
 
     folder: Path
     model: str
@@ -35,7 +35,7 @@ class FoundCell:
 
     @property
     def name(self) -> str:
-        """As of a `bisae.cells.cell.Cell`: model, step, layer, SAE."""
+        """Path below `runs`, as of a `bisae.cells.cell.Cell`: model, step, layer, SAE."""
         return f"{self.model}/step{self.step:07d}/layer{self.layer:02d}/{self.sae}-{self.hash}"
 
     @property
@@ -46,9 +46,9 @@ class FoundCell:
 
     @property
     def encodes_as(self) -> dict[str, Any]:
-        """What besides the weights says which codes they give: nothing where bisae has trained weights for one SAE.
+        """Settings that change the codes of the same weights; empty for weights that bisae trained.
 
-        The same weights may be imported with several k, and belong to several classes of a user's.
+        Imported weights may come with several k, and a user's weights may belong to several classes.
         """
         sae = self.identity["sae"]
         trained = "imported" not in self.identity and str(sae.get("_target_", "bisae.")).startswith("bisae.")
@@ -56,14 +56,18 @@ class FoundCell:
 
 
 def find_cells(where: str, runs: Path, damaged: list[Refused] | None = None) -> list[FoundCell]:
-    """The finished cells that `where` names, sorted by model, step, layer and SAE.
+    """Return the finished cells that `where` names, sorted by model, step, layer and SAE.
 
-    `where`: a cell's folder or one above cells, or a glob of such, in the working directory or else in `runs`; or the
-    id of a W&B run, with `entity/project/` before it one that W&B is asked for if no cell below `runs` has it.
-    Cells that `force` moved aside (`*.old1`) are found by run id, or where the last part of `where` has `.old` in it.
+    Cells that `force` moved aside (`*.old1`) are found by run id, or if the last part of `where` contains `.old`.
+
+    Args:
+        where: A cell's folder, a folder above cells, or a glob of such folders, in the working directory or else in
+            `runs`. Or the id of a W&B run: of a cell below `runs` or, as entity/project/id, of a run on W&B's server.
+        runs: Folder of cells.
+        damaged: List that collects the errors of damaged cells; None to raise the first one.
 
     Raises:
-        Refused: there is none, or a `cell.json` is damaged; with a list `damaged` it gets the latter errors.
+        Refused: `cells` names no finished cell, or a damaged `cell.json`.
     """
     cells, run = _named(where, runs, damaged), RUN.fullmatch(where)
     if run and not cells:
@@ -106,18 +110,18 @@ def _of_run(run: str, files: Iterable[Path]) -> list[FoundCell]:
 
 
 def _from_wandb(path: str, run: str, runs: Path) -> list[FoundCell]:
-    """The cell of an online run: from the folder its run names if that is here, else downloaded into `runs`."""
+    """Return the cell of an online run: from the folder that the run names, else downloaded into `runs`."""
     try:
         import wandb
 
         if not wandb.login(prompt=False):  # Api would ask and wait
             raise ConnectionError("not logged in; run `wandb login`")
-        found = wandb.Api(timeout=10).run(path)
-        folder = Path(found.config["folder"])
-        # Moved aside since, perhaps, and another cell in its place.
+        online = wandb.Api(timeout=10).run(path)
+        folder = Path(online.config["folder"])
+        # The cell may have been moved aside, with another one in its place.
         if cells := _of_run(run, folder.parent.glob(f"{escape(folder.name)}*/cell.json")):
             return cells
-        artifact = [artifact for artifact in found.logged_artifacts() if artifact.type == "sae"][-1]
+        artifact = [artifact for artifact in online.logged_artifacts() if artifact.type == "sae"][-1]
         with atomic_folder(runs / "downloaded" / run) as temporary:
             artifact.download(root=str(temporary))
         return [_read(runs / "downloaded" / run / "cell.json")]
@@ -127,7 +131,7 @@ def _from_wandb(path: str, run: str, runs: Path) -> list[FoundCell]:
 
 
 def _whole(file: Path) -> bool:
-    """Not of a cell still being written, which lies in a hidden folder."""
+    """True unless the cell is still being written: then it lies in a hidden folder."""
     return not file.parent.name.startswith(".")
 
 
@@ -148,7 +152,7 @@ def _read(file: Path) -> FoundCell:
 
 
 def _check_links(folder: Path) -> None:
-    """A cell may come from anybody: no name in it may lead to files outside, to be read or written over."""
+    """Refuse links out of a cell: it may come from anybody, and must not make us read or write other files."""
     home = folder.resolve()
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -160,9 +164,17 @@ def _check_links(folder: Path) -> None:
 def chosen_cells(
     runs: Sequence[str], model: object, step: object, layer: object
 ) -> tuple[list[FoundCell], list[FoundCell], list[str]]:
-    """The cells that `runs` name, those of them with this model, step and layer, and what is damaged or not there.
+    """Find the cells that `runs` name, and choose some of them.
 
-    Refused if there is none.
+    Args:
+        runs: Folders, globs or W&B ids, as `where` of `find_cells`.
+        model, step, layer: Value, or list of values, of the chosen cells; None for all.
+
+    Returns:
+        All cells, the chosen cells, and a message for each cell that is damaged or missing.
+
+    Raises:
+        Refused: `cells` names no cell, or no cell has a chosen `model`, `step` or `layer`.
     """
     cells: dict[Path, FoundCell] = {}
     wrong: list[Refused] = []
@@ -185,16 +197,16 @@ def chosen_cells(
     for field, wanted in (("model", model), ("step", step), ("layer", layer)):
         if wanted is not None:
             values = wanted if isinstance(wanted, list) else [wanted]
-            there = sorted({getattr(cell, field) for cell in cells.values()})
-            if missing := [value for value in values if value not in there]:
-                raise Refused(field, missing[0], f"no cell of it; there are {there}")
+            existing = sorted({getattr(cell, field) for cell in cells.values()})
+            if missing := [value for value in values if value not in existing]:
+                raise Refused(field, missing[0], f"no cell of it; there are {existing}")
             chosen = [cell for cell in chosen if getattr(cell, field) in values]
     warn_of_same_weights(chosen)
     return list(cells.values()), chosen, [str(error) for error in wrong]
 
 
 def warn_of_same_weights(cells: Sequence[FoundCell]) -> None:
-    """Public ladders have had checkpoints that hold the weights of another step: their curves would stand still."""
+    """Warn of steps with the same weights: public series of checkpoints have had such faults."""
     steps: dict[tuple[str, str], set[int]] = {}
     for cell in cells:
         read = cell.identity.get("activations")
@@ -202,4 +214,8 @@ def warn_of_same_weights(cells: Sequence[FoundCell]) -> None:
             steps.setdefault((cell.model, str(read["weights"])), set()).add(cell.step)
     for (model, _), alike in steps.items():
         if len(alike) > 1:
-            log.warning("%s: steps %s have the same weights; is each the step it is said to be?", model, sorted(alike))
+            log.warning(
+                "%s: steps %s have the same weights; is each step the right one?",
+                model,
+                sorted(alike),
+            )

@@ -1,4 +1,4 @@
-"""What a cell was made from, read back from its `config.yaml`: the LM at its step, the corpus, how the LM reads."""
+"""Read back from a cell's `config.yaml` how it was made: the LM at its step, the corpus and the LM pass."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from bisae.lm.lm_pass import LMPass, PairPass
 from bisae.lm.model import Checkpoint
 from bisae.runtime.errors import Refused
 
-# A cell may come from anybody: of its config only these are made, never whatever `_target_` says.
+# A cell may come from anybody: only these classes are made from its config, whatever else `_target_` names.
 KNOWN = {
     "model": ("bisae.lm.model.EmbeddedModel", "bisae.lm.model.HuggingFaceModel"),
     "corpus": (
@@ -33,9 +33,12 @@ READING = ("context", "shortest", "lm_batch", "shard_batches", "lm_dtype")
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """The LM and the text of `cell`; `reading` holds the arguments of `LMPass` that are part of its identity.
+    """The LM and the text of a cell.
 
-    `findings`: see `bisae.lm.pass_settings.PassSettings`.
+    Args:
+        model: Config node of the LM.
+        reading: Arguments of `LMPass` that are part of the cell's identity.
+        findings: See `bisae.lm.pass_settings.PassSettings`.
     """
 
     cell: FoundCell
@@ -46,10 +49,18 @@ class Recipe:
 
     @classmethod
     def of(cls, cell: FoundCell, model: Any, corpus: Any, cache: Path) -> "Recipe":
-        """`model` and `corpus`: config nodes in place of the cell's own, or None. Refused for unknown ones."""
+        """Read the recipe of a cell.
+
+        Args:
+            model, corpus: Config nodes that replace the cell's own; None to use those.
+            cache: Folder of unpacked LMs and of findings about tokenizers.
+
+        Raises:
+            Refused: `model` or `corpus` of the cell is of an unknown class, or the cell (`cells`) cannot be read.
+        """
         config = _config(cell)
         chosen = dict(model or _known(config, "model", cell))
-        if not model and chosen.get("trust_remote_code"):  # the cell's word is not the user's
+        if not model and chosen.get("trust_remote_code"):  # only the user may allow this, not the cell
             remedy = f"is what {cell.folder}/config.yaml says; give model=... here to run code that comes with an LM"
             raise Refused("trust_remote_code", True, remedy)
         if "unpack_to" in chosen:
@@ -65,7 +76,7 @@ class Recipe:
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
-        """Refused if it has other weights, another tokenizer or hook than those the SAE was trained on."""
+        """The LM's checkpoint. Raises Refused (`model`) if weights, tokenizer or hook are not the SAE's own."""
         checkpoint: Checkpoint = instantiate(self.model, "model").checkpoint(self.cell.step)
         for what in ("weights", "tokenizer", "hook"):
             if getattr(checkpoint, what) != self.cell.identity["activations"].get(what):
@@ -74,17 +85,17 @@ class Recipe:
         return checkpoint
 
     def text(self, split: str) -> dict[str, Any]:
-        """What identifies the LM's reading of `split`, without loading the LM."""
-        made_from = self.cell.identity["activations"]
-        lm = {key: made_from[key] for key in ("weights", "tokenizer", "hook", "ids") if key in made_from}
+        """Return the settings that identify the LM's activations on `split`, without loading the LM."""
+        trained_on = self.cell.identity["activations"]
+        lm = {key: trained_on[key] for key in ("weights", "tokenizer", "hook", "ids") if key in trained_on}
         return {**lm, "corpus": self.corpus.checksum(split), **self.reading}
 
     def lm_pass(self, split: str, device: str) -> LMPass:
-        """The LM on `split` of the corpus."""
+        """Return the LM pass over `split` of the corpus."""
         return LMPass(self.checkpoint, self.corpus, split, **self.reading, device=device, findings=self.findings)
 
     def pair_pass(self, sentences: PairSentences, device: str) -> PairPass:
-        """The LM on sentence pairs, short ones too; more of them a batch, since they are shorter than documents."""
+        """Return the LM pass over sentence pairs, short ones too, in larger batches than documents."""
         reading = {**self.reading, "shortest": 1, "lm_batch": 8 * self.reading["lm_batch"]}
         return PairPass(self.checkpoint, sentences, "pairs", **reading, device=device, findings=self.findings)
 
@@ -101,15 +112,15 @@ def _config(cell: FoundCell) -> Mapping[str, Any]:
 
 def _known(config: Mapping[str, Any], group: str, cell: FoundCell) -> Any:
     node: Any = config.get(group)
-    known = isinstance(node, Mapping) and node.get("_target_") in KNOWN[group] and _targets(node) == 1
-    if not known or "${" in str(node):  # an interpolation may read the environment
-        found = node.get("_target_") if isinstance(node, Mapping) else node
-        raise Refused(group, found, f"in {cell.folder}/config.yaml is not one of bisae's; give {group}=... here")
+    is_known = isinstance(node, Mapping) and node.get("_target_") in KNOWN[group] and _targets(node) == 1
+    if not is_known or "${" in str(node):  # an interpolation may read the environment
+        target = node.get("_target_") if isinstance(node, Mapping) else node
+        raise Refused(group, target, f"in {cell.folder}/config.yaml is not one of bisae's; give {group}=... here")
     return node
 
 
 def _targets(node: object) -> int:
-    """How many objects a config node would make."""
+    """Count the objects that a config node would make."""
     if isinstance(node, Mapping):
         return sum(map(_targets, node.values())) + ("_target_" in node)
     return sum(map(_targets, node)) if isinstance(node, list) else 0

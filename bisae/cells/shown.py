@@ -1,4 +1,4 @@
-"""The cells of a job in the terminal."""
+"""Show the cells of a job in the terminal."""
 
 import json
 import os
@@ -15,19 +15,19 @@ from bisae.runtime.ranks import JOB
 from bisae.runtime.values import flatten_keys
 
 METRICS = {"val/fvu": "FVU", "val/fvu_raw": "FVU raw", "val/l0": "L0", "val/cosine": "cosine", "val/dead": "dead"}
-# Of a cell's identity: what the first columns say, and fingerprints.
+# Keys of a cell's identity that get no column: fingerprints, and what the first columns show.
 UNSHOWN = ("layer", "sae._target_", "validation", *(f"activations.{key}" for key in ("weights", "tokenizer", "corpus")))
 
 
 def show_cells(cells: Sequence[Cell], console: Console | None = None) -> None:
-    """One row a finished cell: where it is, the settings in which the cells differ, its validation metrics.
+    """Print a row for each finished cell: its place, the settings in which the cells differ, its validation metrics.
 
-    In a sweep's job the cells are also left to the sweep, for `cells_of_jobs`.
+    A job of a sweep also writes its cells to a file, for `cells_of_jobs`.
     """
     if folder := os.environ.get(JOB):
         described = [{**asdict(cell), "runs": str(cell.runs)} for cell in cells]
         (Path(folder) / "cells.json").write_text(json.dumps(described), encoding="utf-8")
-    console = console or Console(width=max(110, Console().width))  # rather a broken line than a cut number
+    console = console or Console(width=max(110, Console().width))  # so that no number is cut
     settings = [dict(flatten_keys(cell.identity)) for cell in cells]
     keys = dict.fromkeys(key for setting in settings for key in setting if key not in UNSHOWN)
     varied = [key for key in keys if any(other.get(key) != settings[0].get(key) for other in settings)]
@@ -47,7 +47,7 @@ def show_cells(cells: Sequence[Cell], console: Console | None = None) -> None:
 
 
 def cells_of_jobs(folders: Iterable[Path]) -> list[Cell]:
-    """The cells that the jobs of a sweep left in their `folders`, each once."""
+    """Return the cells that the jobs of a sweep wrote to their `folders`, each once."""
     cells = {}
     for file in (folder / "cells.json" for folder in folders):
         for described in json.loads(file.read_text(encoding="utf-8")) if file.exists() else ():

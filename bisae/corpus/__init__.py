@@ -1,1 +1,1 @@
-"""From text to the token sequences an LM reads: documents by split and language, tokenised, languages 1:1."""
+"""Corpora: documents by split and language, and the token sequences that an LM reads of them, languages 1:1."""

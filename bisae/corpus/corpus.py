@@ -1,11 +1,11 @@
-"""Where text comes from: documents by split and language (config group `corpus`)."""
+"""Interface of corpora: documents by split and language (config group `corpus`)."""
 
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
 
 
 class Document(NamedTuple):
-    """One text in one language; `number` names it within its split, the same in every language if it is parallel."""
+    """One text in one language. `number` is its number in the split; its translations have the same number."""
 
     number: int
     text: str
@@ -13,7 +13,7 @@ class Document(NamedTuple):
 
 @runtime_checkable
 class Corpus(Protocol):
-    """Text in several languages, split once so that no document is in two splits."""
+    """Text in several languages, in splits that share no document."""
 
     @property
     def name(self) -> str: ...
@@ -22,9 +22,9 @@ class Corpus(Protocol):
     def languages(self) -> tuple[str, ...]: ...
 
     def checksum(self, split: str) -> str:
-        """What identifies the text of a split and its order."""
+        """Return a string that identifies the text of a split and its order. Raises Refused for an unknown split."""
         ...
 
     def documents(self, split: str, language: int) -> Iterator[Document]:
-        """The documents of a split in one language, in a fixed shuffled order."""
+        """Yield the documents of a split in one language, in a shuffled order that never changes."""
         ...

@@ -16,7 +16,7 @@ EMBEDDED = Path(__file__).parents[1] / "embedded" / "corpus"
 
 @dataclass(frozen=True)
 class EmbeddedCorpus:
-    """The shipped Tatoeba pairs: a document is six sentences of neighbouring ids, one a line, in one language."""
+    """The shipped Tatoeba pairs. A document is six sentences of neighbouring ids in one language, one on each line."""
 
     name: Name
     seed: Index

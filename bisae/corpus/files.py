@@ -1,4 +1,4 @@
-"""Which files a path, a glob or a folder names, and how their rows are read."""
+"""Find the files that a path, a glob or a folder names, and read their rows."""
 
 import bz2
 import gzip
@@ -28,11 +28,11 @@ log = logging.getLogger(__name__)
 
 
 def find(patterns: Sequence[str]) -> list[str]:
-    """The files that paths, folders and globs name, each once and sorted; Refused for one that names none.
+    """Return the files that paths, folders and globs name, each once and sorted.
 
-    What exists under a name that could also be a glob is what was meant.
+    A name that could also be a glob is taken as the path that exists. Raises Refused (`files`) for one without a file.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     for pattern in patterns:
         path = Path(pattern).expanduser()
         matches = [path] if path.exists() else [Path(match) for match in sorted(glob(str(path), recursive=True))]
@@ -43,15 +43,15 @@ def find(patterns: Sequence[str]) -> list[str]:
         files = files or [file for folder in folders for file in files_in(folder)]
         if not files:
             raise Refused("files", pattern, f"no such file; {READABLE}")
-        found.update(map(str, files))
-    once: dict[str, str] = {}
-    for file in sorted(found):
-        once.setdefault(os.path.realpath(file), file)
-    return list(once.values())
+        names.update(map(str, files))
+    by_target: dict[str, str] = {}  # a file reached by two names is read once
+    for file in sorted(names):
+        by_target.setdefault(os.path.realpath(file), file)
+    return list(by_target.values())
 
 
 def files_in(folder: Path, above: frozenset[Path] = frozenset()) -> list[Path]:
-    """The files of a folder and those below that hold data; of what `datasets` saved, those that it lists."""
+    """Return the data files in a folder and its subfolders; of a folder saved by `datasets`, the files it lists."""
     if folder.resolve() in above:  # a link to a folder that holds it
         return []
     try:
@@ -86,7 +86,7 @@ def is_arrow(path: str) -> bool:
 
 
 def lines(path: str) -> Iterator[bytes]:
-    """The lines of a text file, unpacked as its ending says."""
+    """Yield the lines of a text file, which is unpacked by its ending."""
     ending = Path(path).suffix.lower()
     if ending == ".zst":
         # Not `zstandard`: it ends without an error after the first frame, and where a file is cut off.
@@ -103,7 +103,10 @@ def lines(path: str) -> Iterator[bytes]:
 
 
 def cells(path: str, field: str) -> Iterator[tuple[str, Any]]:
-    """The column of a Parquet or Arrow file with `field` or, nested, its first part: its name and value, row by row."""
+    """Yield (column name, value) for each row of a Parquet or Arrow file.
+
+    The column is `field`, or the first part of a dotted `field`. Raises Refused (`field`) if the file has neither.
+    """
     from pyarrow import ipc, memory_map
     from pyarrow.parquet import ParquetFile
 

@@ -17,9 +17,10 @@ OTHERWISE = "without the hub set HF_ENDPOINT to a mirror, or give local files: c
 
 @dataclass(frozen=True)
 class HubCorpus(StreamedCorpus):
-    """`sources` of a language: `path`, `name`, `split` and `revision`, as `datasets.load_dataset` takes them.
+    """Datasets of the hub, streamed.
 
-    A revision is a whole commit, whose content never changes: so the checksum needs no network.
+    `sources` maps each language to `path`, `name`, `split` and `revision`, the arguments of `datasets.load_dataset`. A
+    revision must be a whole commit, whose content never changes: so the checksum needs no network.
     """
 
     by_language = "sources"

@@ -24,10 +24,10 @@ UNREADABLE = (ValueError, EOFError, OSError, zlib.error, lzma.LZMAError)  # Valu
 
 @dataclass(frozen=True)
 class JsonlCorpus(StreamedCorpus):
-    """One JSON object a line, or one row of a Parquet file or saved dataset.
+    """Local text: a record is a line of JSON, or a row of a Parquet file or saved dataset.
 
-    `files` of a language: a path, folder or glob, or a list of them; read in the order of names.
-    The checksum is of the bytes of the files in this order: they may move, and other names do not matter.
+    `files` maps each language to a path, folder or glob, or a list of them; files are read in the order of their names.
+    The checksum covers the bytes of the files in this order: other folders and names give the same checksum.
     """
 
     by_language = "files"
@@ -58,13 +58,13 @@ class JsonlCorpus(StreamedCorpus):
     def _digests(self) -> list[list[str]]:
         digests = [[digest(path) for path in paths] for paths in self._paths.values()]
         seen: dict[str, tuple[str, str]] = {}
-        for (language, paths), found in zip(self._paths.items(), digests, strict=True):
-            for path, checksum in zip(paths, found, strict=True):
-                of, other = seen.setdefault(checksum, (language, path))
-                if (of, other) == (language, path) or not next(read([path], self.field, self.skip_bad), None):
+        for (language, paths), checksums in zip(self._paths.items(), digests, strict=True):
+            for path, checksum in zip(paths, checksums, strict=True):
+                first, other = seen.setdefault(checksum, (language, path))
+                if (first, other) == (language, path) or not next(read([path], self.field, self.skip_bad), None):
                     continue
-                if of != language:
-                    remedy = f"the same text as {other}: it cannot be both {of} and {language}"
+                if first != language:
+                    remedy = f"the same text as {other}: it cannot be both {first} and {language}"
                     raise Refused("files", path, remedy)
                 log.warning("%s holds the same text as %s: %s is read twice", path, other, language)
         return digests
@@ -84,10 +84,12 @@ def digest(path: str) -> str:
 
 
 def read(paths: Sequence[str], field: str, skip_bad: bool = False) -> Iterator[dict[str, str | None]]:
-    """The text of each row; Refused naming file and row, blank lines counted.
+    """Yield {field: text} for each row of the files.
 
-    With `skip_bad` a row that holds no text is {field: None, BAD: file and row}. Files that are cut off or damaged are
-    refused all the same.
+    With `skip_bad`, a row without text gives {field: None, BAD: "file:row"}, where blank lines count as rows.
+
+    Raises:
+        Refused: One of `files` is cut off or damaged or, without `skip_bad`, a row has no text at `field`.
     """
     for path in paths:
         number, arrow = 0, is_arrow(path)

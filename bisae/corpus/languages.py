@@ -1,9 +1,9 @@
-"""Language codes: one form of each (BCP 47), by which all that is kept by language is named and looked up.
+"""Language codes: one form for each language (BCP 47), used for all names, files and look-ups.
 
 `jpn`, `JA`, `ja_JP` and `Japanese` are `ja`; `cmn` and `zh-Hans` are `zh`, `zh-TW` is not. Script and region are
 left out where the language alone is taken to have them (CLDR's likely subtags), and kept where they tell it from
 another.
-A name that is no code stays as it is: nothing is then known of the language, so whatever needs to know is refused.
+A name that is no code stays as it is. Nothing is known about such a language: a metric that needs to know is refused.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ TELL = ("territory", "script")
 
 @cache
 def code_of(name: object) -> str:
-    """The one form of a language's code or name; ValueError for what can be none."""
+    """Return the one form of a language's code or name. Raises ValueError if `name` cannot be a language."""
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"{name!r} is no language; one that YAML reads as something else, like `no`, needs quotes")
     code = BY_NAME.get(name.lower()) or _shortest(name) or name
@@ -45,23 +45,23 @@ def _shortest(name: str) -> str | None:
 
 
 def codes_of(names: Iterable[object]) -> tuple[str, ...]:
-    """The codes of several languages; ValueError also for two names of one."""
-    found: dict[str, object] = {}
+    """Return the codes of several languages. Raises ValueError as `code_of`, and if two names mean one language."""
+    names_by_code: dict[str, object] = {}
     for name in names:
-        if (code := code_of(name)) in found:
-            raise ValueError(f"{found[code]!r} and {name!r} are one language, {code}")
-        found[code] = name
-    return tuple(found)
+        if (code := code_of(name)) in names_by_code:
+            raise ValueError(f"{names_by_code[code]!r} and {name!r} are one language, {code}")
+        names_by_code[code] = name
+    return tuple(names_by_code)
 
 
 def plain_of(code: str) -> str:
-    """The language alone, if it is written as it is elsewhere: `en` for en-GB, but not `ja` for ja-Latn."""
+    """Drop the region if the script stays the same: `en` for en-GB, but ja-Latn stays, since `ja` is Jpan."""
     language = code.partition("-")[0]
     return language if language != "x" and script_of(language) == script_of(code) else code
 
 
 def script_of(code: str) -> str | None:
-    """The script a language is written in, by its ISO 15924 name (Latn, Jpan, Hans ...); None where it is not known."""
+    """Return the script of a language by its ISO 15924 name (Latn, Jpan, Hans ...); None if it is not known."""
     import langcodes
 
     if _shortest(code) is None:

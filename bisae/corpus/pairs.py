@@ -27,9 +27,9 @@ class Pair(NamedTuple):
 
 
 def read_pairs(path: Path) -> tuple[tuple[str, ...], list[Pair]]:
-    """The languages (`bisae.corpus.languages`) and the pairs of a pair file.
+    """Return the languages (`bisae.corpus.languages`) and the pairs of a pair file.
 
-    ValueError names the file, and the line of a malformed row.
+    Raises ValueError with the file, and the line of a malformed row.
     """
     opened = lzma.open if path.suffix == ".xz" else open
     try:
@@ -61,15 +61,17 @@ def write_pairs(path: Path, languages: tuple[str, ...], pairs: Iterable[Pair]) -
 
 
 def documents(pairs: list[Pair]) -> Iterator[list[Pair]]:
-    """Groups of six consecutive rows, the last one possibly shorter."""
+    """Yield groups of six consecutive rows; the last one may be shorter."""
     for start in range(0, len(pairs), ROWS_PER_DOCUMENT):
         yield pairs[start : start + ROWS_PER_DOCUMENT]
 
 
 @dataclass(frozen=True)
 class PairSentences:
-    """The sentences of a pair file (`bisae.corpus.pairs`), a corpus of one split: document n of every language is
-    from pair n. ValueError names the file and line of a malformed row."""
+    """The sentences of a pair file as a corpus of one split: document n of every language is from pair n.
+
+    Raises ValueError as `read_pairs`.
+    """
 
     path: Path
 

@@ -1,4 +1,4 @@
-"""What was read of a corpus: how much of each language, and what two languages share."""
+"""Statistics of the text read so far: tokens of each language, and texts that languages share."""
 
 from array import array
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from bisae.corpus.tokens import TokenizedDocument
 
 
 class ReadSoFar:
-    """Tokens and hashes of the sequences read of each language: 8 bytes a sequence."""
+    """Tokens and hashes of the sequences read in each language; 8 bytes of RAM for each sequence."""
 
     def __init__(self, languages: tuple[str, ...]) -> None:
         self.languages = languages
@@ -23,7 +23,10 @@ class ReadSoFar:
             self._hashes[sequence.language].append(xxhash.xxh3_64_intdigest(sequence.ids.tobytes()))
 
     def ended(self) -> str:
-        """Which language ran out, once the stream has ended: the one with the fewest tokens, which was to be next."""
+        """Say, in words, which language ran out first, once the stream has ended.
+
+        It is the one with the fewest tokens, since `balanced` would read it next.
+        """
         fewest = min(self.tokens)
         language = self.languages[self.tokens.index(fewest)]
         others = ", and every language is read as far as the shortest" if len(self.languages) > 1 else ""
@@ -31,13 +34,13 @@ class ReadSoFar:
 
     @property
     def shared(self) -> int:
-        """Texts that are in more than one language, as far as the LM reads them."""
+        """Number of texts that are in more than one language; only the part that the LM reads is compared."""
         distinct = [np.unique(np.frombuffer(hashes, np.uint64)) for hashes in self._hashes]
         _, counts = np.unique(np.concatenate(distinct), return_counts=True)
         return int((counts > 1).sum())
 
     def remarks(self) -> list[str]:
-        """What is odd about it, in a sentence."""
+        """Describe what is odd about the text, in a sentence each."""
         if not (shared := self.shared):
             return []
         total = sum(map(len, self._hashes))

@@ -1,4 +1,4 @@
-"""Corpora too large for a package: streamed by `datasets` in a shuffled order, split by a hash of each text."""
+"""Large corpora: `datasets` streams them in a shuffled order, and a hash of each text decides its split."""
 
 import json
 from abc import ABC, abstractmethod
@@ -17,12 +17,12 @@ from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Index, Name, Text
 
 BAD = "bisae: bad row"  # key of a record that holds no text: says which row of which file
-NAMED = 3  # rows left out that are named
+NAMED = 3  # skipped rows that the message names
 
 
 @dataclass
 class SkippedRows:
-    """Rows that were left out: how many, and where some of them are."""
+    """Count of the rows that were left out, and the places of the first few."""
 
     language: str
     count: int = 0
@@ -40,14 +40,20 @@ class SkippedRows:
 
 @dataclass(frozen=True)
 class StreamedCorpus(ABC):
-    """Records of each language in the order of `seed` and a shuffle buffer of `buffer` records; `field` is the text.
+    """Records of each language, shuffled and split.
 
-    `splits` are shares of the documents: seed and text decide which split a document is in, so equal texts never cross.
-    A document's number counts the records of its language before splitting. With `skip_bad` records without text are
-    left out; `left_out` has those of the last reading of each (split, language) so far.
+    A document's number counts the records of its language before splitting.
+
+    Args:
+        field: Field of the text in each record; with dots, a field of nested objects.
+        seed: Seed of the order and of the splits.
+        buffer: Records in the shuffle buffer.
+        splits: Share of the documents for each split. The hash of seed and text decides, so equal texts stay together.
+        skip_bad: Leave out records without text instead of refusing them. `left_out` has the records left out so far
+            in the last reading of each (split, language).
     """
 
-    by_language: ClassVar[str]  # the field of a subclass that says where each language is
+    by_language: ClassVar[str]  # name of the subclass field that maps each language to its text
 
     name: Name
     field: Text
@@ -77,12 +83,12 @@ class StreamedCorpus(ABC):
 
     @abstractmethod
     def content(self) -> object:
-        """What identifies the text of all languages, as JSON."""
+        """Return JSON that identifies the text of all languages."""
         ...
 
     @abstractmethod
     def records(self, language: str) -> Any:
-        """A `datasets.IterableDataset`, by the user's name for a language; what cannot be read is a Refused."""
+        """Return a `datasets.IterableDataset`, by the user's name for a language. Raises Refused if unreadable."""
         ...
 
     def checksum(self, split: str) -> str:
@@ -112,7 +118,7 @@ class StreamedCorpus(ABC):
         return (document for document in texts() if low <= self._place(document.text) < high)
 
     def _share(self, split: str) -> tuple[float, float]:
-        """The part of [0, 1) that holds the documents of a split."""
+        """Return the part of [0, 1) that belongs to a split."""
         if split not in self.splits:
             raise Refused("split", split, f"{self.name} has {sorted(self.splits)}")
         ends = (0.0, *accumulate(self.splits.values()))
@@ -123,30 +129,30 @@ class StreamedCorpus(ABC):
 
 
 def text_of(record: Any, field: str, where: str) -> str:
-    """The text at `field` of a record: a field of this name or, with dots, of objects within objects.
+    """Return the text at `field` of a record; a dotted `field` leads through nested objects.
 
-    Refused naming `where` there is none, and what is there.
+    `where` is the place of the record, for messages. Raises Refused (`field`) if there is no text.
     """
-    found, parts = record, [field]
+    value, parts = record, [field]
     if isinstance(record, dict) and field not in record:
         parts = field.split(".")
     for number, part in enumerate(parts):
         inside = ".".join(parts[:number])
-        if not isinstance(found, dict):
+        if not isinstance(value, dict):
             what = f"{inside} of {where}" if inside else where
-            raise Refused("field", field, f"no such text in {what}, which is {_kind(found)}, no object")
-        if part not in found:
-            there = f"which has {list(found)}" if not inside else f"where {inside} has {list(found)}"
-            raise Refused("field", field, f"no such text in {where}, {there}")
-        found = found[part]
-    if not isinstance(found, str):
-        remedy = f"is {_kind(found)} in {where}, no text; skip_bad=true leaves such rows out"
+            raise Refused("field", field, f"no such text in {what}, which is {_kind(value)}, no object")
+        if part not in value:
+            fields = f"which has {list(value)}" if not inside else f"where {inside} has {list(value)}"
+            raise Refused("field", field, f"no such text in {where}, {fields}")
+        value = value[part]
+    if not isinstance(value, str):
+        remedy = f"is {_kind(value)} in {where}, no text; skip_bad=true leaves such rows out"
         raise Refused("field", field, remedy)
-    return found
+    return value
 
 
 def _kind(value: object) -> str:
-    """In words of JSON."""
+    """Name the type of a value in words of JSON."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     names = {dict: "an object", list: "a list", str: "text", int: "a number", float: "a number", bytes: "binary"}

@@ -1,4 +1,4 @@
-"""From documents to LM batches: tokenised, cut to the context, the languages 1:1 by tokens."""
+"""Tokenise documents, cut them to the context, and balance the languages 1:1 by tokens."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from bisae.corpus.corpus import Corpus
 Tokenizer = Callable[..., Any]  # a Hugging Face tokenizer; transformers is slow to import for a type
 
 CHUNK = 512  # documents a call of the tokenizer
-# Of a long document only so many characters a token are tokenised, if that gives a head and a margin behind it.
+# Only the first CHARACTERS * context characters of a document are tokenised, if they give context + MARGIN tokens.
 CHARACTERS, MARGIN = 16, 32
 
 
 @dataclass(frozen=True)
 class TokenizedDocument:
-    """The head of one document: `ids` without BOS, at most the context's length."""
+    """The first tokens of a document: `ids` without BOS, at most as many as the context holds."""
 
     language: int
     document: int
@@ -29,7 +29,7 @@ class TokenizedDocument:
 def heads(
     corpus: Corpus, split: str, language: int, tokenizer: Tokenizer, context: int, shortest: int
 ) -> Iterator[TokenizedDocument]:
-    """The first `context` tokens of each document; documents of fewer than `shortest` tokens are left out."""
+    """Yield the first `context` tokens of each document; documents of fewer than `shortest` tokens are left out."""
     documents = corpus.documents(split, language)
     while chunk := list(islice(documents, CHUNK)):
         encoded = tokenizer([d.text[: CHARACTERS * context] for d in chunk], add_special_tokens=False).input_ids
@@ -43,9 +43,9 @@ def heads(
 def balanced(
     corpus: Corpus, split: str, tokenizer: Tokenizer, context: int, shortest: int
 ) -> Iterator[TokenizedDocument]:
-    """Sequences of all languages, next always the one with the fewest tokens so far.
+    """Yield sequences of all languages; the next one is always of the language with the fewest tokens so far.
 
-    Any beginning of the stream is 1:1 by tokens to within one sequence; it ends when one language runs out.
+    So the languages stay 1:1 by tokens, to within one sequence. The stream ends when one language runs out.
     """
     streams = [heads(corpus, split, n, tokenizer, context, shortest) for n in range(len(corpus.languages))]
     counts = [0] * len(streams)

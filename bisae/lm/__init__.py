@@ -1,1 +1,1 @@
-"""The language model: which one, at which checkpoint, and its residual streams."""
+"""Language models: checkpoints, tokenizers, residual streams, losses and generation."""

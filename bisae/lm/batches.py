@@ -1,4 +1,4 @@
-"""Token sequences in right-padded batches, those of one length together."""
+"""Put token sequences of similar length into right-padded batches."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 
 class TokenBatch(NamedTuple):
-    """`numbers` of the sequences in it, in the order of its rows."""
+    """A right-padded batch; `numbers` are the indices of its sequences, row by row."""
 
     numbers: list[int]
     ids: Int[Tensor, "sequence position"]
@@ -20,7 +20,7 @@ class TokenBatch(NamedTuple):
 
 
 def batches(sequences: Sequence[Sequence[int]], size: int, device: torch.device) -> Iterator[TokenBatch]:
-    """Batches of at most `size`, as even as can be: the last is not of one sequence alone if there are others."""
+    """Yield batches of at most `size` sequences, of sizes as equal as possible."""
     order = sorted(range(len(sequences)), key=lambda number: len(sequences[number]))
     for part in np.array_split(np.array(order, np.int64), max(1, math.ceil(len(order) / size))):
         if len(part):

@@ -1,6 +1,6 @@
-"""Whether token ids are others than `AutoTokenizer` gives, which made the caches and cells of earlier versions.
+"""Compare token ids with those of `AutoTokenizer`, which made the caches and cells of earlier versions.
 
-Where they are, what follows from them has another identity; where not, what is there stays valid.
+If they differ, caches and cells get another identity; if they are equal, existing caches and cells stay valid.
 """
 
 import hashlib
@@ -19,21 +19,21 @@ CHARACTERS = 4000  # of each document
 
 
 def changed_ids(checkpoint: Checkpoint, corpus: Corpus, split: str, findings: Path | None) -> str | None:
-    """16 hex digits for the ids of the first documents of a split, where `AutoTokenizer` gives others; else None.
+    """Return 16 hex digits of the first documents' ids if `AutoTokenizer` gives other ids, else None.
 
-    What is found is kept in the folder `findings`, by the tokenizer and the text. Refused for a tokenizer that the
-    LM cannot read with.
+    The result is kept in the folder `findings`, for the same tokenizer and text. Raises Refused (`tokenizer`) as
+    `Checkpoint.load_tokenizer` does.
     """
     name = _digest([checkpoint.tokenizer, corpus.checksum(split), split, list(corpus.languages)])
     file = None if findings is None else findings / f"{name}.json"
     if file is not None and file.is_file():
         kept: str | None = json.loads(file.read_bytes())["ids"]
         return kept
-    found = _compared(checkpoint, corpus, split)
+    ids = _compared(checkpoint, corpus, split)
     if file is not None:
         with suppress(OSError):  # a folder that cannot be written is refused where it is needed
-            write_json(file, {"ids": found})
-    return found
+            write_json(file, {"ids": ids})
+    return ids
 
 
 def _compared(checkpoint: Checkpoint, corpus: Corpus, split: str) -> str | None:

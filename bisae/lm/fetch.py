@@ -1,4 +1,4 @@
-"""Repositories of the Hugging Face hub as local folders."""
+"""Download repositories of the Hugging Face hub."""
 
 from pathlib import Path
 
@@ -10,10 +10,14 @@ NOT_WEIGHTS = ["config.json", "*.index.json", "*token*.json", "vocab*", "merges*
 
 
 def fetch(repository: str, revision: str | None, trust_remote_code: bool, field: str = "path") -> Path:
-    """The local snapshot of a hub repository, downloaded if it is not there yet: the weights transformers would load.
+    """Return the local folder of a hub repository, downloaded if necessary, with the weights transformers would load.
 
-    Without network what the local hub cache holds, which an interrupted download may have left without some weights.
-    Refused of `field` where it cannot be had.
+    Without a network the folder comes from the local hub cache; an interrupted download may have left weights out.
+
+    Args:
+        repository: owner/name on the hub.
+        trust_remote_code: Download Python files too.
+        field: Field that is refused if the repository cannot be had: `path` or `tokenizer`.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

@@ -1,4 +1,4 @@
-"""An LM that writes: greedy generation and the loss of given texts."""
+"""Greedy generation by an LM, and the loss of given texts."""
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,15 +34,20 @@ WITHOUT_EFFECT = {
 
 
 def forget_folder(lm: Any) -> None:
-    """Take from a transformers LM what its folder says of generation: `generate` fills in from there whatever the
-    config it is given leaves open, and a folder may bring a `generate` of its own."""
+    """Drop the generation settings that came with an LM's folder.
+
+    `generate` would use them for all settings that its config leaves open; a folder may even have its own `generate`.
+    """
     lm.generation_config = GenerationConfig()
     vars(lm).pop("generate", None)
 
 
 def greedy(tokenizer: Any, max_new_tokens: int, stop: str | None = None) -> GenerationConfig:
-    """For `lm.generate`: the likeliest token each time, up to the tokenizer's end-of-sequence token, if it has one, at
-    most `max_new_tokens`, or to the text `stop`; for that `generate` needs the `tokenizer` too."""
+    """Return settings for greedy generation with `lm.generate`.
+
+    It ends at the tokenizer's end-of-sequence token, after `max_new_tokens`, or at the text `stop`; for `stop`,
+    `lm.generate` needs the argument `tokenizer` too.
+    """
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     return GenerationConfig(
         do_sample=False,
@@ -56,20 +61,25 @@ def greedy(tokenizer: Any, max_new_tokens: int, stop: str | None = None) -> Gene
 
 
 def written(tokenizer: Any, ids: Sequence[int]) -> str:
-    """The text of generated tokens up to the end-of-sequence token, without BOS and padding. Nothing else is dropped:
-    tokens of bytes or of markup are text even where a tokenizer calls them special."""
+    """Return the text of generated tokens up to the end-of-sequence token, without BOS and padding.
+
+    No other token is dropped: bytes and markup are text even if a tokenizer calls them special.
+    """
     ids = list(ids)
     if tokenizer.eos_token_id in ids:
         ids = ids[: ids.index(tokenizer.eos_token_id)]
     dropped = (tokenizer.bos_token_id, tokenizer.pad_token_id)
-    kept = [one for one in ids if one not in dropped]
+    kept = [token for token in ids if token not in dropped]
     text: str = tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     return text
 
 
 def generation_identity(folders: Iterable[Path], tokenizer: Any) -> Mapping[str, Any]:
-    """What identifies answers beside LM and prompts. Empty where the LMs' own files never said otherwise, so that
-    answers of before bisae had a generation config of its own are still the answers."""
+    """Return the generation settings that identify answers, besides LM and prompts.
+
+    They are empty if the LMs' own files ask for the same greedy generation: answers of older versions of bisae, which
+    followed those files, then stay valid.
+    """
     ends = tokenizer.eos_token_id
     dropped = {tokenizer.bos_token_id, ends, tokenizer.pad_token_id}
     same = set(tokenizer.all_special_ids) <= dropped | {tokenizer.unk_token_id}
@@ -82,34 +92,36 @@ def generation_identity(folders: Iterable[Path], tokenizer: Any) -> Mapping[str,
 def _is_greedy(folder: Path, ends: int | None) -> bool:
     try:
         try:
-            found = GenerationConfig.from_pretrained(folder)
+            config = GenerationConfig.from_pretrained(folder)
         except OSError:  # none, or one that cannot be read: older LMs say it in their config
-            found = GenerationConfig.from_pretrained(folder, config_file_name="config.json", _from_model_config=True)
+            config = GenerationConfig.from_pretrained(folder, config_file_name="config.json", _from_model_config=True)
     except (OSError, TypeError, ValueError):
         return False
-    eos = found.eos_token_id if isinstance(found.eos_token_id, list) else [found.eos_token_id]
-    return {*found.to_diff_dict()} <= WITHOUT_EFFECT and eos == [ends]
+    eos = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    return {*config.to_diff_dict()} <= WITHOUT_EFFECT and eos == [ends]
 
 
 @runtime_checkable
 class TranslatingLM(Protocol):
-    """Texts are token ids, BOS included."""
+    """Interface of an LM that answers prompts. Texts are token ids, BOS included."""
 
     def generate(self, prompts: Sequence[Sequence[int]], stop: str | None, max_new_tokens: int) -> list[str]:
-        """What the LM writes after each prompt, greedily, up to its end-of-sequence token, at most `max_new_tokens`, or
-        to `stop`, if there is one; there may be more behind `stop`."""
+        """Return the LM's greedy continuation of each prompt.
+
+        It ends at the end-of-sequence token, after `max_new_tokens`, or at `stop`; some text may follow `stop`.
+        """
         ...
 
     def token_losses(self, texts: Sequence[Sequence[int]]) -> list[Float64[np.ndarray, " token"]]:
-        """Nats of every token but the first of each text."""
+        """Return the nats of every token but the first of each text."""
         ...
 
 
 @dataclass(frozen=True)
 class CausalLM:
-    """A transformers LM, plain or within `bisae.edits.patched_lm.patched`; `batch` texts are read at a time.
+    """A transformers LM, plain or within `bisae.edits.patched_lm.patched`; it reads `batch` texts at a time.
 
-    The LM's own generation config is taken from it: `bisae.lm.generation` says how it writes.
+    The LM loses its own generation settings (`forget_folder`).
     """
 
     model: Any
@@ -129,7 +141,7 @@ class CausalLM:
                 pad_sequence(parts, batch_first=True, padding_side="left")
                 for parts in (rows, [torch.ones_like(row) for row in rows])
             )
-            made = self.model.generate(
+            generated = self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,
                 generation_config=config,
@@ -137,7 +149,7 @@ class CausalLM:
                 use_cache=can_cache(self.model),
                 tokenizer=self.tokenizer,
             )
-            for number, row in zip(numbers, made[:, ids.shape[1] :].tolist(), strict=True):
+            for number, row in zip(numbers, generated[:, ids.shape[1] :].tolist(), strict=True):
                 answers[number] = written(self.tokenizer, row)
         return answers
 
@@ -146,5 +158,5 @@ class CausalLM:
 
 
 def can_cache(model: PreTrainedModel) -> bool:
-    """Whether an LM goes on from keys and values of the tokens before; a state-space LM has states of another kind."""
+    """True if an LM caches keys and values of earlier tokens; a state-space LM has states of another kind."""
     return "past_key_values" in inspect.signature(model.forward).parameters

@@ -1,7 +1,6 @@
-"""The LM pass: the source of one (checkpoint, corpus split) that stores of activations are filled from."""
+"""Run the LM over a split of a corpus: the source that fills the stores of activations."""
 
-from collections.abc import Iterator
-from collections.abc import Sequence as Many
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -22,9 +21,12 @@ from bisae.runtime.device import torch_device
 
 @dataclass
 class LMPass(PassSettings):
-    """Residual streams of `checkpoint` on `split` of `corpus`; a `bisae.activations.store.Source`."""
+    """Residual streams of `checkpoint` on `split` of `corpus`; a `bisae.activations.store.Source`.
 
-    gpu: int = 0  # which one, where there are several
+    The arguments are those of `PassSettings`, and `gpu`, the index of the GPU.
+    """
+
+    gpu: int = 0
     _shards: dict[int, list[TokenizedDocument]] = field(default_factory=dict, init=False)
     _next: int = field(default=0, init=False)  # the shard that `_stream` gives next
     _read: ReadSoFar = field(init=False)
@@ -66,7 +68,7 @@ class LMPass(PassSettings):
         return self._shards[shard]
 
     def tokens(self, shard: int) -> TokenShard | None:
-        """The tokens of a shard without running the LM; None past the end of the split."""
+        """Return the tokens of a shard without running the LM; None past the end of the split."""
         sequences = self._sequences(shard)
         if not sequences:
             return None
@@ -92,8 +94,8 @@ class LMPass(PassSettings):
         self._read = ReadSoFar(self.corpus.languages)
         self.__dict__.pop("_stream", None)
 
-    def ready(self, layers: Many[int]) -> None:
-        """Load the LM, cut at the deepest layer. Refused where it cannot be read (see `bisae.lm.residual`)."""
+    def ready(self, layers: Sequence[int]) -> None:
+        """Load the LM up to the deepest layer. Raises Refused if it cannot be read (see `bisae.lm.residual`)."""
         if self._reader is None or set(self._reader.layers) != set(layers):
             from bisae.lm.residual import ResidualReader
 
@@ -102,8 +104,8 @@ class LMPass(PassSettings):
                 device = torch.device("cuda", self.gpu)
             self._reader = ResidualReader(self.checkpoint, sorted(layers), getattr(torch, self.lm_dtype), device)
 
-    def activations(self, shard: int, layers: Many[int]) -> dict[int, BFloat16[Tensor, "token d_model"]]:
-        """One pass of the LM over a shard: every layer asked for, BOS and padding dropped."""
+    def activations(self, shard: int, layers: Sequence[int]) -> dict[int, BFloat16[Tensor, "token d_model"]]:
+        """Run the LM once over a shard; BOS and padding are dropped."""
         self.ready(layers)
         sequences = self._sequences(shard)
         bos = self.tokenizer.bos_token_id
@@ -119,15 +121,15 @@ class LMPass(PassSettings):
             kept = (at >= len(prefix)) & (at < lengths[:, None])
             streams = self._reader.read(ids)
             for layer in layers:
-                found = streams[layer][kept.to(streams[layer].device)].bfloat16()
-                rows[layer][done : done + len(found)] = found
+                stream = streams[layer][kept.to(streams[layer].device)].bfloat16()
+                rows[layer][done : done + len(stream)] = stream
             done += int(kept.sum())
         return rows
 
 
 @dataclass
 class PairPass(LMPass):
-    """One language after the other; `corpus` is a `bisae.corpus.pairs.PairSentences`."""
+    """An `LMPass` over sentence pairs (`bisae.corpus.pairs.PairSentences`), one language after the other."""
 
     @cached_property
     def _stream(self) -> Iterator[TokenizedDocument]:

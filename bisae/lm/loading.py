@@ -1,6 +1,6 @@
-"""An LM's weights from its folder, all of them or none: what transformers would leave out or draw at random is refused.
+"""Load an LM's weights completely, or refuse: transformers would draw missing weights at random.
 
-transformers says such things in a report that is silenced here, since it also speaks of every LM head that is not read.
+transformers reports missing weights in a message that is silenced here, since it also names every unused LM head.
 """
 
 import math
@@ -27,10 +27,15 @@ POOLER = re.compile(r"(^|\.)pooler\.")  # reads the last stream and writes to no
 
 
 def load(auto: Any, checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedModel:
-    """The whole LM that the auto class `auto` has for the folder, on the CPU, in evaluation mode.
+    """Load the whole LM on the CPU, in evaluation mode.
 
-    Refused, of `path`, for an LM that is not decoder-only (see `bisae.lm.probe`), and for weights that
-    cannot be read, are missing, have another shape than config.json says, or have no place in the LM it describes.
+    Args:
+        auto: Auto class of transformers, such as `AutoModel`.
+        dtype: Data type of the weights.
+
+    Raises:
+        Refused: The LM in `path` is not decoder-only (see `bisae.lm.probe`), or its weights cannot be read, are
+            missing, have another shape than config.json says, or have no place in the LM that config.json describes.
     """
     model, loading = _from_pretrained(auto, checkpoint, dtype)
     leak, why = _leaked(model)
@@ -44,7 +49,7 @@ def load(auto: Any, checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedMod
 
 
 def _leaked(model: PreTrainedModel) -> tuple[float, str]:
-    """`leaked`, infinite where it cannot be measured, and what was found."""
+    """Return `leaked`, infinite if it cannot be measured, and the reason to refuse the LM."""
     try:
         leak = leaked(model)
     except Exception as error:
@@ -77,7 +82,7 @@ def _from_pretrained(auto: Any, checkpoint: Checkpoint, dtype: torch.dtype) -> t
 
 
 def check_complete(model: PreTrainedModel, folder: Path, loading: Mapping[str, Any]) -> None:
-    """Refused if by its loading info the model is not what the folder holds."""
+    """Refuse a model that, by its loading info, is not the one in the folder."""
     if mismatched := sorted(loading["mismatched_keys"]):
         name, held, described = mismatched[0]
         shapes = f"{name} is {list(held)} in its weights and {list(described)} by its config.json"
@@ -91,7 +96,7 @@ def check_complete(model: PreTrainedModel, folder: Path, loading: Mapping[str, A
 
 
 def _of_the_stream(name: str, model: PreTrainedModel) -> bool:
-    """Whether a weight that was not loaded lies in the part of the model that was: heads lie outside it."""
+    """True if an unloaded weight lies in the part of the model that was loaded; heads lie outside it."""
     inside = name.startswith(f"{model.base_model_prefix}.") or hasattr(model, name.partition(".")[0])
     head = "lm_head" in name.split(".") and model.get_output_embeddings() is None
     if not inside or head or BUFFER.search(name) or MORE_TOKENS.search(name):

@@ -1,4 +1,4 @@
-"""Cross-entropy of an LM, exact to the token."""
+"""Cross-entropy of an LM for each token."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,12 @@ class TokenLoss(NamedTuple):
 
 @torch.no_grad()
 def token_loss(model: PreTrainedModel, sequences: Sequence[Sequence[int]], batch: int = 32) -> TokenLoss:
-    """Loss of every token but the first of each sequence, one document a sequence, summed in float64."""
+    """Sum the loss of every token but the first of each sequence, in float64.
+
+    Args:
+        sequences: Token ids, one document in each sequence.
+        batch: Sequences read at a time.
+    """
     was_training = model.training
     model.eval()
     nats, tokens = 0.0, 0
@@ -48,18 +53,18 @@ def token_loss(model: PreTrainedModel, sequences: Sequence[Sequence[int]], batch
 
 
 class Window(NamedTuple):
-    """`ids` as the LM reads them; the first `given` are context, the others are predicted here and nowhere else."""
+    """Ids that the LM reads at once: the first `given` are context, the others are predicted in this window only."""
 
     ids: list[int]
     given: int
 
 
 def windows(ids: Sequence[int], bos: int | None, context: int, stride: int) -> Iterator[Window]:
-    """Windows of at most `context` tokens, BOS included, over a document's `ids` without BOS.
+    """Yield windows of at most `context` tokens, BOS included, over a document's `ids` without BOS.
 
-    The first predicts all it holds, each later one `stride` tokens (the last perhaps fewer) after as many of the
-    document as fit before them. Every window begins with BOS, as all that the LM's SAEs were trained on does; an LM
-    without BOS cannot predict a document's first token. Refused for a stride that leaves no room.
+    The first window predicts all its tokens. Each later one predicts `stride` tokens (the last perhaps fewer), after as
+    much of the document as fits before them. Every window begins with BOS, as the SAEs' training text does; an LM
+    without BOS cannot predict a document's first token. Raises Refused (`stride`) if no token of context is left.
     """
     prefix = [] if bos is None else [bos]
     room = context - len(prefix)
@@ -77,16 +82,16 @@ def windows(ids: Sequence[int], bos: int | None, context: int, stride: int) -> I
 def token_losses(
     lm: PreTrainedModel, sequences: Sequence[Sequence[int]], batch: int
 ) -> list[Float64[np.ndarray, " token"]]:
-    """Nats of every token but the first of each sequence; `batch` sequences are read at a time."""
-    found = [np.zeros(0)] * len(sequences)
+    """Return the nats of every token but the first of each sequence; `batch` sequences are read at a time."""
+    token_nats = [np.zeros(0)] * len(sequences)
     for numbers, ids, mask in batches(sequences, batch, lm.device):
         logits = lm(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
         # Row by row: all logits of a batch in float32 would be the largest tensor by far.
         rows = zip(logits, ids[:, 1:], strict=True)
         nats = torch.stack([cross_entropy(row.float(), next_ids, reduction="none") for row, next_ids in rows])
         for number, row in zip(numbers, nats.double().cpu().numpy(), strict=True):
-            found[number] = row[: max(0, len(sequences[number]) - 1)]
-    return found
+            token_nats[number] = row[: max(0, len(sequences[number]) - 1)]
+    return token_nats
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,21 +113,21 @@ def document_losses(
     stride: int,
     batch: int,
 ) -> DocumentLosses:
-    """Loss of whole documents by windows of `context` tokens (see `windows`).
+    """Sum the loss of whole documents over windows of `context` tokens (see `windows`).
 
-    A batch is of one language, and of windows of different documents where it can be: what is shuffled between
-    sequences then comes from another text of the same language.
+    A batch holds one language and, where possible, windows of different documents: codes that an intervention shuffles
+    between sequences then come from another text of the same language.
     """
     language = np.array([document.language for document in documents], np.int64)
     nats, counts = np.zeros(len(documents)), np.zeros(len(documents), np.int64)
     for number in range(len(languages)):
-        spoken = np.flatnonzero(language == number).tolist()
-        found = [
-            (d, n, w) for d in spoken for n, w in enumerate(windows(documents[d].ids.tolist(), bos, context, stride))
+        members = np.flatnonzero(language == number).tolist()
+        placed = [
+            (d, n, w) for d in members for n, w in enumerate(windows(documents[d].ids.tolist(), bos, context, stride))
         ]
-        found.sort(key=lambda one: one[1])  # neighbours in a document apart, since batches keep the order of equals
-        losses = token_losses(lm, [window.ids for _, _, window in found], batch)
-        for (document, _, window), loss in zip(found, losses, strict=True):
+        placed.sort(key=lambda item: item[1])  # neighbours in a document apart, since batches keep the order of equals
+        losses = token_losses(lm, [window.ids for _, _, window in placed], batch)
+        for (document, _, window), loss in zip(placed, losses, strict=True):
             nats[document] += loss[window.given - 1 :].sum()
             counts[document] += len(loss[window.given - 1 :])
     return DocumentLosses(languages, language, nats, counts)

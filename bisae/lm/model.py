@@ -1,4 +1,4 @@
-"""Which LM, at which checkpoint: from names in the config to weights on disk."""
+"""Find the checkpoint of an LM: from names in the config to weights on disk."""
 
 import hashlib
 import json
@@ -27,11 +27,18 @@ TOKENIZER_FILE = re.compile(r".*token.*\.json|vocab.*|merges.*|.*\.model")
 class Checkpoint:
     """One step of an LM's pre-training, as an ordinary Hugging Face folder.
 
-    `weights` and `tokenizer` are checksums of the content, so that a moved folder is the same checkpoint.
-    `tokens_seen` by the LM at this step; None where the preset does not know. `parameters` of the LM; None where only
-    loading would tell. `positions` is the longest sequence it takes; None where its config names none. `hook` is the
-    path of the part of each decoder block whose output is read, as `mlp`; None: the residual stream.
-    `tokenizer_folder` holds the tokenizer; None where `folder` does.
+    `EmbeddedModel.checkpoint` and `HuggingFaceModel.checkpoint` return one; loading the weights comes later.
+
+    Args:
+        weights, tokenizer: Checksums of the content, so that a moved folder is the same checkpoint.
+        tokens_seen: Tokens that the LM was trained on until this step; None if the preset does not say.
+        layers: Number of decoder blocks.
+        d_model: Width of the residual stream.
+        parameters: Number of parameters; None if only loading would tell.
+        positions: Length in tokens of the longest sequence that the LM can read; None if its config does not say.
+        hook: Path within each decoder block of the part whose output is read, such as `mlp`; None for the residual
+            stream.
+        tokenizer_folder: Folder of the tokenizer; None if it is `folder`.
     """
 
     model: str
@@ -50,21 +57,21 @@ class Checkpoint:
 
     @property
     def embeddings(self) -> int | None:
-        """How many token ids the LM can read; None where its config does not say."""
+        """Number of token ids that the LM has embeddings for; None if its config does not say."""
         from transformers import AutoConfig  # slow to import, and a finished job needs none
 
         config = AutoConfig.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code)
         return getattr(config.get_text_config(), "vocab_size", None)
 
     def load_tokenizer(self) -> TextTokenizer:
-        """The LM's tokenizer; Refused of `tokenizer` for one that the LM cannot read with."""
+        """Return the LM's tokenizer. Raises Refused (`tokenizer`) if it gives ids that the LM has no embedding for."""
         return load_tokenizer(self.tokenizer_folder or self.folder, self.trust_remote_code, self.embeddings)
 
 
 def read_at(model: str, hook: str | None) -> str:
-    """The name that cells of an LM have: by its part too, if not its residual stream is read.
+    """Return the LM's name in paths of cells: `model`, or `model@hook` if a part of its blocks is read.
 
-    Refused for what cannot be the path of a part.
+    Raises Refused (`hook`) if `hook` cannot be the path of a part.
     """
     if hook is None:
         return model
@@ -74,7 +81,7 @@ def read_at(model: str, hook: str | None) -> str:
 
 
 def _step_number(step: object, steps: str) -> int | None:
-    """`step` as a number, None for "final"."""
+    """Return `step` as a number, or None for "final"."""
     if step == FINAL:
         return None
     if isinstance(step, bool) or not isinstance(step, int) or step < 0:
@@ -88,7 +95,7 @@ class EmbeddedModel:
 
     name: Name
     unpack_to: Text
-    hook: Text | None = None  # cells made before there was one name none
+    hook: Text | None = None  # cells of older versions have no hook in their config
 
     def checkpoint(self, step: object) -> Checkpoint:
         file = EMBEDDED / "lm" / self.name / "ladder.json"
@@ -96,24 +103,24 @@ class EmbeddedModel:
             shipped = sorted(ladder.parent.name for ladder in EMBEDDED.glob("lm/*/ladder.json"))
             raise Refused("name", self.name, f"no LM of this name is shipped; there are {', '.join(shipped)}")
         ladder = json.loads(file.read_text(encoding="utf-8"))
-        known = {int(number): about for number, about in ladder["checkpoints"].items()}
-        number = _step_number(step, f"{self.name} has {sorted(known)}")
+        shipped_steps = {int(number): entry for number, entry in ladder["checkpoints"].items()}
+        number = _step_number(step, f"{self.name} has {sorted(shipped_steps)}")
         if number is None:
-            number = max(known)
-        if number not in known:
-            raise Refused("checkpoint", step, f"{self.name} has the steps {sorted(known)} and `final`")
-        about = known[number]
+            number = max(shipped_steps)
+        if number not in shipped_steps:
+            raise Refused("checkpoint", step, f"{self.name} has the steps {sorted(shipped_steps)} and `final`")
+        entry = shipped_steps[number]
         tokenizer = EMBEDDED / "tokenizer" / "tokenizer.json"
-        folder = Path(self.unpack_to) / self.name / f"step{number:07d}-{about['sha256'][:8]}"
+        folder = Path(self.unpack_to) / self.name / f"step{number:07d}-{entry['sha256'][:8]}"
         if not folder.exists():
-            self._unpack(EMBEDDED / "lm" / about["file"], about["sha256"], ladder["config"], folder)
+            self._unpack(EMBEDDED / "lm" / entry["file"], entry["sha256"], ladder["config"], folder)
         return Checkpoint(
             model=read_at(self.name, self.hook),
             step=number,
             folder=folder,
-            weights=about["sha256"],
+            weights=entry["sha256"],
             tokenizer=hashlib.sha256(tokenizer.read_bytes()).hexdigest(),
-            tokens_seen=about["tokens_seen"],
+            tokens_seen=entry["tokens_seen"],
             layers=ladder["config"]["num_hidden_layers"],
             d_model=ladder["config"]["hidden_size"],
             parameters=parameter_count(weight_files(folder)),
@@ -140,13 +147,18 @@ class EmbeddedModel:
 
 @dataclass(frozen=True)
 class HuggingFaceModel:
-    """Any causal LM by hub repository or local folder.
+    """Any causal LM, from a hub repository or a local folder.
 
-    `path` and `revision` are templates: `%d` or `%07d` stands for the checkpoint's step, counted in `step_unit`s, so
-    that every step is another folder, repository or revision; `%b` for the billions of tokens seen until then. Only
-    `steps` can be asked for: numbers and [first, last, every]; None: any. `final_path` is where `final` lies if `path`
-    is a template, `final_step` its number. A local folder that says which step it holds must hold the step asked for,
-    and the LM must have the `layers` and `d_model` given, if any. `tokenizer`: where it is, if not with the LM.
+    A local folder that names its step (in its name, recipe.json or trainer_state.json) must hold the requested step.
+
+    Args:
+        path, revision: Templates. `%d` or `%07d` becomes the checkpoint's step divided by `step_unit`, `%b` the
+            billions of tokens seen until then. So each step is another folder, repository or revision.
+        final_path: Folder or repository of the step `final`, if `path` is a template.
+        final_step: Number of the step `final`.
+        layers, d_model: Expected numbers of decoder blocks and dimensions; None to take those of config.json.
+        steps: Steps that can be requested: numbers and [first, last, every]; None for any step.
+        tokenizer: Folder or repository of the tokenizer, if it is not with the LM.
     """
 
     name: Name
@@ -196,7 +208,7 @@ class HuggingFaceModel:
         return self._describe(actual, folder)
 
     def _describe(self, step: int, folder: Path) -> Checkpoint:
-        """Read what can be known of a folder without loading it; Refused when it is not a whole checkpoint."""
+        """Describe a folder without loading its weights. Raises Refused (`path`) if it is not a whole checkpoint."""
         from safetensors import SafetensorError
         from transformers import AutoConfig
 
@@ -214,17 +226,17 @@ class HuggingFaceModel:
             if getattr(self, name) not in (None, actual):
                 raise Refused("path", folder, f"has {name} {actual}, not {name}={getattr(self, name)}")
         code = sorted(folder.glob("*.py")) if self.trust_remote_code else []
-        apart = None if self.tokenizer is None else Path(self.tokenizer).expanduser()
-        if apart and not apart.is_dir():
-            if apart.exists() or apart.is_absolute() or str(self.tokenizer).startswith((".", "~")):
+        separate = None if self.tokenizer is None else Path(self.tokenizer).expanduser()
+        if separate and not separate.is_dir():
+            if separate.exists() or separate.is_absolute() or str(self.tokenizer).startswith((".", "~")):
                 raise Refused("tokenizer", self.tokenizer, "no such folder; give the one of tokenizer.json")
-            apart = fetch(str(self.tokenizer), None, self.trust_remote_code, "tokenizer")
+            separate = fetch(str(self.tokenizer), None, self.trust_remote_code, "tokenizer")
         return Checkpoint(
             model=read_at(self.name, self.hook),
             step=step,
             folder=folder,
             weights=checksum([*weights, *code, folder / "config.json"]),
-            tokenizer=checksum([f for f in sorted((apart or folder).iterdir()) if TOKENIZER_FILE.fullmatch(f.name)]),
+            tokenizer=checksum([f for f in sorted((separate or folder).iterdir()) if TOKENIZER_FILE.fullmatch(f.name)]),
             tokens_seen=None if self.tokens_per_step is None else step * self.tokens_per_step,
             layers=layers,
             d_model=d_model,
@@ -232,15 +244,15 @@ class HuggingFaceModel:
             parameters=parameters,
             positions=positions,
             hook=self.hook,
-            tokenizer_folder=apart,
+            tokenizer_folder=separate,
         )
 
 
 def _shape(config: Any, folder: Path) -> tuple[int, int, int | None]:
-    """Layers, width and positions of the text decoder, which in a model of several parts is one of them.
+    """Return layers, width and positions of the text decoder; a model that reads pictures has other parts too.
 
-    Refused for an LM that by its configuration alone is none that can be read; the rest is measured when it is
-    loaded (`bisae.lm.loading`).
+    Raises Refused (`path`) if the configuration alone shows that the LM cannot be read. Other faults are measured when
+    the LM is loaded (`bisae.lm.loading`).
     """
     if config.is_encoder_decoder:
         raise Refused("path", folder, f"not a decoder-only LM: {config.model_type} has an encoder too")

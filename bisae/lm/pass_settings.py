@@ -1,4 +1,4 @@
-"""How an LM reads a text: what its activations follow from, known without loading anything."""
+"""Settings of an LM pass. They determine the activations, and are known before anything is loaded."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,11 +16,21 @@ LONGEST = 2**15 - 1  # positions are stored as int16
 
 @dataclass
 class PassSettings:
-    """`checkpoint` reads `split` of `corpus`.
+    """Settings for `checkpoint` reading `split` of `corpus`.
 
-    An LM batch is `lm_batch` sequences in the order of the token stream, each BOS + at most `context` tokens, right-
-    padded; a shard is `shard_batches` batches. The partition is fixed, since it changes the values in the last bits.
-    `findings`: the folder that keeps what is found out about the tokenizer, so that it is done once; None: none.
+    The cut into batches and shards is fixed, since it changes the last bits of the values.
+
+    Args:
+        context: Largest number of tokens of a sequence, BOS not counted.
+        shortest: Documents with fewer tokens are left out.
+        lm_batch: Sequences of an LM batch, right-padded, in the order of the token stream.
+        shard_batches: LM batches of a shard.
+        lm_dtype: float32, bfloat16 or float16.
+        device: auto, cpu or cuda.
+        findings: Folder for results of checking the tokenizer, so that each check runs once; None to keep none.
+
+    Raises:
+        Refused: `context` is longer than the LM can read, `shortest` is more than `context`, or `lm_dtype` is unknown.
     """
 
     checkpoint: Checkpoint
@@ -47,7 +57,7 @@ class PassSettings:
 
     @cached_property
     def fingerprint(self) -> Mapping[str, object]:
-        """Everything that changes a value, and nothing that does not: no paths, names, layers or token budget."""
+        """All settings that change a value, and no others: no paths, names, layers or token budget."""
         ids = changed_ids(self.checkpoint, self.corpus, self.split, self.findings)
         return {
             "weights": self.checkpoint.weights,

@@ -1,6 +1,6 @@
-"""What is measured on a few tokens before an LM is read: that it is decoder-only, and that its blocks make one stream.
+"""Measure on a few tokens that an LM is decoder-only and that its blocks write to one residual stream.
 
-Measured, not looked up: it holds for families that nobody listed, and for a folder's own code.
+A measurement also holds for LM families that no list names, and for code that comes with an LM.
 """
 
 from typing import Any
@@ -19,48 +19,51 @@ LENGTH = 8
 
 
 def text_config(model: PreTrainedModel) -> Any:
-    """The configuration of the text decoder, which in a model of several parts is one of many."""
+    """Return the configuration of the text decoder; a model that reads pictures has other parts too."""
     return model.config.get_text_config(decoder=True)
 
 
 def stream_of(output: Tensor | tuple[Any, ...]) -> Tensor:
-    """The residual stream in a decoder block's output: a tensor in transformers 5, the first of a tuple before."""
+    """Return the residual stream in a decoder block's output: a tensor in transformers 5, a tuple's first before."""
     return output if isinstance(output, Tensor) else output[0]
 
 
 def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
-    """The list of decoder blocks of an LM or its backbone, whatever its family calls it; never another tower's.
+    """Return the decoder blocks of an LM or of its backbone, whatever its family calls them.
 
-    ValueError where there is none.
+    Raises ValueError if the LM has no list of `num_hidden_layers` modules.
     """
     depth = getattr(text_config(model), "num_hidden_layers", None)
-    found = [m for m in model.get_decoder().modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
-    if not found:
+    lists = [m for m in model.get_decoder().modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
+    if not lists:
         raise ValueError(f"{type(model).__name__} has no list of {depth} decoder blocks")
-    return found[0]
+    return lists[0]
 
 
 def probe_ids(config: Any) -> Int[Tensor, "row position"]:
-    """One text in the last row; row p is the same up to position p, and other tokens from there on.
+    """Return ids of one text in the last row; row p has the same tokens before position p, and others from there on.
 
-    There is a row more than positions, so that an LM that puts positions first is noticed. Special tokens, which may
-    stand for a picture or be masked, are left out.
+    There is one row more than positions, so that an LM that puts positions first is noticed. Special tokens are left
+    out: they may stand for a picture, or be masked.
     """
     named = [value for key, value in config.to_dict().items() if "token_id" in key or "token_index" in key]
-    special = {one for value in named for one in (value if isinstance(value, list) else [value])}
-    usable = torch.tensor([one for one in range(config.vocab_size) if one not in special])
+    special = {token for value in named for token in (value if isinstance(value, list) else [value])}
+    usable = torch.tensor([token for token in range(config.vocab_size) if token not in special])
     first, other = usable[torch.linspace(0, len(usable) - 1, 2 * LENGTH).long()].view(2, LENGTH)
     return torch.where(torch.arange(LENGTH) < torch.arange(LENGTH + 1)[:, None], first, other)
 
 
 @torch.no_grad()
 def leaked(model: PreTrainedModel) -> float:
-    """How much activations change at a position when only later tokens do, by the change at the first of these.
+    """Measure how much activations change when only later tokens change.
 
-    The largest over all blocks and positions: 0 in a decoder-only LM, but for rounding.
+    Returns:
+        The change at an earlier position, divided by the change at the first changed token; the largest over all blocks
+        and positions. It is 0 in a decoder-only LM, apart from rounding.
 
-    ValueError if the LM asks for more than token ids, or if what was taken for the list of blocks is none: not each of
-    them runs once, on what the one before it puts out, and puts out a vector a token.
+    Raises:
+        ValueError: The LM needs more than token ids, or its list of blocks is not a stack of decoder blocks: each must
+            run once, read the output of the block before it, and give one vector for each token.
     """
     blocks, ids = decoder_blocks(model), probe_ids(text_config(model))
     given: dict[int, list[Tensor]] = {number: [] for number in range(len(blocks))}

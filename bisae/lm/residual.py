@@ -1,4 +1,4 @@
-"""The language model as a source of residual streams: hooks, no layer run above the deepest asked for, no LM head."""
+"""Read residual streams from an LM with hooks. Layers above the deepest requested one and the LM head do not run."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,7 +16,7 @@ from bisae.runtime.errors import Refused
 
 
 def hooked(block: nn.Module, hook: str | None) -> nn.Module:
-    """The module in a decoder block whose output is read: the block itself, or the one at `hook`."""
+    """Return the module whose output is read: the decoder block, or its part at the path `hook`."""
     try:
         return block.get_submodule(hook or "")
     except AttributeError:
@@ -25,17 +25,24 @@ def hooked(block: nn.Module, hook: str | None) -> nn.Module:
 
 
 class _DeepEnough(Exception):
-    """Ends a forward pass: every layer asked for has been read."""
+    """Ends a forward pass once every requested layer has been read."""
 
 
 class ResidualReader:
     """Reads the residual stream of one checkpoint at several layers in one pass.
 
-    Layer L >= 1 is the output of decoder block L, before the final norm; layer 0 is what enters the first block. With
+    Layer L >= 1 is the output of decoder block L, before the final norm; layer 0 is the input of the first block. With
     `checkpoint.hook`, layer L is the output of that part of block L.
 
-    Refused is raised for an LM that cannot be read (see `bisae.lm.loading`); with a hook for layer 0, and for a
-    part there is not, that does not run once in a pass, or does not put out a vector of the stream's width a token.
+    Args:
+        layers: Layers to read, from 0 to the number of decoder blocks.
+        dtype: Data type of the LM's weights and streams.
+        device: Device the LM runs on.
+
+    Raises:
+        Refused: The LM in `path` cannot be read (see `bisae.lm.loading`), `layer` is 0 although `hook` is given, or the
+            part at `hook` does not exist, does not run exactly once in a pass, or does not give a vector of the
+            stream's width for each token.
     """
 
     def __init__(self, checkpoint: Checkpoint, layers: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
@@ -57,12 +64,11 @@ class ResidualReader:
         self.device = device
 
     def _cut(self, blocks: nn.ModuleList) -> None:
-        """Run, and keep in memory, no block above the deepest layer asked for, where that changes nothing.
+        """Remove the blocks above the deepest requested layer, if that changes no result.
 
-        The config keeps its number of layers, which some LMs compute with before their first block (Gemma 4's inputs to
-        each layer), and the pass ends by an exception, before an LM looks for blocks that are gone. An LM that looks
-        for them earlier, or whose lower layers follow from upper ones, gives another result or an error on a few
-        tokens: it is then run whole.
+        The config keeps its number of layers: some LMs compute with it before their first block (Gemma 4's inputs to
+        each layer). An exception ends the pass before the LM looks for removed blocks. Some LMs look for them earlier,
+        or compute lower layers from upper ones. They give another result or an error on a few tokens, and run whole.
         """
         ids = probe_ids(text_config(self.model))
         whole = self.read(ids)
@@ -88,20 +94,20 @@ class ResidualReader:
     def _keep_output(self, layer: int) -> Any:
         return lambda _, __, output: self._keep(layer, stream_of(output))
 
-    def _keep(self, layer: int, found: Tensor) -> None:
+    def _keep(self, layer: int, stream: Tensor) -> None:
         if layer in self._streams:
             raise self._refused(f"runs more than once in a pass of the LM at layer {layer}")
         width = self._checkpoint.d_model
         wanted = torch.Size([*self._ids_shape, width])
-        if found.shape[-1] != width:
+        if stream.shape[-1] != width:
             raise self._refused(
-                f"gives vectors of {found.shape[-1]}; only parts that write to the stream, {width} wide"
+                f"gives vectors of {stream.shape[-1]}; only parts that write to the stream, {width} wide"
             )
-        if found.shape == (self._ids_shape.numel(), width):  # one row after the other, as in OPT's feed-forward part
-            found = found.view(wanted)
-        if found.shape != wanted:
-            raise self._refused(f"gives {list(found.shape)} for {list(self._ids_shape)} tokens, not a vector for each")
-        self._streams[layer] = found
+        if stream.shape == (self._ids_shape.numel(), width):  # one row after the other, as in OPT's feed-forward part
+            stream = stream.view(wanted)
+        if stream.shape != wanted:
+            raise self._refused(f"gives {list(stream.shape)} for {list(self._ids_shape)} tokens, not a vector for each")
+        self._streams[layer] = stream
 
     def _refused(self, why: str) -> Refused:
         hook, folder = self._checkpoint.hook, self._checkpoint.folder
@@ -109,7 +115,10 @@ class ResidualReader:
 
     @torch.no_grad()
     def read(self, ids: Int[Tensor, "sequence position"]) -> dict[int, Float[Tensor, "sequence position d_model"]]:
-        """The stream at each layer. Padding must stand behind the text, where a causal LM never looks back from."""
+        """Return the stream at each layer.
+
+        Padding must stand to the right of the text: a causal LM then never reads it. Any padding id will do.
+        """
         return self._pass(ids.shape, input_ids=ids.to(self.device), use_cache=False)
 
     def _pass(self, shape: torch.Size, **inputs: Any) -> dict[int, Float[Tensor, "sequence position d_model"]]:

@@ -1,4 +1,4 @@
-"""How the steps of an LM's pre-training are written in the names of its checkpoints, and which of them there are."""
+"""Names of checkpoints by training step, and the steps that exist."""
 
 import json
 import re
@@ -13,9 +13,9 @@ BILLIONS = "%b"
 
 
 def named(template: str, step: int, step_unit: int, tokens_per_step: int | None) -> str:
-    """A path or revision of one step: `%d` or `%07d` becomes step / step_unit, `%b` the billions of tokens seen.
+    """Return the path or revision of a step: `%d` or `%07d` becomes step / step_unit, `%b` the billions of tokens seen.
 
-    These are rounded up, as on the hub. Refused for `%b` where the tokens of a step are not known.
+    Billions are rounded up, as on the hub. Raises Refused (`tokens_per_step`) if `%b` needs it and it is None.
     """
     if BILLIONS in template:
         if tokens_per_step is None:
@@ -25,9 +25,9 @@ def named(template: str, step: int, step_unit: int, tokens_per_step: int | None)
 
 
 def check_listed(step: int, steps: Sequence[Any] | None) -> None:
-    """Refused for a step that is none of `steps`: numbers and [first, last, every], both ends with them."""
+    """Refuse a step that is not in `steps`: numbers and [first, last, every], where last is included."""
     try:
-        ranges = [[one, one, 1] if isinstance(one, int) else one for one in steps or []]
+        ranges = [[entry, entry, 1] if isinstance(entry, int) else entry for entry in steps or []]
         known = steps is None or any(step in range(first, last + 1, every) for first, last, every in ranges)
     except (TypeError, ValueError):
         raise Refused("steps", steps, "must be a list of steps and of [first, last, every]") from None
@@ -36,16 +36,16 @@ def check_listed(step: int, steps: Sequence[Any] | None) -> None:
 
 
 def check_step(folder: Path, step: int, in_names: int) -> None:
-    """Refuse a folder that says it holds another step, by its name, its recipe or its trainer's state."""
-    said: dict[str, int] = {}
-    named = [int(found) for found in re.findall(r"(?:iter|step|checkpoint)[_-]?(\d+)", folder.resolve().name)]
+    """Refuse a folder that holds another step by its name, recipe.json or trainer_state.json."""
+    steps: dict[str, int] = {}
+    named = [int(number) for number in re.findall(r"(?:iter|step|checkpoint)[_-]?(\d+)", folder.resolve().name)]
     if named and not {step, in_names} & set(named):
-        said["its name"] = named[-1]
+        steps["its name"] = named[-1]
     for file, key in (("recipe.json", "step"), ("trainer_state.json", "global_step")):
         if (folder / file).is_file():
             value = json.loads((folder / file).read_text(encoding="utf-8")).get(key)
             if isinstance(value, int):
-                said[file] = value
-    for place, value in said.items():
+                steps[file] = value
+    for place, value in steps.items():
         if value != step:
             raise Refused("checkpoint", step, f"{folder} holds step {value} ({place})")

@@ -16,10 +16,16 @@ HIDDEN = "\U0010ffffspecial \U0010fffe"
 
 
 class TextTokenizer:
-    """A Hugging Face tokenizer that reads every text as text; all but the methods here are the Hugging Face one's.
+    """A Hugging Face tokenizer for which text that spells a special token stays text.
 
-    `written`: the Hugging Face tokenizer. `read`: `tokenizers.Tokenizer` by which texts become ids, in which special
-    tokens have names that no text spells; None where a tokenizer is written in Python.
+    All attributes but the methods here are those of the Hugging Face tokenizer.
+
+    Args:
+        written: The Hugging Face tokenizer.
+        read: The `tokenizers.Tokenizer` that turns text into ids. Its special tokens have names that no text spells.
+            None for a tokenizer that is written in Python.
+        special: The special tokens as they are spelled.
+        folder: Folder of the tokenizer, for messages.
     """
 
     def __init__(self, written: Any, read: Any, special: Collection[str], folder: Path) -> None:
@@ -30,7 +36,7 @@ class TextTokenizer:
         return getattr(self.__dict__["written"], name)
 
     def __len__(self) -> int:
-        """Ids are below this; some may stand for no token."""
+        """Largest id plus one; some ids below may stand for no token."""
         return self._ids
 
     @cached_property
@@ -39,33 +45,43 @@ class TextTokenizer:
 
     @property
     def has_offsets(self) -> bool:
-        """Whether it says which characters a token stands for."""
+        """True if the tokenizer can tell which characters a token stands for."""
         return self._read is not None
 
     def __call__(
         self, text: str | Sequence[str], add_special_tokens: bool = False, return_offsets_mapping: bool = False
     ) -> Any:
-        """`input_ids` of a text or of each of several, without BOS or EOS; `offset_mapping`: the characters of each."""
+        """Tokenize one text or a list of texts, without BOS and EOS.
+
+        Returns:
+            `input_ids` and, if asked for, `offset_mapping`: the first and last character of each token.
+
+        Raises:
+            Refused: `tokenizer` is written in Python and cannot tell offsets, or reads text as a special token.
+        """
         from transformers import BatchEncoding
 
         if add_special_tokens:
             raise ValueError("special tokens are added by id: tokenizer.bos_token_id")
         texts = [text] if isinstance(text, str) else list(text)
-        found: dict[str, list[Any]]
+        encoding: dict[str, list[Any]]
         if self._read is None:
             if return_offsets_mapping:
                 raise Refused("tokenizer", self._folder, "is written in Python: it does not say where its tokens stand")
             encoded = self.written(texts, add_special_tokens=False, split_special_tokens=True)
-            found = {"input_ids": self._checked(encoded.input_ids)}
+            encoding = {"input_ids": self._checked(encoded.input_ids)}
         else:
             encoded = self._read.encode_batch(texts, add_special_tokens=False)
-            found = {"input_ids": [one.ids for one in encoded]}
+            encoding = {"input_ids": [text_encoding.ids for text_encoding in encoded]}
             if return_offsets_mapping:
-                found["offset_mapping"] = [one.offsets for one in encoded]
-        return BatchEncoding({key: rows[0] for key, rows in found.items()} if isinstance(text, str) else found)
+                encoding["offset_mapping"] = [text_encoding.offsets for text_encoding in encoded]
+        return BatchEncoding({key: rows[0] for key, rows in encoding.items()} if isinstance(text, str) else encoding)
 
     def as_special(self, text: str) -> str:
-        """`text`, where special tokens that it spells are read as such: for a template, never for what is filled in."""
+        """Return `text` so that the special tokens it spells are read as special tokens.
+
+        For templates only, never for the text that is filled in.
+        """
         if self._read is None:
             spelled = next((token for token in self.special if token in text), None)
             if spelled is not None:
@@ -74,7 +90,7 @@ class TextTokenizer:
         return self._spelled.sub(lambda match: hidden(match[0]), text) if self.special else text
 
     def spells_special(self, texts: Sequence[str]) -> bool:
-        """Whether a text spells a special token; its ids then are others than those of `AutoTokenizer`."""
+        """True if a text spells a special token: its ids then differ from those of `AutoTokenizer`."""
         return any(token in text for text in texts for token in self.special)
 
     @cached_property
@@ -82,7 +98,7 @@ class TextTokenizer:
         return re.compile("|".join(map(re.escape, self.special)))
 
     def _checked(self, rows: list[list[int]]) -> list[list[int]]:
-        """The ids; Refused where a text has become a special token, which only tokenizers in Python can do."""
+        """Return the ids. Raises Refused if a text became a special token; only tokenizers in Python do that."""
         never = set(self.written.all_special_ids) - {self.written.unk_token_id}
         if found := {token for row in rows for token in never.intersection(row)}:
             name = self.written.convert_ids_to_tokens(min(found))
@@ -93,15 +109,19 @@ class TextTokenizer:
 
 
 def hidden(token: str) -> str:
-    """The name of a special token that no text spells."""
+    """Return a name for a special token that no text spells."""
     return HIDDEN + token
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool, embeddings: int | None) -> TextTokenizer:
-    """The tokenizer in `folder`, checked against an LM that has so many `embeddings`, None: unknown.
+    """Load the tokenizer in `folder` and check it against the LM.
 
-    Refused of `tokenizer` where there is none, it cannot be read, or a text or BOS could get an id that
-    the LM has no embedding for.
+    Args:
+        trust_remote_code: Allow a tokenizer that is Python code in the folder.
+        embeddings: Number of the LM's embeddings; None if it is not known.
+
+    Raises:
+        Refused: `tokenizer` is not there, cannot be read, or gives ids that the LM has no embedding for.
     """
     tokenizer = _load(folder, trust_remote_code)
     written = tokenizer.written
@@ -123,7 +143,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool, embeddings: int | None
 
 
 def of_transformers(folder: Path, trust_remote_code: bool) -> Any:
-    """The tokenizer as transformers builds it, which may ignore tokenizer.json."""
+    """Build the tokenizer with transformers, which may ignore tokenizer.json."""
     from transformers import AutoTokenizer  # slow to import, and a finished job needs none
 
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
@@ -134,16 +154,16 @@ def _load(folder: Path, trust_remote_code: bool) -> TextTokenizer:
     from transformers import PreTrainedTokenizerFast
 
     file = folder / "tokenizer.json"
-    there = file.is_file()
+    has_file = file.is_file()
     try:
         named = of_transformers(folder, trust_remote_code)
     except Exception as error:  # transformers raises anything
-        if not there:
+        if not has_file:
             remedy = "holds no tokenizer that can be read; give a folder or repository with tokenizer.json"
             raise Refused("tokenizer", folder, f"{remedy} ({_line(error)})") from error
         named = None
     try:
-        if there:
+        if has_file:
             described = json.loads(file.read_bytes())
             backend = tokenizers.Tokenizer.from_str(json.dumps(described))
             backend.no_truncation()
@@ -170,7 +190,7 @@ def _load(folder: Path, trust_remote_code: bool) -> TextTokenizer:
 
 
 def out_of_reach(described: Mapping[str, Any], special: Collection[str]) -> dict[str, Any]:
-    """A tokenizer.json whose `special` tokens have `hidden` names: their ids stay, and no text spells them."""
+    """Return a tokenizer.json whose `special` tokens have `hidden` names: same ids, but no text spells them."""
     model = dict(described["model"])
     vocabulary = model["vocab"]
     listed = isinstance(vocabulary, list)  # Unigram: pieces with their scores
@@ -204,7 +224,7 @@ def _makes(merge: str | Sequence[str], special: Collection[str]) -> bool:
 
 
 def _names(named: Any, known: Mapping[str, int]) -> dict[str, Any]:
-    """The special tokens by their role, as far as tokenizer.json has them: others would get ids of no embedding."""
+    """Return the special tokens by role. Tokens that tokenizer.json lacks are left out: they would get new ids."""
     roles = {role: getattr(named, role) for role in ROLES}
     kept = {role: str(token) for role, token in roles.items() if token is not None and str(token) in known}
     others = {str(token) for token in named.all_special_tokens} & set(known) - set(kept.values())
@@ -213,7 +233,7 @@ def _names(named: Any, known: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _check_added(named: Any, known: Mapping[str, int], folder: Path) -> None:
-    """Refused for tokens of a text that added_tokens.json or tokenizer_config.json adds to tokenizer.json."""
+    """Refuse ordinary tokens that added_tokens.json or tokenizer_config.json adds to tokenizer.json."""
     special = set(named.all_special_tokens)
     lacking = [
         token.content
@@ -226,7 +246,7 @@ def _check_added(named: Any, known: Mapping[str, int], folder: Path) -> None:
 
 
 def _check_files(named: Any, folder: Path, trust_remote_code: bool) -> None:
-    """Refused where transformers has made a tokenizer from nothing: of some classes it makes empty ones."""
+    """Refuse an empty tokenizer: for some classes transformers makes one when all files are missing."""
     other = [*folder.glob("tekken.json"), *folder.glob("*tiktoken*")]
     needed = [name for role, name in named.vocab_files_names.items() if role != "tokenizer_file"]
     lacking = [name for name in needed if not (folder / name).is_file()]

@@ -1,1 +1,1 @@
-"""What every part of bisae stands on; imports nothing else of it."""
+"""Files, errors, processes and devices: used by all other packages, and imports none of them."""

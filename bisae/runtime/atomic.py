@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def _temporary(path: Path) -> Path:
-    """A new name beside `path`; what killed processes of this machine left beside it is removed first."""
+    """Return a new name beside `path`. Temporary files that killed processes of this machine left are removed first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{path.name}.{_place()}-"
     for stale in path.parent.glob(f"{glob.escape(prefix)}*.tmp"):
@@ -23,7 +23,7 @@ def _temporary(path: Path) -> Path:
 
 
 def _place() -> str:
-    """Where a process id means something: the host, and the container where there is one."""
+    """Name the host, and the container if there is one: process ids are unique only there."""
     namespace = Path("/proc/self/ns/pid")
     return f"{socket.gethostname()}-{namespace.stat().st_ino if namespace.exists() else 0}"
 
@@ -33,7 +33,7 @@ def _alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # another user's process
         return True
     return True
 

@@ -8,7 +8,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """Refused for one that LMs are not read in."""
+    """Return the dtype with this name. Raises Refused (`dtype`) if it is not one of `DTYPES`."""
     if name not in DTYPES:
         raise Refused("dtype", name, f"choose one of {', '.join(DTYPES)}")
     dtype: torch.dtype = getattr(torch, name)
@@ -16,7 +16,7 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def torch_device(name: str) -> torch.device:
-    """A GPU for `auto` where there is one; Refused for one that is not there."""
+    """Return a device: for `auto`, a GPU if there is one. Raises Refused (`device`) for a GPU that is not there."""
     if name not in ("auto", "cpu", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
         raise Refused("device", name, "choose auto, cpu, or cuda where there is a GPU")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

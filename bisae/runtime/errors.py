@@ -1,4 +1,4 @@
-"""Errors a user can mend, what to do about them, and how a job ends that was told to stop."""
+"""Errors that a user can mend, and their explanations."""
 
 from errno import EDQUOT, ENOSPC, EROFS
 
@@ -27,15 +27,15 @@ class ConfigError(Refused):
 
 
 class TrainingFailed(RuntimeError):
-    """Members of a job whose numbers were no longer finite; the message names their cells and shards."""
+    """Training did not end well. If numbers were no longer finite, the message names the cells and shards."""
 
 
 class RankLost(TrainingFailed):
-    """Another process of the job is gone."""
+    """Another process of the job has ended."""
 
 
 class AnalysisFailed(RuntimeError):
-    """Cells that could not be analysed; the message names them and why. The others are done."""
+    """Some cells could not be analysed; the message names them and the reasons. The others are done."""
 
 
 class Damaged(RuntimeError):
@@ -43,24 +43,24 @@ class Damaged(RuntimeError):
 
 
 def explained(error: BaseException | None) -> str | None:
-    """What a user can do about `error`, or about what caused it; None for an error in the program."""
+    """Return what a user can do about `error` or its cause; None for an error in the program."""
     if error is None:
         return None
-    found = str(error)
+    message = str(error)
     if isinstance(error, AnalysisFailed | Damaged | Refused | TrainingFailed):
-        return found
+        return message
     if isinstance(error, OmegaConfBaseException):  # ${...} of a key that is not there, for example
-        return f"the config cannot be resolved: {found}"
+        return f"the config cannot be resolved: {message}"
     if deeper := explained(error.__cause__):
         return deeper
     full = isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT)
-    if full or "(os error 28)" in found or "No space left on device" in found:  # libraries have errors of their own
-        return f"the disk is full ({_line(found)}); make room and run the same command again: it goes on"
+    if full or "(os error 28)" in message or "No space left on device" in message:  # libraries have errors of their own
+        return f"the disk is full ({_line(message)}); make room and run the same command again: it goes on"
     if isinstance(error, OSError) and (error.errno == EROFS or isinstance(error, PermissionError)):
-        return f"cannot be written or read ({_line(found)}); give another folder (runs, cache, output) or the right"
-    if isinstance(error, MemoryError) or "out of memory" in found or "can't allocate memory" in found:
+        return f"cannot be written or read ({_line(message)}); give another folder (runs, cache, output) or the right"
+    if isinstance(error, MemoryError) or "out of memory" in message or "can't allocate memory" in message:
         fewer = "fewer SAEs in a job (layer, lists of sae.*), or a smaller batch or pool_batches"
-        return f"memory is too small ({_line(found)}); {fewer}"
+        return f"memory is too small ({_line(message)}); {fewer}"
     return None
 
 

@@ -1,17 +1,17 @@
-"""Whether the Hugging Face hub answers."""
+"""Test the connection to the Hugging Face hub."""
 
 PATIENCE = 5.0  # seconds
 
 
 def reachable() -> bool:
-    """Whether the Hugging Face hub answers within seconds; False when HF_HUB_OFFLINE is set.
+    """Return True if the Hugging Face hub answers within `PATIENCE`; False if HF_HUB_OFFLINE is set.
 
-    To be asked before other calls to the hub: some of those try again for 23 s.
+    Call it before other calls to the hub: some of those try again for 23 s.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session  # knows the user's proxies
 
     try:
         return not get_session().head(constants.ENDPOINT, timeout=PATIENCE).is_server_error
-    except Exception:  # of httpx or httpx2, by the hub library's version
+    except Exception:  # its class depends on the version of the hub library
         return False

@@ -7,7 +7,7 @@ LOGGERS = (
     "lightning.pytorch.utilities.rank_zero",
     "lightning.pytorch.accelerators.cuda",
     "lightning.fabric.utilities.distributed",
-    "httpx",  # of the hub's library: a line a request
+    "httpx",  # used by the hub library: one line for each request
     "httpx2",
 )
 MESSAGES = (

@@ -1,7 +1,7 @@
-"""One process at a time in a folder: the others wait, and say so.
+"""One process at a time writes in a folder; the others wait, and say so.
 
-The system frees the lock of a process that has died; of another host's, a network file system does after its own time
-(NFS: 90 s). A file system without such locks gets a marker that its holder renews: unrenewed for `LEASE` seconds of the
+The system frees the lock of a process that died. On another host the network file system does, after some time (NFS:
+90 s). A file system without such locks gets a marker that its holder renews: unrenewed for `LEASE` seconds of the
 waiting process's clock, which no change of the time of day moves, it counts as left behind.
 """
 
@@ -22,7 +22,7 @@ SECONDS_BETWEEN_MESSAGES = 60.0
 
 
 def acquired(folder: Path, timeout: float) -> AbstractContextManager[object]:
-    """The lock of `folder`, which is there, to be released by `with`; Timeout after `timeout` seconds."""
+    """Lock the existing `folder`; `with` releases it. Raises Timeout after `timeout` seconds."""
     try:
         return FileLock(folder / LOCK, fallback_to_soft=False).acquire(timeout)
     except OSError as error:

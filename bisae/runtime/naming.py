@@ -10,13 +10,13 @@ import xxhash
 
 
 def name_of(settings: Mapping[str, Any]) -> str:
-    """The first 12 hex digits of the SHA-256 of settings as JSON."""
+    """Return the first 12 hex digits of the SHA-256 of settings as JSON."""
     text = json.dumps(settings, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def checksum(files: list[Path]) -> str:
-    """xxh3 of the files' names and bytes, read in pieces."""
+    """Return the xxh3 of the files' names and bytes, read in pieces."""
     digest = xxhash.xxh3_128()
     for file in files:
         digest.update(file.name.encode())

@@ -10,9 +10,9 @@ from bisae.runtime.threads import follow_idle_cores
 
 @contextmanager
 def tokens_bar(title: str, unit: str = "tokens") -> Iterator[Callable[[int, int], None]]:
-    """A progress bar; yields the function that is told (done, total). Nothing shows if nothing is to do.
+    """Yield a function `report(done, total)` that draws a progress bar from its first call on.
 
-    Between the pieces of work that are told of, threads follow the idle cores.
+    Each call also adapts the number of threads to the idle cores.
     """
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn(unit + " {task.fields[rate]}"))
     progress = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn())

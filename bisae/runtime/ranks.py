@@ -1,4 +1,4 @@
-"""The processes of one job under DDP: which one this is, and what rank 0 tells the others.
+"""The processes (ranks) of one job under DDP, and the messages of rank 0 to the others.
 
 Rank 0 alone plans the job, holds its locks, fills caches and writes results. The other ranks run the same command;
 they are started by Lightning, by rank 0 once everything is ready, or all at once by torchrun.
@@ -12,7 +12,14 @@ import time
 from typing import Any, NamedTuple
 
 ANNOUNCED, STARTED_BY = "BISAE_ANNOUNCED", "BISAE_STARTED_BY"
-RANKS = ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # set by who starts them
+RANKS = (
+    "RANK",
+    "LOCAL_RANK",
+    "GROUP_RANK",
+    "NODE_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+)  # of torchrun, Lightning
 JOB = "BISAE_SWEEP_JOB"  # environment of a sweep's job: the folder where it leaves what is shown at the sweep's end
 SECONDS_BETWEEN_LOOKS = 1.0
 
@@ -24,7 +31,7 @@ class Part(NamedTuple):
     world: int
 
     def owns(self, number: int) -> bool:
-        """Whether this process does piece `number` of a work all share."""
+        """True if this process does piece `number` of the work."""
         return number % self.world == self.rank
 
 
@@ -32,25 +39,25 @@ ALONE = Part(0, 1)
 
 
 def rank() -> int:
-    """Number of this process among all of the job; 0 without DDP, whatever a cluster left in the environment."""
+    """Return the number of this process in the job; 0 without DDP, also if a cluster has set RANK."""
     if under_torchrun():
         return int(os.environ["RANK"])
     return int(os.environ["LOCAL_RANK"]) if ANNOUNCED in os.environ and "LOCAL_RANK" in os.environ else 0
 
 
 def forget_ranks() -> None:
-    """Rank 0: a leftover in the environment would make Lightning believe that all ranks are running."""
+    """Rank 0: remove the ranks from the environment. With them, Lightning would believe that all ranks are running."""
     for name in RANKS:
         os.environ.pop(name, None)
 
 
 def under_torchrun() -> bool:
-    """Whether torchrun started all ranks; it says how many there are and where."""
+    """True if torchrun started the ranks."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def torchrun_size() -> tuple[int, int] | None:
-    """(processes a machine, machines) as torchrun started them; None without torchrun."""
+    """Return torchrun's (processes on each machine, machines); None without torchrun."""
     if not under_torchrun():
         return None
     here = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -58,7 +65,7 @@ def torchrun_size() -> tuple[int, int] | None:
 
 
 def announce(text: str) -> None:
-    """Rank 0: let the others go on, with `text`."""
+    """Rank 0: send `text` to the other ranks, which then continue."""
     if under_torchrun():
         _store().set(ANNOUNCED, text)
     else:
@@ -66,13 +73,13 @@ def announce(text: str) -> None:
 
 
 def withdraw() -> None:
-    """Rank 0, at the job's end: other processes started from here are none of its ranks."""
+    """Rank 0, at the job's end: processes started from now on are no ranks of this job."""
     for name in (ANNOUNCED, STARTED_BY):
         os.environ.pop(name, None)
 
 
 def announced() -> str:
-    """The others: what rank 0 announced, however long it takes; torchrun ends them if rank 0 dies meanwhile."""
+    """Other ranks: wait for the text of rank 0 and return it. torchrun ends them if rank 0 dies meanwhile."""
     if not under_torchrun():
         return os.environ[ANNOUNCED]
     store = _store()
@@ -82,7 +89,7 @@ def announced() -> str:
 
 
 def follow() -> None:
-    """The others: leave output to rank 0, and never outlive it, also while waiting for it on a GPU."""
+    """Other ranks: leave output to rank 0, and end when it ends, even while waiting for it on a GPU."""
     logging.getLogger().setLevel(logging.WARNING)
     parent = os.getppid() if under_torchrun() else int(os.environ[STARTED_BY])
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

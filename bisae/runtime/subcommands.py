@@ -1,4 +1,4 @@
-"""Other commands of bisae, run first in processes of their own."""
+"""Run other commands of bisae first, each in its own process."""
 
 import os
 import subprocess
@@ -14,23 +14,23 @@ CLI = Path(__file__).parents[1] / "cli"
 
 
 def with_this_code(environment: Mapping[str, str]) -> dict[str, str]:
-    """`environment` for a process of its own: it finds this bisae, wherever it starts, and what this process finds."""
+    """Return `environment` for a new process that imports this copy of bisae, and modules that this process finds."""
     before = [environment["PYTHONPATH"]] if environment.get("PYTHONPATH") else []
     places = [str(CLI.parents[1]), *(os.path.abspath(place) for place in sys.path[:1]), *before]
     return {**environment, "PYTHONPATH": os.pathsep.join(dict.fromkeys(places))}
 
 
 def config_flags(*providers: str) -> list[str]:
-    """Options that make another command look for configs where this one does: --config-path (main), --config-dir."""
+    """Return options with which another command reads the same configs: --config-path (main), --config-dir."""
     flags = {"main": "--config-path", "command-line": "--config-dir"}
     sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
     return [f"{flags[source.provider]}={source.path}" for source in sources if source.provider in providers]
 
 
 def run_first(script: str, jobs: Sequence[Sequence[str]], shared: Sequence[str]) -> None:
-    """Run train.py or analyze.py with each job's overrides and the shared ones; what is done costs its start only.
+    """Run train.py or analyze.py with each job's overrides and the shared ones; a finished job only starts and ends.
 
-    TrainingFailed or AnalysisFailed if a job does not end well.
+    Raises TrainingFailed or AnalysisFailed if a job fails.
     """
     failed = {"train.py": TrainingFailed, "analyze.py": AnalysisFailed}[script]
     for job in jobs:

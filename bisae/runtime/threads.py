@@ -1,7 +1,7 @@
-"""CPU threads: as many as cores are idle, or as many as the environment's OMP_NUM_THREADS says.
+"""Set the number of CPU threads to the number of idle cores, or to OMP_NUM_THREADS.
 
-A step of an SAE is many short parallel regions: with one thread more than there are idle cores each of them waits for
-a thread that does not run, and the step takes several times as long as on one thread.
+A step of an SAE has many short parallel regions. With one thread more than idle cores, each region waits for a thread
+that does not run, and the step takes several times as long as on one thread.
 """
 
 import os
@@ -15,7 +15,7 @@ FIRST = 0.2
 
 
 class Look(NamedTuple):
-    """Seconds: the clock, those all cores were busy, and those this process kept them busy."""
+    """Seconds: of the clock, of all cores' work, and of the work of this process."""
 
     clock: float
     busy: float
@@ -23,7 +23,7 @@ class Look(NamedTuple):
 
 
 def look() -> Look:
-    """At the cores this process may run on."""
+    """Measure the cores that this process may use."""
     cores = {f"cpu{core}" for core in os.sched_getaffinity(0)}
     lines = [line.split() for line in STAT.read_text().splitlines()]
     # user, nice, system, -, -, irq, softirq, steal; left out are idle and iowait
@@ -33,7 +33,7 @@ def look() -> Look:
 
 
 def idle_cores(before: Look, after: Look, cores: int) -> int:
-    """Cores that other processes left idle between two looks; at least 1."""
+    """Return the number of cores that other processes left idle between two looks; at least 1."""
     others = (after.busy - before.busy) - (after.own - before.own)
     return min(cores, max(1, round(cores - others / (after.clock - before.clock))))
 
@@ -42,7 +42,7 @@ _last: Look | None = None
 
 
 def follow_idle_cores() -> None:
-    """Set torch's threads; called between pieces of work, as often as one likes."""
+    """Set torch's number of threads; call it between pieces of work, as often as you like."""
     global _last
     if "OMP_NUM_THREADS" in os.environ or not STAT.exists():
         return

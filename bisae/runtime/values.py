@@ -9,22 +9,22 @@ from bisae.runtime.errors import Refused
 
 
 def listed(value: object) -> list[Any]:
-    """One value, or a list of them, as a list."""
+    """Return a list as it is, and any other value in a list."""
     return value if isinstance(value, list) else [value]
 
 
 def numbers(field: str, values: list[Any]) -> list[float]:
-    """Refused unless all are finite numbers, and there is one."""
+    """Return the values as floats. Raises Refused unless all are finite numbers, and there is at least one."""
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise Refused(field, value, "must be a number")
     if not values:
-        raise Refused(field, values, "give a number at least")
+        raise Refused(field, values, "give at least one number")
     return [float(value) for value in values]
 
 
 def check_texts(field: str, value: object) -> list[str]:
-    """The values of a field that holds one text or several."""
+    """Return the texts of a field that has one text or several. Raises Refused for anything else."""
     values = listed(value)
     if not values or not all(isinstance(text, str) and text for text in values):
         raise Refused(field, value, "must be text, or a list of texts")
@@ -32,7 +32,7 @@ def check_texts(field: str, value: object) -> list[str]:
 
 
 def writable(folders: Mapping[str, Path]) -> None:
-    """Make each folder, so that a place that cannot be written is refused by its field."""
+    """Make each folder. Raises Refused for the field of a folder that cannot be made."""
     for field, folder in folders.items():
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def writable(folders: Mapping[str, Path]) -> None:
 
 
 def flatten_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """The leaves of a tree, by dotted key."""
+    """Yield the leaves of nested mappings with their dotted keys."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from flatten_keys(value, f"{prefix}{key}.")

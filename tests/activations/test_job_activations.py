@@ -52,9 +52,9 @@ def test_a_short_corpus_is_taken_whole_where_asked_and_that_is_said_and_kept(
 
 
 def _there_only(wanted: Request, checked: bool, job: Path) -> Request:
-    from bisae.activations.job_activations import _there
+    from bisae.activations.job_activations import _limited
 
-    return _there(Streaming(), wanted, checked, job / "tokens.json")
+    return _limited(Streaming(), wanted, checked, job / "tokens.json")
 
 
 @pytest.mark.parametrize("name", STORES)

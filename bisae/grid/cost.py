@@ -162,7 +162,7 @@ class Cost:
 
     @property
     def lm_passes(self) -> int:
-        """How often the LM reads the text: once for a checkpoint (`cached`), else once for each epoch and pass."""
+        """Times that the LM reads the text: once for a checkpoint (`cached`), else once for each epoch and pass."""
         return len(self.ladder.steps) * (1 if self.store == "cached" else len(self.passes) * self._data["epochs"])
 
     @property

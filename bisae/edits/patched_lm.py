@@ -66,7 +66,7 @@ class DonorReader(ResidualReader):
 
 
 class StreamChange(NamedTuple):
-    """How much an edit changed one layer: mean of ||new - old|| / ||old|| over tokens, and share of tokens changed."""
+    """Size of an edit at one layer: mean of ||new - old|| / ||old|| over tokens, and share of tokens changed."""
 
     size: float
     touched: float

@@ -167,7 +167,7 @@ class Cost:
 
     @property
     def lm_passes(self) -> int:
-        """How often the LM reads the text: once for a checkpoint (shared store), else once for each epoch and pass."""
+        """Times that the LM reads the text: once for a checkpoint (shared store), else once for each epoch and pass."""
         return len(self.ladder.steps) * (1 if self._store.shared else len(self.passes) * self._data["epochs"])
 
     @property

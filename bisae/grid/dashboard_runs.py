@@ -57,8 +57,8 @@ class GridRuns:
             raise Refused("entity", None, "your account has no default one; name a W&B team or user")
 
         def runs(**filters: object) -> list[LoggedRun]:
-            found = api.runs(f"{entity}/{project}", filters, order="-created_at", per_page=AT_ONCE, lazy=False)
-            return [LoggedRun(run.id, run.name or "", run.config, run.summary_metrics) for run in found]
+            answer = api.runs(f"{entity}/{project}", filters, order="-created_at", per_page=AT_ONCE, lazy=False)
+            return [LoggedRun(run.id, run.name or "", run.config, run.summary_metrics) for run in answer]
 
         named = {f"config.{key}": value for key, value in (("sweep", sweep), ("model", model)) if value is not None}
         try:

@@ -27,7 +27,7 @@ class Measure(Protocol):
     name: ClassVar[str]
 
     def texts(self) -> int:
-        """How many texts the smallest batch holds."""
+        """Number of texts that are read side by side at least."""
         ...
 
     @property

@@ -46,6 +46,7 @@ def test_steps_given_as_a_checkpoint_are_refused_with_where_a_grid_names_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # else Hydra prints what a command does not catch, and exits
     monkeypatch.setattr(sys, "argv", ["plan", *overrides, *FIGURES])
     with pytest.raises((Refused, SystemExit), match=message):
         main()

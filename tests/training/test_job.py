@@ -104,7 +104,7 @@ NAMES = {
 def test_the_same_settings_have_the_cell_they_had_in_earlier_versions(
     config: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...]
 ) -> None:
-    asked = []
+    asked: list[str] = []
 
     @contextmanager
     def hold(job: Job, force: bool) -> Iterator[Job]:

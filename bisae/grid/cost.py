@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 from bisae.activations.manifest import BYTES_PER_VALUE
-from bisae.activations.store import Store
 from bisae.activations.stores import STORES
 from bisae.config.objects import target_of
 from bisae.grid.device import GIB, Device, Speeds
@@ -44,10 +43,6 @@ class Cost:
             needed = f"a job of {self.ladder.preset} needs {memory:.3g} GiB of memory, {ram:.3g} GiB of RAM"
             remedy = f"{needed}; lower layers_at_once, batch or pool_batches"
             raise Refused("activations", self.store, f"does not fit {self.device.name}: {remedy}")
-
-    @property
-    def _store(self) -> type[Store]:
-        return STORES[self.store]
 
     # Sizes.
 
@@ -115,14 +110,16 @@ class Cost:
         streams = reading["lm_batch"] * (reading["context"] + 1) * shape.d_model * (layers + BLOCK_VALUES)
         lm = LM_BYTES[reading["lm_dtype"]] * (shape.parameters(max(self.ladder.layers)) + streams)
         saes = self.sae_bytes(members) + batch
-        return max(saes, lm) if self._store.shared else saes + lm
+        return max(saes, lm) if STORES[self.store].shared else saes + lm
 
     def job_ram(self, members: int) -> int:
         """Bytes of a job in RAM: a pool, the shard that the LM writes and, for `streaming`, a window."""
         layers = members // len(self.ladder.saes)
         pool = min(self._data["tokens"], self._data["pool_batches"] * self._data["batch"])
-        kept = self._window + min(self._window, self._data["validation_tokens"]) if not self._store.on_disk else 0
-        at_once = len(self.ladder.layers) if self._store.shared else layers
+        kept = (
+            self._window + min(self._window, self._data["validation_tokens"]) if not STORES[self.store].on_disk else 0
+        )
+        at_once = len(self.ladder.layers) if STORES[self.store].shared else layers
         rows = (pool + kept) * layers + self._shard * at_once
         in_ram = 0 if self.device.memory else self.job_memory(members)
         return rows * self.row + in_ram
@@ -130,9 +127,9 @@ class Cost:
     @property
     def activation_bytes(self) -> int:
         """Bytes of activations on disk while a job runs; a shared store holds all layers of its checkpoint."""
-        if not self._store.on_disk:
+        if not STORES[self.store].on_disk:
             return 0
-        if self._store.shared:
+        if STORES[self.store].shared:
             return self.tokens * self.row * len(self.ladder.layers)
         texts = self._data["tokens"], self._data["validation_tokens"]
         rows = sum(min(2 * self._window + 3 * self._shard, text + self._shard) for text in texts)
@@ -168,13 +165,13 @@ class Cost:
     @property
     def lm_passes(self) -> int:
         """Times that the LM reads the text: once for a checkpoint (shared store), else once for each epoch and pass."""
-        return len(self.ladder.steps) * (1 if self._store.shared else len(self.passes) * self._data["epochs"])
+        return len(self.ladder.steps) * (1 if STORES[self.store].shared else len(self.passes) * self._data["epochs"])
 
     @property
     def lm_flops(self) -> int:
         """Floating-point operations of all LM passes."""
         shape, context = self.ladder.shape, self.ladder.settings["activations"]["pass"]["context"]
-        if self._store.shared:
+        if STORES[self.store].shared:
             depths = shape.flops(max(self.ladder.layers), context)
         else:
             depths = self._data["epochs"] * sum(shape.flops(max(part.layers), context) for part in self.passes)
@@ -189,11 +186,11 @@ class Cost:
     @property
     def moved_bytes(self) -> int:
         """Bytes of activations written to disk and read again."""
-        if not self._store.on_disk:
+        if not STORES[self.store].on_disk:
             return 0
         rows = self.tokens * len(self.ladder.layers) * len(self.ladder.steps)
         epochs = self._data["epochs"]
-        return rows * self.row * (1 + epochs if self._store.shared else 2 * epochs)
+        return rows * self.row * (1 + epochs if STORES[self.store].shared else 2 * epochs)
 
     def hours(self, speeds: Speeds) -> float:
         """Hours that one device takes."""

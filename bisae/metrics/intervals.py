@@ -9,7 +9,7 @@ from scipy import stats
 
 LEVEL = 0.95
 TAILS = (1 - LEVEL) / 2, (1 + LEVEL) / 2
-RESAMPLES = 20  # of documents, where each costs an analysis; Student's interval allows for how few they are
+RESAMPLES = 40  # of documents, where each costs an analysis
 Samples = Mapping[str, Mapping[str, np.ndarray]]  # by what was measured and metric: a value in each resample
 Statistics = dict[str, Float64[np.ndarray, " resample"]]
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 
-from bisae.cli.command import command
+from bisae.cli.command import command, keys_of_all
 from bisae.cli.sweep import one_process_per_job
 from bisae.config.analyze import AnalyzeSettings
 from bisae.config.folder import CONF
 from bisae.config.instantiate import instantiate
+from bisae.config.keys import refused_by_key
 from bisae.config.settings import store_node
-from bisae.runtime.errors import AnalysisFailed, ConfigError
+from bisae.runtime.errors import AnalysisFailed, ConfigError, Refused
 from bisae.runtime.subcommands import run_first
 from bisae.runtime.values import listed, writable
 
@@ -51,7 +52,8 @@ def analyze(settings: AnalyzeSettings, cfg: Any) -> "pd.DataFrame":
     report, wandb_runs = instantiate(settings.report, "report"), instantiate(settings.logger, "logger")
 
     run_first("train.py", settings.train, [f"runs={settings.runs}", f"cache={settings.cache}"])
-    cells, chosen, damaged = chosen_cells(listed(settings.runs), **settings.only.model_dump())
+    with refused_by_key(settings, "only"):
+        cells, chosen, damaged = chosen_cells(listed(settings.runs), **settings.only.model_dump())
     work = AnalysisWork.plan(cells, chosen, rules, text, settings.model, settings.corpus, cache)
     work.describe()
     with sole_writer(Path(output)) if output is not None else nullcontext():
@@ -65,9 +67,24 @@ def analyze(settings: AnalyzeSettings, cfg: Any) -> "pd.DataFrame":
                 "analysis", output, dict(flatten_keys(rules.describe)), {"cells": table}, figures, files
             )
     work.close()
-    if failures := [*damaged, *(f"{cell}: {problem}" for cell, problem in work.failures.items())]:
+    if failures := [*damaged, *(f"{cell}: {problem(error, settings)}" for cell, error in work.failures.items())]:
         raise AnalysisFailed("\n".join([f"{len(failures)} cells could not be analysed:", *failures]))
     return table
+
+
+def problem(error: Exception, settings: AnalyzeSettings) -> str:
+    """What is wrong with a cell, by the key that mends it; how the LM reads a text is the cell's own."""
+    scope = ""
+    if isinstance(error, Refused) and error.field == "space" and isinstance(error.__cause__, Refused):
+        error, scope = error.__cause__, "space"
+    own = dict.fromkeys(("context", "shortest", "lm_dtype"), "runs") if not scope else {}
+    try:
+        with refused_by_key(settings, **keys_of_all(settings)), refused_by_key(settings, scope, **own):
+            raise error
+    except Refused as named:
+        return str(named)
+    except Exception as other:
+        return f"{type(other).__name__}: {other}"
 
 
 def rules_of(settings: AnalyzeSettings) -> "Rules":

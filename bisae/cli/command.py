@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from bisae.config.keys import refused_by_key
+from bisae.config.keys import model_keys, refused_by_key
 from bisae.config.settings import Command, read_settings
 from bisae.runtime.errors import explained
 
@@ -22,12 +22,19 @@ def command(kind: type[Settings]) -> Callable[[Callable[[Settings, Any], Result]
         @functools.wraps(run)
         def checked(cfg: Any) -> Result:
             settings = read_settings(kind, cfg)
-            with refused_by_key(settings):
+            with refused_by_key(settings, **keys_of_all(settings)):
                 return run(settings, cfg)
 
         return checked
 
     return with_settings
+
+
+def keys_of_all(settings: Command) -> dict[str, str]:
+    """Fields whose key follows from the command: cells are named by `runs`, an LM's fields stand below `model`."""
+    fields = type(settings).model_fields
+    named = model_keys(settings.model) if "model" in fields else {}
+    return {"cells": "runs"} | {field: key for field, key in named.items() if field not in fields}
 
 
 def ends_with_a_line(main: Callable[[Any], object]) -> Callable[[Any], None]:

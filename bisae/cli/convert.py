@@ -26,6 +26,7 @@ from bisae.cli.command import command, ends_with_a_line
 from bisae.config.exchange import ConvertSettings
 from bisae.config.folder import CONF
 from bisae.config.instantiate import instantiate
+from bisae.config.keys import refused_by_key
 from bisae.convert import neuronpedia, saebench
 from bisae.convert.exported import export
 from bisae.convert.fit_to_lm import Sample
@@ -57,14 +58,17 @@ def convert(settings: ConvertSettings, cfg: Any) -> list[Path]:
         raise ConfigError("from", settings.from_, remedy)
     for key in NEEDED[given[0]]:
         needed(asked[key], key)
-    if given == ["from"]:
-        places = [import_sae(cfg, settings)]
-    elif given == ["pull"]:
-        runs, cache = Path(settings.runs), Path(settings.cache)
-        writable({"runs": runs, "cache": cache})
-        places = Repository(needed(settings.pull, "pull")).pull(settings.revision, settings.cell, runs, cache, classes)
-    else:
-        places = push(settings, classes) if "push" in given else export_cells(settings, classes)
+    with refused_by_key(settings, format="from" if given == ["from"] else "to", cells="cell"):
+        if given == ["from"]:
+            places = [import_sae(cfg, settings)]
+        elif given == ["pull"]:
+            runs, cache = Path(settings.runs), Path(settings.cache)
+            writable({"runs": runs, "cache": cache})
+            places = Repository(needed(settings.pull, "pull")).pull(
+                settings.revision, settings.cell, runs, cache, classes
+            )
+        else:
+            places = push(settings, classes) if "push" in given else export_cells(settings, classes)
     for place in places:
         log.info("%s", place)
     return places

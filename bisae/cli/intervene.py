@@ -93,7 +93,7 @@ def donor_of(settings: InterveneSettings) -> "DonorCells":
 
     cells, _, _ = chosen_cells(listed(settings.runs), None, None, None)
     nodes = settings.model, settings.corpus, Path(settings.cache)
-    with refused_by_key(settings, "donor", layer="layer"):
+    with refused_by_key(settings, "donor", checkpoint="donor.step"):
         return DonorCells.choose(cells, **settings.donor.model_dump(), layer=settings.layer, nodes=nodes)
 
 
@@ -114,7 +114,7 @@ def measures_of(settings: InterveneSettings, donor: "DonorCells", recipients: "S
         text.check(positions)
     tasks = scorer = None
     if settings.translation:
-        with refused_by_key(settings, "translation"):
+        with refused_by_key(settings, "translation"), refused_by_key(settings, "translation.tasks"):
             prompt = instantiate(settings.translation.prompt, "translation.prompt")
             chosen = instantiate(settings.translation.tasks, "translation.tasks").read()
             of_tasks = [task_ids(task, prompt, tokenizer, positions) for task in chosen]

@@ -78,7 +78,8 @@ def planned_job(settings: TrainSettings, checkpoint: "Checkpoint", corpus: "Corp
 
     data, findings = settings.data, Path(settings.cache) / "tokenizers"
     layers = layers_of(settings.layer, checkpoint.layers)
-    reading = PassSettings(checkpoint, corpus, data.split, **pass_keys(settings.activations), findings=findings)
+    with refused_by_key(settings, "activations.pass"):
+        reading = PassSettings(checkpoint, corpus, data.split, **pass_keys(settings.activations), findings=findings)
     with refused_by_key(settings, split="data.validation_split"):
         validation = corpus.checksum(data.validation_split)
     shared = {

@@ -28,9 +28,24 @@ def key_of(field: str, settings: Mapping[str, Any], scope: str = "") -> str:
     return next(iter(below or found), field)
 
 
+# Fields of an LM. Other groups have some of them too; an LM of a cell, whose config no key sets, is named `model`.
+MODEL_FIELDS = (
+    *("name", "path", "revision", "step_unit", "steps", "final_path", "final_step", "tokenizer", "tokens_per_step"),
+    *("hook", "trust_remote_code", "unpack_to"),
+)
+
+
+def model_keys(model: object) -> dict[str, str]:
+    """The key of each field of an LM: below `model`, or `model` itself where the config leaves it to the cells."""
+    return {field: f"model.{field}" if model else "model" for field in MODEL_FIELDS}
+
+
 @contextmanager
 def refused_by_key(settings: Command | Mapping[str, Any], scope: str = "", **keys: str) -> Iterator[None]:
-    """Inside, a refused field becomes a ConfigError that names its key: that in `keys`, or the one `key_of` finds."""
+    """Inside, a refused field becomes a ConfigError that names its key: that in `keys`, or the one `key_of` finds.
+
+    With `scope` only keys below it are looked for: other fields are refused as they are, for who calls.
+    """
     try:
         yield
     except ConfigError:
@@ -38,4 +53,6 @@ def refused_by_key(settings: Command | Mapping[str, Any], scope: str = "", **key
     except Refused as refused:
         typed = settings.model_dump(by_alias=True) if isinstance(settings, Command) else settings
         key = keys.get(refused.field) or key_of(refused.field, typed, scope)
+        if scope and not key.startswith(f"{scope}.") and refused.field not in keys:
+            raise
         raise ConfigError(key, refused.found, refused.remedy) from refused

@@ -22,7 +22,7 @@ from bisae.analysis.feature_table import Text, describe
 from bisae.analysis.rules import AlignmentRule, ContextualRule, MonosemanticityRule, Rules
 from bisae.analysis.summary import summarize
 from bisae.features.analysed_activations import WINDOW, AnalysedActivations
-from bisae.features.codes import CodesFolder, Firings, Found, encode
+from bisae.features.codes import CodesFolder, Encoded, Firings, encode
 from bisae.features.contexts import Paper
 from bisae.features.measures.clusters import GlobalClusters
 from bisae.features.spaces.shipped import ShippedSpace
@@ -57,7 +57,7 @@ class RandomActivations:
     def close(self, finished: bool) -> None: ...
 
 
-def random_found(start: int, tokens: int, latents: int, k: int) -> Found:
+def random_found(start: int, tokens: int, latents: int, k: int) -> Encoded:
     """Firings of latents of very different frequency."""
     random = np.random.default_rng(start)
     latent = (latents * random.random((tokens, k)) ** 3).astype(np.int32)
@@ -66,7 +66,7 @@ def random_found(start: int, tokens: int, latents: int, k: int) -> Found:
     latent, row = key >> 40, key & (2**40 - 1)
     values = random.random(len(row)).astype(np.float32) + 1e-6
     maximum = np.ones(latents, np.float32)
-    return Found(Firings(0, np.searchsorted(latent, np.arange(latents + 1)), row, values), maximum)
+    return Encoded(Firings(0, np.searchsorted(latent, np.arange(latents + 1)), row, values), maximum)
 
 
 def measure(tokens: int, d_model: int, latents: int, k: int, random_codes: bool) -> dict[str, float]:

@@ -33,7 +33,7 @@ def command(kind: type[Settings]) -> Callable[[Callable[[Settings, Any], Result]
 def keys_of_all(settings: Command) -> dict[str, str]:
     """Fields whose key follows from the command: cells are named by `runs`, an LM's fields stand below `model`."""
     fields = type(settings).model_fields
-    named = model_keys(settings.model) if "model" in fields else {}
+    named = model_keys(getattr(settings, "model", None)) if "model" in fields else {}
     return {"cells": "runs"} | {field: key for field, key in named.items() if field not in fields}
 
 

@@ -26,7 +26,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from bisae.runtime.errors import STOPPED, ConfigError, explained
+from bisae.runtime.errors import STOPPED, Refused, explained
 from bisae.runtime.ranks import JOB, RANKS, rank, under_torchrun
 from bisae.runtime.subcommands import config_flags, with_this_code
 from bisae.runtime.values import writable
@@ -151,7 +151,7 @@ class Sweep(Callback):
             raise SystemExit(f"error: hydra.sweep.dir={folder}: is deleted at the end, so it must not exist yet")
         try:
             writable({"runs": folder})
-        except ConfigError as error:  # Hydra would make a warning of it
+        except Refused as error:  # Hydra would make a warning of it
             raise SystemExit(f"error: {error}") from None
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         os.environ.setdefault("WANDB_RUN_GROUP", f"sweep {datetime.now():%Y-%m-%d %H:%M:%S}")

@@ -17,7 +17,7 @@ from bisae.runtime.errors import ConfigError
 from bisae.runtime.library_warnings import silence
 from bisae.runtime.values import check_texts
 
-log = logging.getLogger("bisae.grid")
+log = logging.getLogger("bisae.dashboard")
 
 
 def dashboard(cfg: Any) -> str:

@@ -75,7 +75,7 @@ def test_the_tutorial_and_the_notebook_run_as_written(tmp_path: Path, monkeypatc
 def test_every_command_of_a_page_has_a_config(page: str) -> None:
     for _, text in blocks(DOCS / f"{page}.md", "bash"):
         for entry, overrides in commands(text):
-            name = re.split("[ .]", entry.removesuffix(".py"))[-1]
+            name = entry.removesuffix(".py").split()[-1]
             overrides = [one.replace("model=mine", "model=hf") for one in overrides]
             if "-m" in overrides:  # the sweep's first job
                 overrides = [re.sub(r"^([\w.]+=[^\[{,]+),.*", r"\1", one) for one in overrides if one != "-m"]

@@ -16,7 +16,7 @@ from bisae.config.folder import CONF
 from bisae.runtime.errors import ConfigError
 from bisae.runtime.library_warnings import silence
 
-log = logging.getLogger("bisae.grid")
+log = logging.getLogger("bisae.dashboard")
 
 
 @command(DashboardSettings)

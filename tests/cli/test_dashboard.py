@@ -67,7 +67,7 @@ def test_a_report_holds_what_training_and_the_reports_have_logged(
     older = replace(analysis, id="older", summary={"old": {"_type": "table-file"}})
     server = StandIn("grids", [cell, other, older, analysis, replace(intervention, id="cafe")], [])
     with server.online(tmp_path, monkeypatch):
-        command = ["-m", "bisae.grid", "logger.project=grids", f"only.sweep={SWEEP}", "draft=true"]
+        command = ["-m", "bisae", "dashboard", "logger.project=grids", f"only.sweep={SWEEP}", "draft=true"]
         done = run(command, tmp_path)
     assert done.returncode == 0, done.stderr
     (view,) = server.saved

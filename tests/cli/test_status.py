@@ -115,7 +115,7 @@ def test_a_grid_is_planned_run_side_by_side_and_looked_at(config: Config, tmp_pa
     overrides = ["experiment=laptop_grid", *(one for one in TINY if not one.startswith("checkpoint"))]
     overrides += ["grid.embedded_d64=[512,7]", "model=embedded_d64", "layer=[1,2]"]
     figures = ["machine.lm_tflops=0.01", "machine.sae_tflops=0.01", "machine.disk_gbs=1", "write=grid.sh"]
-    planned = run(["-m", "bisae.grid", *overrides, *figures], tmp_path)
+    planned = run(["-m", "bisae", "plan", *overrides, *figures], tmp_path)
     assert planned.returncode == 0, planned.stderr
     assert planned.stdout.startswith("4 cells: 2 checkpoints, their layers in 2 passes") and "FLOP" in planned.stdout
     assert sorted(file.name for file in tmp_path.iterdir()) == ["grid.sh"]
@@ -127,7 +127,7 @@ def test_a_grid_is_planned_run_side_by_side_and_looked_at(config: Config, tmp_pa
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 1 and "1 of 2 jobs failed" in done.stderr, done.stderr
 
-    seen = run(["-m", "bisae.grid", *overrides, "html=status.html"], tmp_path)
+    seen = run(["-m", "bisae", "status", *overrides, "html=status.html"], tmp_path)
     assert seen.returncode == 0 and "Traceback" not in seen.stderr, seen.stderr
     assert seen.stdout.startswith("4 cells: 2 done, 0 running, 2 failed, 0 missing (50.0%); 0 jobs running; left: ")
     assert "error: checkpoint=7: embedded_d64 has the steps [0, 512, 2048]" in seen.stdout

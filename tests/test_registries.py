@@ -13,8 +13,8 @@ import torch
 import yaml
 
 import bisae
+from bisae.activations.registry import STORES
 from bisae.activations.store import Store
-from bisae.activations.stores import STORES
 from bisae.cells.recipe import KNOWN
 from bisae.convert.formats import FORMATS, Format
 from bisae.corpus.corpus import Corpus

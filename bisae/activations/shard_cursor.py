@@ -56,7 +56,8 @@ def check_split(
         The number of tokens, and the number of tokens of the largest shard.
 
     Raises:
-        Refused: `field` asks for more tokens than the split holds; with `take_short`, only if it holds none.
+        Refused: the split holds fewer than `tokens` tokens; the message names `field`. With `take_short` a short split
+        is accepted, and only an empty one is refused.
     """
     if tokens < 1:
         raise Refused(field, tokens, "must be at least 1")

@@ -20,9 +20,9 @@ UNSHOWN = ("layer", "sae._target_", "validation", *(f"activations.{key}" for key
 
 
 def show_cells(cells: Sequence[Cell], console: Console | None = None) -> None:
-    """Print a row for each finished cell: its place, the settings in which the cells differ, its validation metrics.
+    """Print a row for each finished cell: its LM, step and layer, the settings in which cells differ, its metrics.
 
-    A job of a sweep also writes its cells to a file, for `cells_of_jobs`.
+    A job of a sweep also writes the list of its cells to a file, which `cells_of_jobs` reads after the sweep.
     """
     if folder := os.environ.get(JOB):
         described = [{**asdict(cell), "runs": str(cell.runs)} for cell in cells]

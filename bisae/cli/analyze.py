@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 
 @command(AnalyzeSettings)
 def analyze(settings: AnalyzeSettings, cfg: Any) -> "pd.DataFrame":
-    """Analyse what is missing; returns the table of all analysed cells. AnalysisFailed at the end if cells failed."""
+    """Analyse the chosen cells that have no analysis yet; returns the table of all analysed cells.
+
+    Raises:
+        AnalysisFailed: some cells failed; raised after all others are done.
+    """
     # Here, since they are slow to import: --help and refused values answer at once.
     from bisae.analysis.cells_table import cells_table
     from bisae.analysis.lineage import Lineage, ladders

@@ -17,8 +17,8 @@ from bisae.config.folder import CONF
 from bisae.config.instantiate import instantiate
 from bisae.config.keys import refused_by_key
 from bisae.config.train import PlanSettings
+from bisae.grid.commands import commands
 from bisae.grid.compose import composed_ladders, planned_settings, train_overrides, typed_for_hydra
-from bisae.grid.ladders import commands
 from bisae.grid.plan_table import show
 from bisae.grid.store_choice import StoreChoice
 from bisae.runtime.atomic import atomic_file

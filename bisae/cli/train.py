@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 
 @command(TrainSettings)
 def train(settings: TrainSettings, cfg: Any) -> "list[Cell]":
-    """Train what is missing of the job; returns all its cells. TrainingFailed at the end if members failed."""
+    """Train the SAEs of the job that have no finished cell yet; returns all its cells.
+
+    Raises:
+        TrainingFailed: some SAEs failed; raised after the cells of all others are written.
+    """
     # Here, since they are slow to import: --help and refused values answer at once.
     from bisae.cells.shown import show_cells
     from bisae.runtime.library_warnings import silence

@@ -86,7 +86,7 @@ def is_arrow(path: str) -> bool:
 
 
 def lines(path: str) -> Iterator[bytes]:
-    """Yield the lines of a text file, which is unpacked by its ending."""
+    """Yield the lines of a text file, decompressed according to its file extension (such as `.gz`)."""
     ending = Path(path).suffix.lower()
     if ending == ".zst":
         # Not `zstandard`: it ends without an error after the first frame, and where a file is cut off.

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from bisae.activations.manifest import BYTES_PER_VALUE
-from bisae.activations.stores import STORES
+from bisae.activations.registry import STORES
 from bisae.config.objects import target_of
 from bisae.grid.device import GIB, Device, Speeds
 from bisae.grid.ladders import Ladder, Pass

@@ -1,9 +1,8 @@
-"""The grid: the steps of each model, the jobs that train them, and the commands that run the jobs."""
+"""The grid: the steps of each model, and the jobs that train them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 from typing import Any, NamedTuple
 
 from bisae.cells.recipe import READING
@@ -136,37 +135,6 @@ def ladders_of(grid: object, settings_of: Callable[[str], Settings], only: str |
     if only is not None and only not in grid:
         raise Refused("model", only, f"is not in the grid, which has {', '.join(grid)}")
     return [Ladder.of(name, grid[name], settings_of(name), rates) for name in ([only] if only else grid)]
-
-
-def commands(ladders: Sequence[Ladder], members: Mapping[str, int], overrides: Sequence[str]) -> list[str]:
-    """The fewest commands `python train.py -m` that train the grid, each for the models with equal steps and layers.
-
-    Every checkpoint and pass is one job.
-
-    Args:
-        members: SAEs trained side by side at most, by preset.
-        overrides: part of each command.
-    """
-    together: dict[tuple[str, str, float | None], list[str]] = {}
-    for ladder in ladders:
-        steps = ",".join(map(str, ladder.steps))
-        by_rate: dict[float | None, list[str]] = {}
-        for layers, rate in ladder.passes(members[ladder.preset]):
-            whole = list(layers) == list(range(1, ladder.shape.layers + 1))
-            by_rate.setdefault(rate, []).append("all" if whole else f"[{','.join(map(str, layers))}]")
-        for rate, lists in by_rate.items():
-            together.setdefault((steps, ",".join(lists), rate), []).append(ladder.preset)
-    return [
-        " ".join(
-            [
-                "python train.py -m",
-                *map(quote, overrides),
-                f"model={','.join(presets)} checkpoint={steps} {quote(f'layer={layers}')}",
-                *([] if rate is None else [f"sae.lr={rate}"]),
-            ]
-        )
-        for (steps, layers, rate), presets in together.items()
-    ]
 
 
 def existing(folder: Path) -> Path:

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bisae.activations.stores import STORES
+from bisae.activations.registry import STORES
 from bisae.grid.store_choice import StoreChoice
 
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")

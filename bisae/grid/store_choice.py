@@ -8,7 +8,7 @@ from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
-from bisae.activations.stores import STORES
+from bisae.activations.registry import STORES
 from bisae.grid.cost import Cost
 from bisae.grid.device import GIB, Device, Speeds
 from bisae.grid.ladders import Ladder, existing

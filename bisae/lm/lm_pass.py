@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from bisae.activations.store import TokenShard
-from bisae.corpus.read import ReadSoFar
+from bisae.corpus.read_so_far import ReadSoFar
 from bisae.corpus.tokens import TokenizedDocument, balanced, heads
 from bisae.lm.pass_settings import PassSettings
 from bisae.runtime.device import torch_device

@@ -10,9 +10,9 @@ from bisae.runtime.threads import follow_idle_cores
 
 @contextmanager
 def tokens_bar(title: str, unit: str = "tokens") -> Iterator[Callable[[int, int], None]]:
-    """Yield a function `report(done, total)` that draws a progress bar from its first call on.
+    """Yield a function `report(done, total)`: its first call shows a progress bar, later calls update it.
 
-    Each call also adapts the number of threads to the idle cores.
+    Each call of `report` also sets the number of threads to suit the idle cores.
     """
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn(unit + " {task.fields[rate]}"))
     progress = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn())

@@ -137,14 +137,15 @@ class _Loss(torch.autograd.Function):
 
 
 def differentiable_loss(objective: Objective, parameters: Weights, take: Take | None = None) -> Float[Tensor, ""]:
-    """`objective.loss` attached to `parameters`, so that `.backward()`, clipping, DDP and any optimizer work.
+    """`objective.loss` as a scalar in the autograd graph of `parameters`: `.backward()`, clipping and DDP work.
 
     x gets no gradient, even if it requires one: an SAE is trained on activations, not through them.
 
     Args:
         objective: the loss and its gradients.
         parameters: those of the SAE.
-        take: receives the gradients of W_enc and W_dec in backward, not yet summed, in place of their `.grad`.
+        take: called in backward with the gradients of W_enc and W_dec as sums of sparse codes that are not carried out
+        yet (`RowSums`); their `.grad` stays unset.
     """
     return _Loss.apply(objective, take, *parameters)
 

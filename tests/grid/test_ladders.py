@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from bisae.grid.ladders import commands
+from bisae.grid.commands import commands
 from bisae.runtime.errors import Refused
 from tests.conftest import ROOT
 from tests.grid.ladders import composed

@@ -172,7 +172,7 @@ def title(axes: Mapping[str, Any]) -> str:
 
 
 def short(kind: str) -> str:
-    """The name of a kind in tables, as on the slides."""
+    """The short name of a kind in tables, as in the slides of Inaba et al."""
     if kind.startswith("ids:"):
         return f"features {kind.removeprefix('ids:').replace(',', ', ')}"
     return "–" if kind == NONE else _capital(kind)

@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bisae.corpus.read import ReadSoFar
+from bisae.corpus.read_so_far import ReadSoFar
 from bisae.corpus.tokens import TokenizedDocument, balanced
 from tests.corpus.test_streamed import given_texts
 

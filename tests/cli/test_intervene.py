@@ -134,7 +134,7 @@ def test_rows_of_other_rules_of_analysis_are_not_in_the_table(place: Path, confi
 @pytest.mark.parametrize(
     ("overrides", "key"),
     [
-        (["runs=nowhere"], "cells"),
+        (["runs=nowhere"], "runs"),
         (["donor.model=other"], "donor.model"),
         (["donor.sae=other"], "donor.sae"),
         (["donor.step=512"], "layer"),
@@ -155,7 +155,7 @@ def test_rows_of_other_rules_of_analysis_are_not_in_the_table(place: Path, confi
         (['continue.prompts=["He is"]'], "control.shuffled"),
         (["dtype=int8"], "dtype"),
         (["device=tpu"], "device"),
-        (["perplexity.split=nowhere"], "corpus.split"),
+        (["perplexity.split=nowhere"], "perplexity.split"),
         (["perplexity.documents=100000"], "perplexity.documents"),
         (["perplexity.documents=0"], "perplexity.documents"),
         (["perplexity.context=100000"], "perplexity.context"),

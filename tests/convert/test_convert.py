@@ -200,5 +200,5 @@ def test_an_architecture_a_format_lacks_is_refused_before_anything_is_written(
 
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
     done = run(["-m", "bisae", "convert", "to=saelens", "cell=nowhere", "output=out"], tmp_path)
-    assert done.returncode == 1 and done.stderr.startswith("error: cells=nowhere: no finished cell")
+    assert done.returncode == 1 and done.stderr.startswith("error: cell=nowhere: no finished cell")
     assert "Traceback" not in done.stderr

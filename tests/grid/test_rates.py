@@ -54,4 +54,4 @@ def test_what_the_command_writes_is_what_the_plan_reads(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert read_rates(str(tmp_path / "rates.yaml")) == {"lm": {3: 2e-3}}
     assert sorted(file.name for file in tmp_path.iterdir()) == ["rates.yaml", "runs"]
-    assert "error: cells=nothing" in run(["-m", "bisae", "rates", "runs=nothing"], tmp_path).stderr
+    assert "error: runs=nothing" in run(["-m", "bisae", "rates", "runs=nothing"], tmp_path).stderr

@@ -69,7 +69,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
     """What is asked of the hub, which answers with LMs without weights, of the shape in `ladder`, and a tokenizer."""
     asked: Asked = []
 
-    def fetched(repository: str, revision: str | None, trust_remote_code: bool) -> Path:
+    def fetched(repository: str, revision: str | None, trust_remote_code: bool, field: str = "path") -> Path:
         asked.append((repository, revision))
         return tmp_path / ("tokenizer" if repository == "bigscience/tokenizer" else "lm")
 

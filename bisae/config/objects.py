@@ -114,7 +114,7 @@ def objects_in(annotation: Any, value: Any, key: str) -> Iterator[tuple[str, Any
             yield from objects_in(declared, getattr(value, attribute), f"{key}.{name}" if key else name)
     elif isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from objects_in((get_args(annotation) or (Any,))[-1], inner, f"{key}.{name}")
+            yield from objects_in(_values_in(annotation), inner, f"{key}.{name}")
 
 
 def fields_of(kind: type[BaseModel]) -> dict[str, tuple[str, Any]]:
@@ -212,8 +212,17 @@ def _refusal(kind: type[BaseModel], place: tuple[int | str, ...], found: Any, pr
         if part not in found:
             return ConfigError(key, "???", "give a value")
         found = found[part]
-        annotation = fields[str(part)][1] if fields is not None else (get_args(annotation) or (Any,))[-1]
+        annotation = fields[str(part)][1] if fields is not None else _values_in(annotation)
     return ConfigError(key, found, f"must be {described(annotation)}")
+
+
+def _values_in(annotation: Any) -> Any:
+    """The type of a mapping's values, where an annotation is one or allows one."""
+    origin = get_origin(annotation)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return get_args(annotation)[-1]
+    inner = get_args(annotation) if origin in (Annotated, Union, UnionType) else ()
+    return next((values for one in inner if (values := _values_in(one)) is not Any), Any)
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -161,7 +161,7 @@ def test_rows_of_other_rules_of_analysis_are_not_in_the_table(place: Path, confi
         (["perplexity.context=100000"], "perplexity.context"),
         (["perplexity.stride=128"], "perplexity.stride"),
         (["perplexity.mix={en: 1}"], "perplexity.mix"),
-        (["perplexity.mix={en: 1, ja: x}"], "perplexity.mix"),
+        (["perplexity.mix={en: 1, ja: x}"], "perplexity.mix.ja"),
         (["perplexity.mix={en: 1, ja: 1, jpn: 1}"], "perplexity.mix"),
         (["translation.metrics.bleu.tokenize=13a"], "translation.metrics.bleu.tokenize"),
         (["translation.tasks.examples=100000"], "translation.tasks.examples"),

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt
 
-from bisae.config.settings import Command, Device, Keys, Object, Short, Size, Store
-from bisae.runtime.ranges import Count, Index, NotNegative, Positive, Text, Texts
+from bisae.config.settings import Command, Device, Keys, NotNegativeFloat, Object, PositiveFloat, Short, Size, Store
+from bisae.runtime.ranges import Count, Index, Text, Texts
 
 
 class Only(Keys):
@@ -27,13 +27,13 @@ class AlignmentKeys(Keys):
 
 
 class ContextualKeys(Keys):
-    token: NotNegative
-    context: NotNegative
+    token: NotNegativeFloat
+    context: NotNegativeFloat
 
 
 class LineageKeys(Keys):
     tokens: Count
-    least: Positive
+    least: PositiveFloat
 
 
 class AnalyzeSettings(Command):

@@ -6,8 +6,8 @@ from annotated_types import MaxLen, MinLen, Predicate
 from pydantic import Field
 
 from bisae.config.objects import Built, Node
-from bisae.config.settings import Checkpoint, Command, Keys, LMPassKeys, Object, Size
-from bisae.runtime.ranges import Count, Index, Positive, Text
+from bisae.config.settings import Checkpoint, Command, Keys, LMPassKeys, Object, PositiveFloat, Size
+from bisae.runtime.ranges import Count, Index, Text
 
 
 class ActivationsKeys(Keys):
@@ -29,11 +29,11 @@ class ConvertSettings(Command):
     k: Count | None
     checkpoint: Checkpoint
     layer: Index | None
-    most_fvu: Positive
+    most_fvu: PositiveFloat
     to: Text | None
     cell: Text | None
     output: Text | None
-    norm: Positive | None
+    norm: PositiveFloat | None
     push: Text | None
     private: bool
     licence: Text | None

@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from bisae.config.settings import Command, Keys
-from bisae.runtime.ranges import Count, Index, Name, NotNegative, Positive, Share, Text
+from bisae.config.settings import Command, Keys, NotNegativeFloat, PositiveFloat, ShareFloat
+from bisae.runtime.ranges import Count, Index, Name, Text
 
 
 class PairFiles(Keys):
@@ -18,13 +18,13 @@ class TokenizerKeys(Keys):
 
 class LexiconKeys(Keys):
     together: Count
-    dice: Share
+    dice: ShareFloat
 
 
 class MixKeys(Keys):
-    pair: Share
-    code_switched: Share
-    swap: Share
+    pair: ShareFloat
+    code_switched: ShareFloat
+    swap: ShareFloat
 
 
 class LlamaKeys(Keys):
@@ -38,10 +38,10 @@ class ScheduleKeys(Keys):
     steps: Count
     batch: Count
     context: Count
-    learning_rate: Positive
+    learning_rate: PositiveFloat
     warmup: Index
-    weight_decay: NotNegative
-    clip: Positive
+    weight_decay: NotNegativeFloat
+    clip: PositiveFloat
     precision: Literal["bf16-mixed", "32-true"]
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from annotated_types import Lt
+from annotated_types import Ge, Gt, Le, Lt
 from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +12,9 @@ from bisae.runtime.ranges import Count, Index, Name, Number, Positive, Text
 
 Checkpoint = Index | Literal["final"]
 Layers = int | list[int] | Literal["all"]
+PositiveFloat = Annotated[float, Gt(0)]  # a whole number becomes one of these
+NotNegativeFloat = Annotated[float, Ge(0)]
+ShareFloat = Annotated[float, Ge(0), Le(1)]
 Device = Literal["auto", "cpu", "cuda"]
 Short = Literal["refuse", "take"]  # what becomes of a split with fewer tokens than asked for
 Precision = Literal["float32", "bfloat16", "float16"]

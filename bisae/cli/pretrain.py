@@ -42,10 +42,10 @@ def pretrain(settings: PretrainSettings, cfg: Any) -> Path:
         raise ConfigError("checkpoints", steps, f"choose steps within 0..{settings.schedule.steps} (schedule.steps)")
     files = settings.corpus.model_dump()
     corpus = {key: Path(file or EMBEDDED / f"{key}.tsv.xz") for key, file in files.items()}
+    pairs = Pairs.read(**corpus)
     recipe, started = recipe_of(settings, corpus), folder / "recipe.json"
     if started.exists() and json.loads(started.read_text()) != recipe:
         raise ConfigError("name", settings.name, f"{folder} holds a ladder of another recipe; choose another name")
-    pairs = Pairs.read(**corpus)
     tokenizer = ready_tokenizer(settings, folder, pairs)
     if not started.exists():
         write_json(started, recipe)

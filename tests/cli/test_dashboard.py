@@ -121,7 +121,7 @@ def composed(*overrides: str) -> DictConfig:
         ("logger=none", "logger.mode", "logger=wandb_online"),
         ("logger.project=null", "logger.project", "text"),
         ("only.sweep='lr=1'", "only.sweep", "without ="),
-        ("only.model=[a,b]", "only.model", "null or text"),
+        ("only.model=[a,b]", "only.model", "must be text, .* or null"),
         ("title=a/b", "title", "letters"),
         ("draft=maybe", "draft", "true or false"),
         ("draft=???", "draft", "give a value"),

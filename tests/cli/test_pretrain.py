@@ -154,7 +154,7 @@ def test_other_sentences_under_the_same_name_are_refused(
         ("corpus.lm=missing.tsv", r"corpus\.lm=missing\.tsv: no such pair file"),
         ("corpus.validation=missing.tsv", r"corpus\.validation=missing\.tsv: no such pair file"),
         ("checkpoints=[0,13]", r"checkpoints=\[0, 13\]: choose steps within 0\.\.12"),
-        ("checkpoints=[-1,3]", r"checkpoints=\[-1, 3\]: choose steps within 0\.\.12"),
+        ("checkpoints=[-1,3]", r"checkpoints=\[-1, 3\]: must be a list, each a whole number, at least 0"),
         ("checkpoints=[]", r"checkpoints=\[\]: choose steps"),
         ("tokenizer_folder=missing", "tokenizer_folder=missing: holds no tokenizer.json"),
     ],

@@ -69,7 +69,7 @@ def test_an_lm_writes_the_likeliest_tokens_whatever_its_folder_says(
     step512: Checkpoint, right: list[str], tmp_path: Path, file: str, said: dict[str, Any]
 ) -> None:
     checkpoint = with_files(step512, tmp_path / "lm", **{file: said})
-    tokenizer = checkpoint.load_tokenizer()
+    tokenizer = checkpoint.load_tokenizer().written
     assert answers(CausalLM(loaded(checkpoint), tokenizer, 2)) == right
     assert generation_identity([step512.folder, checkpoint.folder], tokenizer)  # measured again
 

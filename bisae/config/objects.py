@@ -62,6 +62,8 @@ def check_beside(key: str, node: object, built: Built) -> None:
     """Refuse what is no object, and values of keys that are no arguments of its class, which is not imported."""
     if not isinstance(node, Mapping):
         raise ConfigError(key, node, "must be an object, with `_target_` and its arguments")
+    if not isinstance(node.get("_target_"), str):
+        raise ConfigError(f"{key}._target_", node.get("_target_", "???"), "must be the full name of a class")
     if built.beside:
         own = {name: node[name] for name in fields_of(built.beside) if name in node}
         for values in _one_by_one(own, built.lists):

@@ -1,5 +1,7 @@
 """Checking a command's whole config, and the groups that several commands have."""
 
+import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -44,6 +46,16 @@ class Command(Keys):
 Settings = TypeVar("Settings", bound=Command)
 
 
+def check_finite(node: Any, key: str = "") -> None:
+    """Refuse numbers that are infinite or NaN, of which no name of a cell could be made."""
+    if isinstance(node, float) and not math.isfinite(node):
+        raise ConfigError(key, node, "must be a finite number")
+    for name, inner in node.items() if isinstance(node, Mapping) else ():
+        check_finite(inner, f"{key}.{name}" if key else str(name))
+    for inner in node if isinstance(node, list) else ():
+        check_finite(inner, key)
+
+
 def read_settings(kind: type[Settings], cfg: Any) -> Settings:
     """A command's config, checked but for its `late` objects.
 
@@ -52,6 +64,7 @@ def read_settings(kind: type[Settings], cfg: Any) -> Settings:
     for key in sorted(OmegaConf.missing_keys(cfg)):  # a set: else another key first in every process
         raise ConfigError(key, "???", "give a value")
     found: Any = OmegaConf.to_container(cfg, resolve=True)
+    check_finite(found)
     settings = validated(kind, found)
     settings.check_objects(late=False)
     return settings

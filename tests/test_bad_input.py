@@ -31,6 +31,8 @@ from bisae.training.saves import check_save
 from bisae.translation.tasks import JsonlTasks
 from tests.activations.fake_source import FakeSource
 
+pytestmark = pytest.mark.slow
+
 # The fixture is a folder that examples may share.
 shared = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 numbers = st.integers() | st.integers(-2, 300) | st.floats() | st.sampled_from([2**31, 2**63, 10**30])

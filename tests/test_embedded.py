@@ -78,6 +78,7 @@ def test_documents_of_different_splits_do_not_interleave(splits: dict[str, list[
     assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:], strict=False))
 
 
+@pytest.mark.slow
 def test_every_row_is_decent_short_prose(splits: dict[str, list[Pair]]) -> None:
     pairs = sorted(pair for part in splits.values() for pair in part)
     assert not [pair for pair in pairs if any(VULGAR.search(text) for text in pair.texts)]

@@ -21,6 +21,8 @@ from bisae.cli.train import train
 from bisae.runtime.errors import ConfigError, Damaged, explained
 from bisae.training.module import SAETraining
 
+pytestmark = pytest.mark.slow
+
 Config = Callable[..., DictConfig]
 
 

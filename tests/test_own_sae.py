@@ -21,6 +21,8 @@ from bisae.sae import load
 from tests.conftest import ROOT
 from tests.sae.test_own import Half
 
+pytestmark = pytest.mark.slow
+
 Config = Callable[..., DictConfig]
 NAMED = "sae_classes=[tests.sae.test_own.Half]"
 

@@ -10,6 +10,8 @@ import pytest
 
 from tests.conftest import ROOT, TINY, run
 
+pytestmark = pytest.mark.slow
+
 STORES = ("cached", "rolling", "streaming")
 
 

@@ -19,6 +19,8 @@ from bisae.cli.intervene import intervene
 from bisae.cli.train import train
 from tests.conftest import ROOT, TINY, TINY_ANALYSIS, TINY_INTERVENTION, few_pairs
 
+pytestmark = pytest.mark.slow
+
 DOCS = ROOT / "docs"
 FEWER = ["control.random=1", "translation=none"]
 RUN: dict[str, tuple[str, Callable[[DictConfig], Any], list[str]]] = {

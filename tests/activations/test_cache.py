@@ -81,6 +81,7 @@ def test_progress_counts_tokens_already_cached_as_done(tmp_path: Path) -> None:
     assert seen == [(73, 124), (123, 124), (124, 124)]
 
 
+@pytest.mark.slow
 def test_of_two_processes_exactly_one_writes(tmp_path: Path) -> None:
     log = tmp_path / "passes"
     processes = [start_process(tmp_path / "cache", log, seconds=0.2) for _ in range(2)]
@@ -90,6 +91,7 @@ def test_of_two_processes_exactly_one_writes(tmp_path: Path) -> None:
 
 
 # Each shard has four renames: token file, two layers, manifest.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rename", "moment", "shards_done"),
     [(1, "before", 0), (4, "before", 0), (4, "after", 1), (7, "before", 1), (10, "after", 2), (12, "before", 2)],

@@ -140,6 +140,7 @@ def in_processes(rank: int, world: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_real_processes_read_what_each_of_them_should(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(in_processes, (2, str(tmp_path)), nprocs=2)
     assert not (tmp_path / "rolling").exists()

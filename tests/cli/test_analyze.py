@@ -15,6 +15,8 @@ from bisae.lm.lm_pass import LMPass
 from bisae.runtime.errors import AnalysisFailed, ConfigError
 from tests.conftest import ROOT, TINY, TINY_ANALYSIS, few_pairs, run
 
+pytestmark = pytest.mark.slow
+
 Config = Callable[..., DictConfig]
 
 

@@ -20,6 +20,8 @@ from tests.analysis.small_cell import LANGUAGES, described, rules
 from tests.conftest import ROOT, run
 from tests.grid.wandb_stand_in import USER, StandIn, StoredRun
 
+pytestmark = pytest.mark.slow
+
 Config = Callable[..., DictConfig]
 SWEEP = "sweep 2026-01-02 03:04:05"
 

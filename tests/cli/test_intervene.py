@@ -15,6 +15,8 @@ from bisae.runtime.errors import AnalysisFailed, ConfigError
 from tests.cli.test_analyze import files
 from tests.conftest import ROOT, TINY, TINY_ANALYSIS, TINY_INTERVENTION, run
 
+pytestmark = pytest.mark.slow
+
 Config = Callable[..., DictConfig]
 FINAL = 2048
 

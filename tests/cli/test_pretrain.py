@@ -24,6 +24,8 @@ from bisae.pretrain.pack import pack_ladder
 from bisae.runtime.errors import ConfigError
 from tests.pretrain.toy import SMALL, toy_corpus
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 STEPS = (0, 3, 7, 12)
 

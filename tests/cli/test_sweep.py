@@ -13,6 +13,8 @@ from bisae.cli.sweep import _status, layers_of_all_jobs
 from bisae.runtime.errors import STOPPED
 from tests.conftest import ROOT, TINY, run
 
+pytestmark = pytest.mark.slow
+
 # Like train.py, but its jobs only write down how they were started, and end in the way that `layer` says.
 SCRIPT = f"""
 import json, os, time

@@ -18,6 +18,8 @@ from bisae.runtime.errors import ConfigError, TrainingFailed
 from bisae.sae import load
 from tests.conftest import ROOT, TINY, run
 
+pytestmark = pytest.mark.slow
+
 Config = Callable[..., DictConfig]
 
 

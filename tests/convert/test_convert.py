@@ -21,6 +21,8 @@ from tests.conftest import run
 from tests.convert.conftest import Settings
 from tests.convert.saes import CELL
 
+pytestmark = pytest.mark.slow
+
 LAYER = 2
 
 

@@ -14,6 +14,7 @@ Config = Callable[..., DictConfig]
 SMALL = "experiment=laptop_grid"
 
 
+@pytest.mark.slow
 def test_the_studys_grid_has_1572_cells_and_lacks_one_checkpoint_of_the_largest_lm(config: Config) -> None:
     ladders = composed(config, "experiment=paper_grid")
     assert [len(ladder.layers) for ladder in ladders] == [12, 16, 20, 24, 28]
@@ -40,6 +41,7 @@ def test_a_pass_has_at_most_as_many_saes_as_fit_and_each_layer_is_in_one(config:
     assert len(four.passes(1)) == 28  # never less than a layer
 
 
+@pytest.mark.slow
 def test_models_that_are_alike_share_a_sweep_and_layers_of_one_rate_a_pass(config: Config) -> None:
     ladders = composed(config, SMALL)
     members = {ladder.preset: 4 for ladder in ladders}

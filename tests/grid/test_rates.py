@@ -43,6 +43,7 @@ def test_a_file_that_holds_no_rates_is_refused(tmp_path: Path, text: str) -> Non
         read_rates(str(tmp_path / "nowhere"))
 
 
+@pytest.mark.slow
 def test_what_the_command_writes_is_what_the_plan_reads(tmp_path: Path) -> None:
     from bisae.cells.cell import Cell
     from bisae.sae import TopK

@@ -14,6 +14,8 @@ from bisae.lm.residual import ResidualReader
 from bisae.runtime.errors import Refused
 from tests.lm.tiny_lms import VOCABULARY, families, tiny_lm
 
+pytestmark = pytest.mark.slow
+
 PARTS = 6
 AT_LEAST = 83
 IDS = torch.arange(5, 5 + 18).view(2, 9)

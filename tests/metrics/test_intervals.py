@@ -21,6 +21,7 @@ def test_a_share_has_wilsons_interval() -> None:
     assert np.isnan(share_interval(0, 0)).all()
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_mean_of_few_skewed_values_covers_it_about_as_often_as_it_says() -> None:
     samples = np.random.default_rng(0).exponential(size=(2000, 20))
     covered = [low <= 1 <= high for low, high in map(t_interval, samples)]

@@ -11,6 +11,8 @@ from bisae.report.browser import BrowserCell, write_browser
 from tests.report.browser_fixture import HOSTILE
 from tests.report.browser_page import FEATURES, Page, features_of, matching
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_first_page_lists_the_cells_and_leads_to_their_features(page: Page, cells: list[BrowserCell]) -> None:
     page.open()

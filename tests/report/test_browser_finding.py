@@ -9,6 +9,8 @@ from bisae.report.browser import BrowserCell, write_browser
 from tests.report.browser_fixture import write_analysis
 from tests.report.browser_page import FEATURES, Page, cell, features_of, matching
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("link", "query"),

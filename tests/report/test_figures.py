@@ -186,6 +186,7 @@ def test_the_legend_says_what_dashed_and_dotted_lines_are() -> None:
     assert to_hex(handles["English"].get_color()) == "#0072b2"
 
 
+@pytest.mark.slow
 def test_figures_are_written_with_their_numbers_and_reasons_for_those_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -29,6 +29,7 @@ def rows(path: Path) -> list[list[str]]:
     return [line.strip("| ").split(" | ") for line in [lines[0], *lines[2:]]]
 
 
+@pytest.mark.slow
 def test_every_table_is_written_as_csv_markdown_and_latex(folder: Path) -> None:
     names = {path.name for path in folder.iterdir()}
     assert names == {

@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 
 from tests.conftest import ROOT, TINY, run
 
+pytestmark = pytest.mark.slow
+
 # All 64 latents may fire: without a selection, rounding cannot flip one, and weights stay comparable.
 SMOOTH = [*TINY, "data.window_pools=2", "layer=[1,2]", "sae.k=64", "sae.aux_k=8", "sae.dead_after=500"]
 

@@ -100,6 +100,7 @@ NAMES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", NAMES, ids=NAMES.values())
 def test_the_same_settings_have_the_cell_they_had_in_earlier_versions(
     config: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...]

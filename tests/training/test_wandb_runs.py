@@ -87,6 +87,7 @@ def test_the_axes_are_flat_and_have_the_same_names_for_every_sae(
     assert axes(checkpoint, Member(2, 0.1, settings, cell), "job1")["sweep"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("upload", [False, True])
 def test_a_cell_is_logged_by_reference_or_for_upload_and_never_copied(
     upload: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -64,6 +64,7 @@ def test_wrong_settings_are_refused_by_key() -> None:
         Pairs("global", 0.4).clustering(range(LARGEST + 1), "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind"), [("shipped", GlobalClusters), ("use", FeatureClusters), ("lm", FeatureClusters)]
 )

@@ -73,6 +73,7 @@ def test_the_better_side_and_none_are_named() -> None:
         assert axis.lines[0].get_xdata() == [0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "table",
     [

@@ -27,7 +27,7 @@ class PerplexityKeys(Keys):
     longest: Count | None
     context: Annotated[Count, Ge(2)]
     stride: Count
-    mix: dict[str, Number] | None
+    mix: dict[str, float] | None
 
 
 class ContinueKeys(Keys):

@@ -6,12 +6,8 @@ from annotated_types import MaxLen, MinLen, Predicate
 from pydantic import Field
 
 from bisae.config.objects import Built, Node
-from bisae.config.settings import Checkpoint, Command, Keys, LMPassKeys, Object, PositiveFloat, Size
+from bisae.config.settings import Checkpoint, Command, Keys, Object, PositiveFloat, Size, StoreKeys
 from bisae.runtime.ranges import Count, Index, Text
-
-
-class ActivationsKeys(Keys):
-    lm_pass: LMPassKeys = Field(alias="pass")
 
 
 class CreatorKeys(Keys):
@@ -23,7 +19,7 @@ class ConvertSettings(Command):
     size: Size
     model: Object | None = None
     corpus: Object
-    activations: ActivationsKeys
+    activations: StoreKeys
     from_: Text | None = Field(alias="from")
     source: Text | None
     k: Count | None

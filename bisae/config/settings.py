@@ -129,12 +129,12 @@ class OptimizerKeys(Keys):
 
 
 def store_node(activations: Node) -> Node:
-    """Of config group `activations`: the store itself."""
+    """Return the store of config group `activations`, without its key `pass`."""
     return {key: value for key, value in activations.items() if key != "pass"}
 
 
 def pass_keys(activations: Node) -> dict[str, Any]:
-    """Of config group `activations`: how the LM reads the text."""
+    """Return the arguments of the LM pass in config group `activations`."""
     return StoreKeys.model_validate({"pass": activations["pass"]}).lm_pass.model_dump()
 
 

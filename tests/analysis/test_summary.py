@@ -3,11 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bisae.features.resampled import sequence_draws
 from scipy import stats
 
 from bisae.analysis.summary import summarize
 from bisae.features.measures.language import DEAD
+from bisae.features.resampled import sequence_draws
 from tests.analysis.small_cell import LANGUAGES, described, rules
 
 

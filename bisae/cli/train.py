@@ -91,7 +91,7 @@ def planned_job(settings: TrainSettings, checkpoint: "Checkpoint", corpus: "Corp
         "validation": validation,
         "data": {key: value for key, value in data.model_dump().items() if not key.endswith("split")},
         "optimizer": settings.optimizer.model_dump(),
-        "precision": settings.trainer["precision"],
+        "precision": settings.trainer.get("precision", "32-true"),
     }
     runs = Path(settings.runs)
     return Job(runs, plan_members(runs, checkpoint, layers, settings.sae, shared))

@@ -25,7 +25,7 @@ def variants(settings: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     """Every combination of the list-valued keys of config group `sae`; without lists, the settings themselves."""
     lists = {key: value for key, value in settings.items() if isinstance(value, list)}
     for key, values in lists.items():
-        if not values or len(set(values)) != len(values):
+        if not values or any(value in values[:place] for place, value in enumerate(values)):
             raise ConfigError(f"sae.{key}", list(values), "a list needs at least one value, and each once")
     for chosen in product(*lists.values()):
         yield {**settings, **dict(zip(lists, chosen, strict=True))}

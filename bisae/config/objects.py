@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from pkgutil import resolve_name
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
@@ -19,7 +19,10 @@ from bisae.runtime.errors import ConfigError
 
 Node = dict[str, Any]
 Model = TypeVar("Model", bound=BaseModel)
-HYDRA = ("_target_", "_convert_", "_partial_", "_recursive_", "_args_")
+HYDRA: dict[str, Any] = {
+    **{"_target_": str, "_partial_": bool, "_recursive_": bool, "_args_": list[Any]},
+    "_convert_": Literal["none", "partial", "object", "all"],
+}
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,9 @@ def check_beside(key: str, node: object, built: Built) -> None:
         raise ConfigError(key, node, "must be an object, with `_target_` and its arguments")
     if not isinstance(node.get("_target_"), str):
         raise ConfigError(f"{key}._target_", node.get("_target_", "???"), "must be the full name of a class")
+    for name, annotation in HYDRA.items():
+        if name in node and not _fits(annotation, node[name]):
+            raise ConfigError(f"{key}.{name}", node[name], f"must be {described(annotation)}")
     if built.beside:
         own = {name: node[name] for name in fields_of(built.beside) if name in node}
         for values in _one_by_one(own, built.lists):

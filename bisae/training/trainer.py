@@ -48,7 +48,7 @@ def make_trainer(
             raise Refused(key, value, f"could change results; only {', '.join(TRAINER)} may be set")
         if TRAINER[key] and value not in TRAINER[key]:
             raise Refused(key, value, f"choose one of {', '.join(TRAINER[key])}")
-    chosen = {"accelerator": "auto", "devices": 1} | trainer.keywords
+    chosen: dict[str, Any] = {"accelerator": "auto", "devices": 1} | trainer.keywords
     accelerator, devices, nodes, world = _machine(chosen["accelerator"], chosen["devices"])
     if batch % world:
         raise Refused("batch", batch, f"must be a multiple of the number of devices, {world}")

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
@@ -106,7 +107,7 @@ class Manifest:
         return shards is not None and all(layer in shard.layers for shard in shards for layer in layers)
 
 
-def _shard(entry: Mapping) -> ShardEntry:
+def _shard(entry: Mapping[str, Any]) -> ShardEntry:
     layers = {int(layer): FileEntry(**file) for layer, file in entry["layers"].items()}
     return ShardEntry(entry["tokens"], FileEntry(**entry["token_file"]), layers)
 

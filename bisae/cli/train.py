@@ -78,7 +78,7 @@ def reading_order(settings: TrainSettings) -> "ReadingOrder":
 def planned_job(settings: TrainSettings, checkpoint: "Checkpoint", corpus: "Corpus") -> "Job":
     """The members of the job and the cells that they become; everything that changes a result is in their identity."""
     from bisae.lm.pass_settings import PassSettings
-    from bisae.training.job import Job, plan_members
+    from bisae.training.job import Job, plan_members, training_identity
 
     data, findings = settings.data, Path(settings.cache) / "tokenizers"
     layers = layers_of(settings.layer, checkpoint.layers)
@@ -89,9 +89,7 @@ def planned_job(settings: TrainSettings, checkpoint: "Checkpoint", corpus: "Corp
     shared = {
         "activations": reading.fingerprint,
         "validation": validation,
-        "data": {key: value for key, value in data.model_dump().items() if not key.endswith("split")},
-        "optimizer": settings.optimizer.model_dump(),
-        "precision": settings.trainer.get("precision", "32-true"),
+        **training_identity(settings.model_dump(by_alias=True)),
     }
     runs = Path(settings.runs)
     return Job(runs, plan_members(runs, checkpoint, layers, settings.sae, shared))

@@ -12,7 +12,7 @@ from bisae.grid.rates import Rates
 from bisae.lm.model import FINAL, read_at
 from bisae.runtime.errors import Refused
 from bisae.runtime.values import listed
-from bisae.training.job import cell_identity
+from bisae.training.job import cell_identity, training_identity
 
 Settings = Mapping[str, Any]  # train.py's config, resolved
 
@@ -98,13 +98,8 @@ class Ladder:
 
     def places(self) -> Iterator[PlannedCell]:
         """All SAEs of the ladder."""
-        settings = self.settings
-        known = {
-            "data": {key: value for key, value in settings["data"].items() if not key.endswith("split")},
-            "optimizer": settings["optimizer"],
-            "precision": settings["trainer"]["precision"],
-            "activations": {key: settings["activations"]["pass"][key] for key in READING},
-        }
+        reading = {key: self.settings["activations"]["pass"][key] for key in READING}
+        known = {**training_identity(self.settings), "activations": reading}
         for step in self.steps:
             for layer in self.layers:
                 for sae in self.saes:

@@ -121,7 +121,7 @@ def _finished(runs: Path) -> dict[str, FoundCell]:
     by_key = {}
     for cell in cells:
         reading = {key: cell.identity.get("activations", {}).get(key) for key in READING}
-        known = {key: cell.identity.get(key) for key in ("data", "optimizer", "precision", "layer", "sae")}
+        known = {key: value for key, value in cell.identity.items() if key != "validation"}  # of files: no plan has it
         by_key[_key(cell.model, cell.step, cell.layer, cell.sae, {**known, "activations": reading})] = cell
     return by_key
 

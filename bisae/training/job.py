@@ -43,6 +43,18 @@ def cell_identity(layer: int, sae: Mapping[str, Any], shared: Mapping[str, Any])
     return as_first_named({"layer": layer, "sae": {key: sae[key] for key in sae if key != "name"}, **shared})
 
 
+def training_identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the resolved config of train.py changes results, but for `sae` and for what is read: LM, text, context.
+
+    A job and a plan of it have it from here, so that a plan knows its cells.
+    """
+    return {
+        "data": {key: value for key, value in config["data"].items() if not key.endswith("split")},
+        "optimizer": config["optimizer"],
+        "precision": config["trainer"].get("precision", "32-true"),
+    }
+
+
 def plan_members(
     runs: Path, checkpoint: Checkpoint, layers: Sequence[int], sae: Mapping[str, Any], shared: Mapping[str, Any]
 ) -> list[Member]:
@@ -53,7 +65,7 @@ def plan_members(
         checkpoint: the LM at one step.
         layers: of the residual stream.
         sae: config group `sae`.
-        shared: what else changes the result (data, optimizer, precision, fingerprints), the same for all members.
+        shared: what else changes the result, the same for all members: `training_identity`, and fingerprints.
 
     Raises:
         Refused: `runs`, if a folder has the place of a cell and is none.

@@ -23,7 +23,9 @@ def make_cache(folder: Path) -> ActivationCache:
     return ActivationCache(folder, disk_gib=1, evict=False, verify=True)
 
 
-def start_process(root: Path, log: Path, seconds: float = 0, kill: int = 0, moment: str = "after") -> subprocess.Popen:
+def start_process(
+    root: Path, log: Path, seconds: float = 0, kill: int = 0, moment: str = "after"
+) -> "subprocess.Popen[bytes]":
     arguments = [str(root), str(log), str(seconds), str(kill), moment]
     return subprocess.Popen([sys.executable, "-m", "tests.activations.writing_process", *arguments], cwd=ROOT)
 

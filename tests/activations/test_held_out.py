@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ class Watched:
     def __init__(self, cached: CachedActivations) -> None:
         self.cached = cached
         self.name, self.d_model, self.tokens = cached.name, cached.d_model, cached.tokens
-        self.asked: list[tuple] = []
+        self.asked: list[tuple[int, int, Any]] = []
         self.wanted: list[list[int]] = []
 
     def window(self, start: int, stop: int, wanted: object, following: object) -> CachedActivations:

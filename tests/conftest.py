@@ -95,7 +95,10 @@ def config(tmp_path: Path) -> Callable[..., DictConfig]:
                 places += [f"output={tmp_path}/report", f"alignment.pairs={few_pairs(tmp_path)}"]
             elif name == "intervene":
                 places.append(f"output={tmp_path}/interventions")
-            shrunk = {"train": TINY, "analyze": TINY_ANALYSIS, "intervene": TINY_INTERVENTION}[name] if tiny else []
+            elif name == "evaluate":
+                places += [f"cell={tmp_path}/runs", f"output={tmp_path}/scores.csv", "device=cpu"]
+            of_commands = {"train": TINY, "analyze": TINY_ANALYSIS, "intervene": TINY_INTERVENTION}
+            shrunk = of_commands.get(name, []) if tiny else []
             if "translation=none" in overrides:
                 shrunk = [key for key in shrunk if "translation." not in key]
             return compose(name, [*shrunk, *places, *overrides])

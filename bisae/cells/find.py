@@ -162,13 +162,14 @@ def _check_links(folder: Path) -> None:
 
 
 def chosen_cells(
-    runs: Sequence[str], model: object, step: object, layer: object
+    runs: Sequence[str], model: object, step: object, layer: object, base: Path = Path("runs")
 ) -> tuple[list[FoundCell], list[FoundCell], list[str]]:
     """Find the cells that `runs` name, and choose some of them.
 
     Args:
         runs: Folders, globs or W&B ids, as `where` of `find_cells`.
         model, step, layer: Value, or list of values, of the chosen cells; None for all.
+        base: Where they are looked for, if not in the working directory.
 
     Returns:
         All cells, the chosen cells, and a message for each cell that is damaged or missing.
@@ -181,7 +182,7 @@ def chosen_cells(
     for where in runs:
         damaged: list[Refused] = []
         try:
-            for cell in find_cells(where, Path("runs"), damaged):
+            for cell in find_cells(where, base, damaged):
                 cells[cell.folder.resolve()] = cell
         except Refused as error:
             damaged.append(error)

@@ -18,6 +18,7 @@ from bisae.corpus.pairs import PairSentences
 from bisae.lm.lm_pass import LMPass, PairPass
 from bisae.lm.model import Checkpoint
 from bisae.runtime.errors import Refused
+from bisae.sae.store import saved_arguments
 
 # A cell may come from anybody: only these classes are made from its config, whatever else `_target_` names.
 KNOWN = {
@@ -90,9 +91,24 @@ class Recipe:
         lm = {key: trained_on[key] for key in ("weights", "tokenizer", "hook", "ids") if key in trained_on}
         return {**lm, "corpus": self.corpus.checksum(split), **self.reading}
 
-    def lm_pass(self, split: str, device: str) -> LMPass:
-        """Return the LM pass over `split` of the corpus."""
-        return LMPass(self.checkpoint, self.corpus, split, **self.reading, device=device, findings=self.findings)
+    def other_checkpoint(self, step: object) -> Checkpoint:
+        """Another step of the LM, or of the `model` in its place. Refused if the SAE cannot read that LM."""
+        checkpoint: Checkpoint = instantiate(self.model, "model").checkpoint(step)
+        cell, width = self.cell, saved_arguments(self.cell.folder)["d_model"]
+        for field, found, needed in (
+            ("model", f"{checkpoint.model}, {checkpoint.d_model} wide", checkpoint.d_model == width),
+            ("model", f"{checkpoint.model}, {checkpoint.layers} layers", cell.layer <= checkpoint.layers),
+            ("hook", checkpoint.hook, checkpoint.hook == cell.hook),
+        ):
+            if not needed:
+                reads = f"{cell.hook or 'the stream'} at layer {cell.layer}, {width} wide"
+                raise Refused(field, found, f"the SAE in {cell.folder} reads {reads}")
+        return checkpoint
+
+    def lm_pass(self, split: str, device: str, checkpoint: Checkpoint | None = None) -> LMPass:
+        """Return the LM pass over `split` of the corpus, by the cell's checkpoint unless another is given."""
+        read = checkpoint or self.checkpoint
+        return LMPass(read, self.corpus, split, **self.reading, device=device, findings=self.findings)
 
     def pair_pass(self, sentences: PairSentences, device: str) -> PairPass:
         """Return the LM pass over sentence pairs, short ones too, in larger batches than documents."""

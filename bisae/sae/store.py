@@ -169,6 +169,12 @@ def saved_class(folder: str | Path, classes: Collection[type[SparseAutoencoder]]
     return kind
 
 
+def saved_arguments(folder: str | Path) -> dict[str, Any]:
+    """The arguments of the SAE in `folder`, such as `d_model`. Raises the same errors as `load`."""
+    arguments: dict[str, Any] = _card(Path(folder))["arguments"]
+    return arguments
+
+
 def load_metadata(folder: str | Path) -> dict[str, Any]:
     """The `metadata` given to `save`. Raises the same errors as `load`."""
     metadata: dict[str, Any] = _card(Path(folder))["metadata"]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bisae.config.analyze import AnalyzeSettings
+from bisae.config.evaluate import EvaluateSettings
 from bisae.config.exchange import ConvertSettings, DashboardSettings
 from bisae.config.intervene import InterveneSettings
 from bisae.config.objects import validated
@@ -24,6 +25,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 COMMANDS: dict[str, tuple[type[Command], list[str]]] = {
     "train": (TrainSettings, []),
     "analyze": (AnalyzeSettings, ["space=shipped"]),
+    "evaluate": (EvaluateSettings, []),
     "intervene": (InterveneSettings, []),
     "plan": (PlanSettings, []),
     "status": (StatusSettings, []),

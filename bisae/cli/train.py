@@ -133,8 +133,8 @@ def train_members(
     callbacks = [Reports(module.report, log_every), Saves(job.save, settings.save_every, module.gather)]
     with refused_by_key(settings, "trainer"):
         partial = instantiate(settings.trainer, "trainer", _partial_=True)
-        trainer = make_trainer(partial, callbacks, data.epochs, order.batch, job.folder)
-        check_optimizer(optimizer, trainer.world_size)
+        trainer = make_trainer(partial, callbacks, data.epochs, order, job.folder)
+        check_optimizer(optimizer, trainer.world_size, trainer.gradient_clip_val)
     source.gpu = held_out.gpu = trainer.strategy.root_device.index or 0
     part, take_short = Part(rank(), trainer.world_size), data.short_split == "take"
     request = Request(source, held_out, job.layers, order, data.validation_tokens, part, take_short)

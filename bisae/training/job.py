@@ -9,12 +9,14 @@ from typing import Any
 
 from bisae.cells.cell import Cell
 from bisae.config.choices import variants
+from bisae.config.keys import refused_by_key
 from bisae.config.moved import as_first_named
 from bisae.lm.model import Checkpoint
 from bisae.runtime.errors import Refused
 from bisae.runtime.lock import sole_writer
 from bisae.runtime.ranks import announce, announced, rank, withdraw
 from bisae.runtime.values import writable
+from bisae.training.flags import trainer_identity
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,16 @@ def training_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of the resolved config of train.py changes results, but for `sae` and for what is read: LM, text, context.
 
     A job and a plan of it have it from here, so that a plan knows its cells.
+
+    Raises:
+        ConfigError: a key of `trainer` that may not be set.
     """
+    with refused_by_key(config, "trainer"):
+        trained_by = trainer_identity(config["trainer"], watched=False)
     return {
         "data": {key: value for key, value in config["data"].items() if not key.endswith("split")},
         "optimizer": config["optimizer"],
-        "precision": config["trainer"].get("precision", "32-true"),
+        **trained_by,
     }
 
 

@@ -9,6 +9,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, distributed, nn
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from bisae.activations.feed import ActivationBatch
 from bisae.metrics.reconstruction import ReconstructionMetrics
@@ -178,6 +179,18 @@ class SAETraining(LightningModule):
         self.failed[index] = (
             f"{member.cell.name}: {cause} shards {shards} of layer {member.layer} at step {self.trainer.global_step}"
         )
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradients of each member by themselves; on several devices they are those of the whole batch."""
+        clip: Callable[..., Any] = clip_grad_value_ if gradient_clip_algorithm == "value" else clip_grad_norm_
+        for index, sae in enumerate(self.saes):
+            if gradient_clip_val and index not in self.failed:
+                clip(sae.parameters(), gradient_clip_val)
 
     def optimizer_step(self, *arguments: Any, **keywords: Any) -> None:
         super().optimizer_step(*arguments, **keywords)

@@ -1,8 +1,8 @@
-"""Lightning's Trainer for a job: what of it the config may set, and on which devices it runs."""
+"""Lightning's Trainer for a job, and on which devices it runs."""
 
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -12,23 +12,18 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
+from bisae.activations.order import ReadingOrder
 from bisae.runtime.errors import Refused
 from bisae.runtime.ranks import forget_ranks, rank, torchrun_size
-
-# Config group `trainer`: its keys and, where not every value keeps results what their identity says, the values.
-TRAINER: dict[str, tuple[str, ...]] = {
-    "accelerator": ("auto", "cpu", "gpu", "cuda"),
-    "devices": (),
-    "precision": ("32-true", "bf16-mixed"),
-    "enable_progress_bar": (),
-}
+from bisae.training.flags import PRECISIONS, set_flags, trial_flags
 
 
 def make_trainer(
-    trainer: "partial[Trainer]", callbacks: Sequence[Callback], epochs: int, batch: int, folder: Path
+    trainer: "partial[Trainer]", callbacks: Sequence[Callback], epochs: int, order: ReadingOrder, folder: Path
 ) -> Trainer:
     """Build the Trainer of config group `trainer`, with bisae's own choices for the rest.
 
@@ -36,22 +31,18 @@ def make_trainer(
         trainer: the class with the arguments of the config.
         callbacks: in the order in which they are called.
         epochs: passes over the training data.
-        batch: tokens a step of all devices together, which they share equally.
+        order: of the training tokens; all devices together read its batches, and share them equally.
         folder: where Lightning may write.
 
     Raises:
-        Refused: an argument that could change results without the cell's hash saying so, or that Lightning refuses;
-            `batch`, if the devices cannot share it equally.
+        Refused: an argument that `bisae.training.flags` or Lightning refuses, or with which the end of training would
+            not be validated; `batch`, if the devices cannot share it equally.
     """
-    for key, value in trainer.keywords.items():
-        if key not in TRAINER:
-            raise Refused(key, value, f"could change results; only {', '.join(TRAINER)} may be set")
-        if TRAINER[key] and value not in TRAINER[key]:
-            raise Refused(key, value, f"choose one of {', '.join(TRAINER[key])}")
-    chosen: dict[str, Any] = {"accelerator": "auto", "devices": 1} | trainer.keywords
-    accelerator, devices, nodes, world = _machine(chosen["accelerator"], chosen["devices"])
-    if batch % world:
-        raise Refused("batch", batch, f"must be a multiple of the number of devices, {world}")
+    chosen = set_flags(trainer.keywords)
+    check_validation(chosen, epochs, order.steps_per_epoch)
+    accelerator, devices, nodes, world = _machine(chosen.get("accelerator", "auto"), chosen.get("devices", 1))
+    if order.batch % world:
+        raise Refused("batch", order.batch, f"must be a multiple of the number of devices, {world}")
     if world > 1 and not torchrun_size() and not HydraConfig.initialized():
         raise Refused("devices", devices, "several devices need the command line, which every process runs")
     # Buffers (clocks of latents) move alike on all ranks; a broadcast a step would only cost time.
@@ -59,25 +50,59 @@ def make_trainer(
     own = not torchrun_size()
     if own and rank() == 0:
         forget_ranks()
+    plugins, precision = _precision(PRECISIONS[chosen.get("precision")], accelerator)
+    if own:
+        # Not what Lightning finds: under SLURM it would wait for srun's tasks, and load any hpc_ckpt_*.ckpt.
+        plugins.append(LightningEnvironment())
     try:
         return trainer(
             accelerator=accelerator,
             devices=devices,
             num_nodes=nodes,
             strategy=strategy,
-            # Not what Lightning finds: under SLURM it would wait for srun's tasks, and load any hpc_ckpt_*.ckpt.
-            plugins=[LightningEnvironment()] if own else [],
+            precision=precision,
+            plugins=plugins,
             default_root_dir=folder,
             max_epochs=epochs,
+            max_time=chosen.get("max_time") if trial_flags(chosen) else None,  # else `Saves` stops the job
             callbacks=list(callbacks),
             logger=False,
             enable_checkpointing=False,
-            enable_model_summary=False,
+            enable_model_summary=chosen.get("enable_model_summary", False),
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise Refused("trainer", dict(trainer.keywords), str(error)) from error
+
+
+def check_validation(trainer: Mapping[str, Any], epochs: int, steps: int) -> None:
+    """Refuse settings with which the end of training is not validated: a cell's metrics are those of its end.
+
+    Args:
+        trainer: arguments of the Trainer.
+        epochs: of the training.
+        steps: of an epoch.
+    """
+    if trial_flags(trainer):
+        return
+    interval, epoch = trainer.get("val_check_interval"), trainer.get("check_val_every_n_epoch", 1)
+    if epoch is None or epoch < 1 or epochs % epoch:
+        raise Refused("check_val_every_n_epoch", epoch, f"must divide the epochs, {epochs}, so that the last is scored")
+    every = int(steps * interval) if isinstance(interval, float) else steps if interval is None else interval
+    if not isinstance(every, int) or every < 1 or steps % every:
+        remedy = f"must divide the steps of an epoch, {steps}, so that the end is scored; or be such a share, like 0.5"
+        raise Refused("val_check_interval", interval, remedy)
+
+
+def _precision(precision: str, accelerator: str) -> tuple[list[Any], str | None]:
+    """(plugins, `precision`) as Lightning takes them."""
+    if precision != "16-mixed":
+        return [], precision
+    # Lightning's scale of the loss is one for all members: a step skipped for one is skipped for all. None is needed:
+    # only the encoder's product is in float16, and the gradients written by hand are float32.
+    device = "cpu" if accelerator == "cpu" else "cuda"
+    return [MixedPrecision("16-mixed", device, torch.amp.GradScaler(device, enabled=False))], None
 
 
 def _machine(accelerator: str, devices: Any) -> tuple[str, Any, int, int]:
@@ -93,24 +118,32 @@ def _machine(accelerator: str, devices: Any) -> tuple[str, Any, int, int]:
     return accelerator, devices, nodes, count * nodes
 
 
-def check_optimizer(optimizer: Callable[..., torch.optim.Optimizer], devices: int) -> None:
+def check_optimizer(
+    optimizer: Callable[..., torch.optim.Optimizer], devices: int, clip: int | float | None = None
+) -> None:
     """Try an optimizer before any work.
 
     Args:
         optimizer: makes one of parameter groups.
         devices: how many train together.
+        clip: the Trainer's `gradient_clip_val`.
 
     Raises:
-        Refused: `partial`, its settings; `optimizer`, if it forms gradients itself (it has a `take`, as BlockedAdam
-            does) and there are several devices, since ranks average gradients that exist as a whole.
+        Refused: `partial`, its settings; for an optimizer that forms gradients itself (it has a `take`, as BlockedAdam
+            does) `optimizer`, if there are several devices, since ranks average gradients that exist as a whole, and
+            `gradient_clip_val`, since only these can be clipped.
     """
     try:
         made = optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1.0}])
     except (ValueError, TypeError, LookupError) as error:  # LookupError: betas=[]
         raise Refused("partial", "...", str(error)) from error
-    if devices > 1 and hasattr(made, "take"):
+    if hasattr(made, "take"):
         name = type(made).__name__
-        raise Refused("optimizer", name, f"is for one device, not {devices}; optimizer=adam is for several")
+        if devices > 1:
+            raise Refused("optimizer", name, f"is for one device, not {devices}; optimizer=adam is for several")
+        if clip:
+            remedy = f"optimizer={name} never forms a whole gradient that could be clipped; optimizer=adam does"
+            raise Refused("gradient_clip_val", clip, remedy)
 
 
 def lost_ranks(trainer: Trainer, error: RuntimeError) -> str | None:

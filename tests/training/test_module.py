@@ -4,11 +4,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from jaxtyping import Float
 from omegaconf import DictConfig
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from bisae.activations.cache import ActivationCache
 from bisae.activations.feed import ActivationBatch, Feed
@@ -142,3 +144,58 @@ def test_a_save_made_before_there_were_hooks_is_read() -> None:
     module: Any = SimpleNamespace(saes=saes)
     SAETraining.on_load_checkpoint(module, {"failed": {0: "why"}, "candidates": {1: 6}})
     assert saes[1].extra_state() == {"candidates": 6} and module.failed == {0: "why"}
+
+
+class Clipped:
+    """SAEs with made-up gradients, as `SAETraining` would clip them."""
+
+    def __init__(self, count: int, failed: tuple[int, ...] = ()) -> None:
+        self.saes = [TopK(4, 8, 2, seed=seed) for seed in range(count)]
+        self.failed = dict.fromkeys(failed, "why")
+        for sae in self.saes:
+            generator = torch.Generator().manual_seed(sae.seed)
+            for parameter in sae.parameters():
+                parameter.grad = 10.0**sae.seed * torch.randn(parameter.shape, generator=generator)
+
+    def clip(self, value: float, algorithm: str | None = None) -> "Clipped":
+        module: Any = self
+        SAETraining.configure_gradient_clipping(module, torch.optim.SGD(self.saes[0].parameters()), value, algorithm)
+        return self
+
+    def gradients(self, index: int) -> list[Tensor]:
+        return [parameter.grad for parameter in self.saes[index].parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize(("algorithm", "torchs"), [(None, clip_grad_norm_), ("value", clip_grad_value_)])
+def test_gradients_are_clipped_member_by_member_as_torch_clips_one_model(algorithm: str | None, torchs: Any) -> None:
+    together, alone = Clipped(3).clip(0.5, algorithm), Clipped(3)
+    for index, sae in enumerate(alone.saes):
+        torchs(sae.parameters(), 0.5)
+        assert all(map(torch.equal, together.gradients(index), alone.gradients(index)))
+    norms = [torch.stack([part.norm() for part in together.gradients(index)]).norm() for index in range(3)]
+    if algorithm is None:
+        torch.testing.assert_close(torch.stack(norms), torch.full((3,), 0.5))
+
+
+def test_a_failed_member_and_a_clip_of_nothing_are_left_alone() -> None:
+    module, untouched = Clipped(2, failed=(1,)).clip(0.5), Clipped(2)
+    assert all(map(torch.equal, module.gradients(1), untouched.gradients(1)))
+    assert not torch.equal(module.gradients(0)[0], untouched.gradients(0)[0])
+    assert torch.equal(Clipped(1).clip(0).gradients(0)[0], untouched.gradients(0)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_a_member_that_is_clipped_equals_the_same_cell_alone_and_no_cell_that_is_not(
+    config: Callable[..., DictConfig], tmp_path: Path, algorithm: str
+) -> None:
+    value = {"norm": 0.05, "value": 0.001}[algorithm]
+    clips = [f"+trainer.gradient_clip_val={value}", f"+trainer.gradient_clip_algorithm={algorithm}"]
+    together = train(config(*clips, "sae.lr=[0.001,0.02]", "sae.k=[2,8]"))
+    member = next(one for one in together if one.identity["sae"]["lr"] == 0.001 and one.identity["sae"]["k"] == 2)
+    (alone,) = train(config(*clips, "sae.lr=0.001", "sae.k=2", f"runs={tmp_path}/alone"))
+    (free,) = train(config("sae.lr=0.001", "sae.k=2", f"runs={tmp_path}/alone"))
+    assert alone.name == member.name != free.name
+    weights = [load_file(cell.folder / "sae.safetensors") for cell in (member, alone, free)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not torch.equal(weights[0]["W_enc"], weights[2]["W_enc"])

@@ -9,11 +9,13 @@ import pytest
 import torch
 from lightning import Trainer
 
+from bisae.activations.order import ReadingOrder
 from bisae.runtime.errors import Refused
 from bisae.training.blocked_adam import BlockedAdam
 from bisae.training.trainer import check_optimizer, make_trainer
 from tests.conftest import ROOT
 
+ORDER = ReadingOrder(seed=0, tokens=120, batch=12, block=4, pool_batches=2, window_pools=2)
 SETTINGS: dict[str, Any] = {
     "accelerator": "cpu",
     "devices": 1,
@@ -22,8 +24,9 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def made(folder: Path, batch: int = 12, **settings: Any) -> Trainer:
-    return make_trainer(partial(Trainer, **{**SETTINGS, **settings}), [], 2, batch, folder)
+def made(folder: Path, **settings: Any) -> Trainer:
+    """For two epochs of ten steps."""
+    return make_trainer(partial(Trainer, **{**SETTINGS, **settings}), [], 2, ORDER, folder)
 
 
 def test_the_trainer_is_the_configs_with_one_process_and_as_many_epochs(tmp_path: Path) -> None:
@@ -34,8 +37,15 @@ def test_the_trainer_is_the_configs_with_one_process_and_as_many_epochs(tmp_path
 @pytest.mark.parametrize(
     ("settings", "field"),
     [
-        ({"max_steps": 5}, "max_steps"),
-        ({"precision": "16-mixed"}, "precision"),
+        ({"max_epochs": 5}, "max_epochs"),
+        ({"precision": "16-true"}, "precision"),
+        ({"strategy": "fsdp"}, "strategy"),
+        ({"val_check_interval": 3}, "val_check_interval"),
+        ({"val_check_interval": 0.35}, "val_check_interval"),
+        ({"val_check_interval": "00:00:10:00"}, "val_check_interval"),
+        ({"check_val_every_n_epoch": 3}, "check_val_every_n_epoch"),
+        ({"check_val_every_n_epoch": None}, "check_val_every_n_epoch"),
+        ({"gradient_clip_val": "much"}, "trainer"),
         ({"accelerator": "tpu"}, "accelerator"),
         ({"devices": 0}, "devices"),
         ({"devices": True}, "devices"),
@@ -64,7 +74,11 @@ def test_an_optimizer_that_forms_gradients_itself_serves_one_device() -> None:
         with pytest.raises(Refused, match="is for one device, not 2") as refused:
             check_optimizer(optimizer, 2)
         assert refused.value.field == "optimizer"
+        with pytest.raises(Refused, match="optimizer=adam") as refused:
+            check_optimizer(optimizer, 1, 0.5)
+        assert refused.value.field == "gradient_clip_val"
     check_optimizer(torch.optim.Adam, 2)
+    check_optimizer(torch.optim.Adam, 1, 0.5)
 
 
 def test_settings_an_optimizer_does_not_take_are_refused() -> None:

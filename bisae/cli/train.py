@@ -59,6 +59,8 @@ def train(settings: TrainSettings, cfg: Any) -> "list[Cell]":
                     return cells
                 show_cells(cells)
                 raise
+    if job.trial:
+        return []
     if rank() == 0:
         if job.finished and not settings.keep_save:
             job.save.unlink(missing_ok=True)  # of a job killed after its last cell
@@ -78,6 +80,7 @@ def reading_order(settings: TrainSettings) -> "ReadingOrder":
 def planned_job(settings: TrainSettings, checkpoint: "Checkpoint", corpus: "Corpus") -> "Job":
     """The members of the job and the cells that they become; everything that changes a result is in their identity."""
     from bisae.lm.pass_settings import PassSettings
+    from bisae.training.callbacks import check_alone
     from bisae.training.job import Job, plan_members, training_identity
 
     data, findings = settings.data, Path(settings.cache) / "tokenizers"
@@ -92,7 +95,9 @@ def planned_job(settings: TrainSettings, checkpoint: "Checkpoint", corpus: "Corp
         **training_identity(settings.model_dump(by_alias=True)),
     }
     runs = Path(settings.runs)
-    return Job(runs, plan_members(runs, checkpoint, layers, settings.sae, shared))
+    members = plan_members(runs, checkpoint, layers, settings.sae, shared)
+    check_alone(settings.callbacks, len(members))
+    return Job(runs, members)
 
 
 def train_members(
@@ -130,8 +135,11 @@ def train_members(
         for member, sae in zip(job.members, saes, strict=True):
             check_own(sae, member.settings["_target_"], member.settings["latents"])
     module = SAETraining(job.members, saes, corpus.languages, optimizer, warmup, wandb_runs.log)
-    callbacks = [Reports(module.report, log_every), Saves(job.save, settings.save_every, module.gather)]
+    own = [instantiate(node, f"callbacks.{name}") for name, node in settings.callbacks.items() if node]
     with refused_by_key(settings, "trainer"):
+        saves = Saves(job.save, settings.save_every, module.gather, settings.trainer.get("max_time"))
+        # Saves last, to hold what the others did at that step; a trial has none.
+        callbacks = [*own, Reports(module.report, log_every), *([] if job.trial else [saves])]
         partial = instantiate(settings.trainer, "trainer", _partial_=True)
         trainer = make_trainer(partial, callbacks, data.epochs, order, job.folder)
         check_optimizer(optimizer, trainer.world_size, trainer.gradient_clip_val)

@@ -32,6 +32,7 @@ class TrainSettings(Command):
     sae: Annotated[Node, Built("bisae.sae:SparseAutoencoder", ("d_model",), SAEKeys, lists=True, late=True)]
     optimizer: OptimizerKeys
     trainer: Annotated[Node, Built("lightning:Trainer", late=True)]
+    callbacks: dict[str, Annotated[Node, Built("lightning:Callback", late=True)] | None] = {}
     logger: Object
     runs: Text
     cache: Text

@@ -15,6 +15,7 @@ MESSAGES = (
     r".*checkpoint that ended before the epoch ended",  # bisae/training/steps.py goes on exactly where it ended
     r"`broadcast_buffers` is deprecated",  # torch 2.13; its successor is unknown to older ones
     r".*``compute`` method of metric \w+ was called before",  # a rank without a validation batch
+    r"You requested to overfit but enabled val dataloader shuffling",  # held-out batches are in order
     r".*does not have many workers",  # a batch is a gather in RAM, workers would only copy it
 )
 

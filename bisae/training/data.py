@@ -47,6 +47,12 @@ class ActivationData(LightningDataModule):
         """Optimizer steps of all epochs."""
         return self.epochs * self.order.steps_per_epoch
 
+    @property
+    def tokens_read(self) -> int:
+        """By all steps until now, of all ranks together."""
+        assert self.trainer is not None
+        return self.trainer.global_step * self.tokens_per_step
+
     def train_dataloader(self) -> DataLoader[ActivationBatch]:
         """The batches of the current epoch that are not done yet."""
         steps = StepSampler(self, self.order.steps_per_epoch, lambda epoch, step: [(epoch, step)])

@@ -35,7 +35,8 @@ def fit(module: SAETraining, data: ActivationData, trainer: Trainer, results: Jo
                     check_save(save)
                 results.open_runs()
             trainer.fit(module, datamodule=data, ckpt_path=save if save.exists() else None, weights_only=True)
-            if trainer.global_step != data.steps:
+            stopped = trainer.should_stop and results.job.may_stop
+            if trainer.global_step != data.steps and not stopped and not results.job.trial:
                 raise RuntimeError(f"training ended after {trainer.global_step} steps; no cell is written")
             finished = True
             if speaks:

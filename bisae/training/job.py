@@ -15,8 +15,9 @@ from bisae.lm.model import Checkpoint
 from bisae.runtime.errors import Refused
 from bisae.runtime.lock import sole_writer
 from bisae.runtime.ranks import announce, announced, rank, withdraw
-from bisae.runtime.values import writable
-from bisae.training.flags import trainer_identity
+from bisae.runtime.values import listed, writable
+from bisae.training.callbacks import callbacks_identity
+from bisae.training.flags import trainer_identity, trial_flags
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,21 @@ def training_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     A job and a plan of it have it from here, so that a plan knows its cells.
 
     Raises:
-        ConfigError: a key of `trainer` that may not be set.
+        ConfigError: a key of `trainer` that may not be set, or a callback that cannot be used.
     """
+    called = callbacks_identity(config.get("callbacks") or {})
     with refused_by_key(config, "trainer"):
-        trained_by = trainer_identity(config["trainer"], watched=False)
+        trained_by = trainer_identity(config["trainer"], watched=bool(called))
+        trial = trial_flags(config["trainer"])
+        if trained_by["precision"] == "16-mixed" and any(listed(config["sae"].get("aux_k", 0))):
+            remedy = "would lose the small gradients of the auxiliary loss (sae.aux_k); choose bf16-mixed"
+            raise Refused("precision", "16-mixed", remedy)
     return {
         "data": {key: value for key, value in config["data"].items() if not key.endswith("split")},
         "optimizer": config["optimizer"],
         **trained_by,
+        **({"callbacks": called} if called else {}),
+        **({"trial": trial} if trial else {}),  # so that no trial has the place, the save or the lock of a cell
     }
 
 
@@ -132,6 +140,17 @@ class Job:
     def save(self) -> Path:
         """The training state, which holds the weights of all members."""
         return self.folder / "save.ckpt"
+
+    @property
+    def trial(self) -> Mapping[str, Any]:
+        """The arguments of the Trainer that make it a trial, which leaves nothing; empty if it is none."""
+        found: dict[str, Any] = self.members[0].cell.identity.get("trial", {}) if self.members else {}
+        return found
+
+    @property
+    def may_stop(self) -> bool:
+        """Whether callbacks that are part of the cells' identity may end the training early."""
+        return bool(self.members) and "callbacks" in self.members[0].cell.identity
 
     @property
     def finished(self) -> bool:

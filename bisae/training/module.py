@@ -232,6 +232,8 @@ class SAETraining(LightningModule):
                     self.failed[index] = f"{member.cell.name}: val/fvu is not finite at the end of an epoch"
                     continue
                 named = {f"val/{name}": value for name, value in self.validated[index].items()}
+                if len(self.members) == 1:  # what callbacks look at
+                    self.log_dict(named, logger=False, sync_dist=True)
                 self.log_run(member.cell.run_id, named, self.trainer.global_step * self.data.tokens_per_step)
 
     def gather(self) -> None:

@@ -31,7 +31,9 @@ class JobResults:
     keep_save: bool
 
     def open_runs(self) -> None:
-        """Start, or go on in, the W&B run of each member."""
+        """Start, or go on in, the W&B run of each member; a trial has none."""
+        if self.job.trial:
+            return
         for member in self.job.members:
             found = axes(self.checkpoint, member, self.job.key)
             self.wandb_runs.open(member.cell.run_id, member.cell.name, found["sweep"] or self.job.key, found)
@@ -40,7 +42,14 @@ class JobResults:
             log.info("W&B offline: runs are in %s/wandb (logger=wandb_online or none changes that)", folder)
 
     def write(self, module: SAETraining, data: ActivationData) -> None:
-        """Write the cells of a trained job, but those of members that failed; end their W&B runs."""
+        """Write the cells of a trained job, but those of members that failed; end their W&B runs. A trial has none."""
+        if self.job.trial:
+            limits = ", ".join(f"trainer.{name}={value}" for name, value in self.job.trial.items())
+            scored = [metrics["fvu"] for metrics in module.validated.values()]
+            fvu = f", val/fvu {sum(scored) / len(scored):.4g}" if scored else ""
+            steps = module.trainer.global_step
+            log.info("trial (%s): step %d%s; no cell, no save and no run is written", limits, steps, fvu)
+            return
         if module.rates:
             rate = f"{median(module.rates):,.0f}"
             log.info("SAEs trained: %d, at %s tokens/s", len(self.job.members), rate)
@@ -71,7 +80,7 @@ class JobResults:
             "activations": data.streams.training.name,
             "lm_tokens_seen": self.checkpoint.tokens_seen,
             "tokens": {"training": asked.order.tokens, "validation": asked.held_out_tokens},  # distinct
-            "sae_tokens": data.steps * data.tokens_per_step,
+            "sae_tokens": data.tokens_read,
             "seeds": {"sae": sae.seed, "data": asked.order.seed},
             "wandb_run": member.cell.run_id,
         }

@@ -4,12 +4,15 @@ import logging
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Timer
 
 from bisae.runtime.atomic import atomic_file
-from bisae.runtime.errors import STOPPED, Damaged
+from bisae.runtime.errors import STOPPED, Damaged, Refused
 
 log = logging.getLogger("bisae.training.saves")
 
@@ -28,15 +31,30 @@ def check_save(path: Path) -> None:
 class Saves(Callback):
     """Saves the whole training state to `path` every `every` steps, the older save staying until the newer is complete.
 
-    After SIGTERM it saves at the end of the step and ends the process with status `STOPPED`, under DDP all of them.
+    After SIGTERM, or when its time is over, it saves at the end of the step and ends the process with status `STOPPED`,
+    under DDP all of them.
     Lightning's ModelCheckpoint does not fsync, and renames its file when one is already there. A save due at the last
     batch of an epoch is made one step later: going on from an epoch's very end, Lightning would skip the next epoch.
     """
 
-    def __init__(self, path: Path, every: int, gather: Callable[[], None] = lambda: None) -> None:
-        """`gather` is called before each save: rank 0 takes over what the ranks hold in parts."""
+    def __init__(self, path: Path, every: int, gather: Callable[[], None] = lambda: None, max_time: Any = None) -> None:
+        """The callback of a job.
+
+        Args:
+            path: of the save.
+            every: steps between saves.
+            gather: called before each save: rank 0 takes over what the ranks hold in parts.
+            max_time: how long this process trains, as Lightning's Trainer takes it. None: until the end.
+
+        Raises:
+            Refused: `max_time`, if it is no time.
+        """
         self.path, self.every, self.gather = path, every, gather
         self._saved, self._told = 0, False
+        try:
+            self._timer = Timer(max_time)  # no callback of the Trainer's: a job that goes on has all its time again
+        except (MisconfigurationException, TypeError) as error:
+            raise Refused("max_time", max_time, "give DD:HH:MM:SS, or {hours: 12}") from error
 
     def _tell(self, *_: object) -> None:
         self._told = True
@@ -47,10 +65,16 @@ class Saves(Callback):
         if trainer.received_sigterm:  # that handler's, a moment ago
             raise SystemExit(STOPPED)
         self._saved = trainer.global_step
+        self._timer.on_train_start(trainer, module)
+
+    @property
+    def _over(self) -> bool:
+        left = self._timer.time_remaining()
+        return left is not None and left <= 0
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
         step = trainer.global_step
-        stop = trainer.strategy.reduce_boolean_decision(self._told, all=False)
+        stop = trainer.strategy.reduce_boolean_decision(self._told or self._over, all=False)
         if (stop or step // self.every > self._saved // self.every) and not trainer.is_last_batch:
             self.gather()
             if trainer.is_global_zero:
@@ -61,5 +85,6 @@ class Saves(Callback):
             self._saved = step
             if stop:
                 trainer.strategy.barrier()  # before any rank ends: Lightning kills rank 0 once another has failed
-                log.info("told to stop: saved at step %d, the same command goes on from there", step)
+                why = "told to stop" if not self._over else "trainer.max_time is over"
+                log.info("%s: saved at step %d, the same command goes on from there", why, step)
                 raise SystemExit(STOPPED if trainer.is_global_zero else 0)

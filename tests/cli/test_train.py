@@ -145,7 +145,10 @@ def test_non_finite_activations_fail_the_members_of_their_layer_and_name_the_sha
 
 @pytest.mark.parametrize(
     "variant",
-    ["sae=relu_l1 ~sae.k sae.latents=64", "sae.aux_k=8 sae.dead_after=500", "trainer.precision=bf16-mixed", "sae.k=64"],
+    [
+        *("sae=relu_l1 ~sae.k sae.latents=64", "sae.aux_k=8 sae.dead_after=500", "sae.k=64"),
+        *("trainer.precision=bf16-mixed", "trainer.precision=16-mixed"),
+    ],
 )
 def test_other_architectures_and_precisions_train(config: Config, variant: str) -> None:
     overrides = variant.replace(" ~sae.k", "").split()

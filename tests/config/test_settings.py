@@ -34,7 +34,8 @@ COMMANDS: dict[str, tuple[type[Command], list[str]]] = {
     "dashboard": (DashboardSettings, []),
     "pretrain": (PretrainSettings, []),
 }
-OPEN = ("grid", "translation.metrics", "report.bins.lm_seeds", "corpus.files", "corpus.sources")  # keys are the user's
+# Whose keys are the user's:
+OPEN = ("grid", "callbacks", "translation.metrics", "report.bins.lm_seeds", "corpus.files", "corpus.sources")
 
 GRIDS = ("laptop_grid", "laptop_lr_search", "lr_search", "paper_grid")
 FITTING = {  # experiments of each command
@@ -65,7 +66,10 @@ def choices() -> Iterator[tuple[str, str]]:
         "translation/llm_jp_eval": "translation.tasks.folder=f",
     }
     groups = {
-        "train": ("model", "corpus", "activations", "sae", "optimizer", "trainer", "logger", "experiment"),
+        "train": (
+            *("model", "corpus", "activations", "sae", "optimizer", "trainer", "logger", "experiment"),
+            *("callbacks", "debug"),
+        ),
         "analyze": ("patterns", "space", "report", "experiment", "activations"),
         "intervene": ("translation", "experiment"),
         "plan": ("machine", "experiment"),

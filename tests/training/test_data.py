@@ -100,3 +100,9 @@ def test_more_tokens_than_there_are_activations_are_refused(tmp_path: Path) -> N
     few = cache.prepare(FakeSource(), [2], 50)
     with pytest.raises(Refused, match="tokens=120: there are only 73 tokens"):
         ActivationData(JobActivations(asked, few, few), epochs=1)
+
+
+def test_a_trial_that_overfits_reads_the_same_batches_in_every_epoch(tmp_path: Path) -> None:
+    module = Recorder()
+    trainer(tmp_path, overfit_batches=2).fit(module, datamodule=activations(tmp_path))
+    assert module.rows == [ORDER.rows(0, step).tolist() for step in (0, 1, 0, 1)]

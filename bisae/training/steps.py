@@ -30,5 +30,5 @@ class StepSampler(Sampler[list[Any]]):
         assert trainer is not None
         # Read once, before the first batch: the loader may run ahead of the training step.
         epoch, done = trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        epoch = 0 if trainer.overfit_batches else epoch  # a trial on the same batches again and again
-        return (self.batch(epoch, step) for step in range(done, self.steps))
+        overfits = getattr(trainer, "overfit_batches", 0)  # a trial on the same batches again and again
+        return (self.batch(0 if overfits else epoch, step) for step in range(done, self.steps))

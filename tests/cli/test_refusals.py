@@ -52,7 +52,6 @@ Config = Callable[..., DictConfig]
         ("+callbacks.stop._target_=torch.nn.Linear", "callbacks.stop._target_"),
         ("+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping", "callbacks.stop.monitor"),
         ("+callbacks.saves._target_=lightning.pytorch.callbacks.ModelCheckpoint", "callbacks.saves._target_"),
-        ("callbacks=3", "callbacks"),
         ("trainer.accelerator=abacus", "trainer.accelerator"),
         ("sae.lr=fast", "sae.lr"),
         ("sae.lr=null", "sae.lr"),

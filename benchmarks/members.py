@@ -22,6 +22,7 @@ from bisae.runtime.library_warnings import silence
 from bisae.sae import TopK
 from bisae.training.job import Member
 from bisae.training.module import SAETraining
+from bisae.training.schedule import constant, schedule_of
 
 MEMBERS = 4
 
@@ -38,10 +39,10 @@ def job(count: int, name: str, feed: Feed, world: int = 1) -> Callable[[], None]
         saes,
         ("en", "ja"),
         partial(torch.optim.Adam, fused=True),
-        warmup=100,
+        schedule=schedule_of(constant, 100),
         log=lambda *_: None,
     )
-    module.trainer = SimpleNamespace(world_size=world, global_step=0)  # type: ignore[assignment]
+    module.trainer = SimpleNamespace(world_size=world, global_step=0, datamodule=SimpleNamespace(steps=1))  # type: ignore[assignment]
     configured: Any = module.configure_optimizers()
     optimizer, steps = configured["optimizer"], iter(range(10**9))
     module.forward = forward = lambda batch: module.training_step(batch, 0)  # type: ignore[method-assign]

@@ -21,6 +21,7 @@ from measuring import options, show, write
 from omegaconf import OmegaConf
 from trained import TRAINERS
 
+from bisae.config.settings import SAEKeys
 from bisae.corpus.embedded import EmbeddedCorpus
 from bisae.lm.lm_pass import LMPass
 from bisae.lm.model import EmbeddedModel
@@ -46,7 +47,7 @@ def node(overrides: list[str]) -> dict[str, Any]:
     """An SAE of conf/sae, without what is not its constructor's."""
     with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
         settings: Any = OmegaConf.to_container(compose("train", [f"size.k={K}", *overrides]).sae, resolve=True)
-    return {key: value for key, value in settings.items() if key not in ("name", "lr", "dead_after", "latents")}
+    return {key: value for key, value in settings.items() if key not in (*SAEKeys.model_fields, "latents")}
 
 
 def activations(split: str, tokens: int, folder: Path) -> np.ndarray:

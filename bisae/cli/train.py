@@ -120,29 +120,33 @@ def train_members(
     from bisae.training.module import Reports, SAETraining
     from bisae.training.results import JobResults
     from bisae.training.saves import Saves
+    from bisae.training.schedule import check_schedule, schedule_of
     from bisae.training.trainer import check_optimizer, make_trainer
 
     settings.check_objects(late=True)
-    data, warmup, log_every = settings.data, settings.optimizer.warmup, settings.log_every
+    data = settings.data
     reading = {**pass_keys(settings.activations), "findings": Path(settings.cache) / "tokenizers"}
     source = LMPass(checkpoint, corpus, data.split, **reading)
     held_out = LMPass(checkpoint, corpus, data.validation_split, **reading)
     store = instantiate(store_node(settings.activations), "activations")
     optimizer = instantiate(settings.optimizer.partial, "optimizer.partial")
+    scheduler = instantiate(settings.scheduler, "scheduler", _partial_=True)
+    schedule = schedule_of(scheduler, settings.optimizer.warmup)
     wandb_runs = instantiate(settings.logger, "logger")
     saes = [instantiate(member.architecture, "sae", d_model=checkpoint.d_model) for member in job.members]
     with refused_by_key(settings, "sae"):
         for member, sae in zip(job.members, saes, strict=True):
             check_own(sae, member.settings["_target_"], member.settings["latents"])
-    module = SAETraining(job.members, saes, corpus.languages, optimizer, warmup, wandb_runs.log)
+    module = SAETraining(job.members, saes, corpus.languages, optimizer, schedule, wandb_runs.log)
     own = [instantiate(node, f"callbacks.{name}") for name, node in settings.callbacks.items() if node]
     with refused_by_key(settings, "trainer"):
         saves = Saves(job.save, settings.save_every, module.gather, settings.trainer.get("max_time"))
         # Saves last, to hold what the others did at that step; a trial has none.
-        callbacks = [*own, Reports(module.report, log_every), *([] if job.trial else [saves])]
+        callbacks = [*own, Reports(module.report, settings.log_every), *([] if job.trial else [saves])]
         partial = instantiate(settings.trainer, "trainer", _partial_=True)
         trainer = make_trainer(partial, callbacks, data.epochs, order, job.folder)
         check_optimizer(optimizer, trainer.world_size, trainer.gradient_clip_val)
+        check_schedule(optimizer, schedule, data.epochs * order.steps_per_epoch)
     source.gpu = held_out.gpu = trainer.strategy.root_device.index or 0
     part, take_short = Part(rank(), trainer.world_size), data.short_split == "take"
     request = Request(source, held_out, job.layers, order, data.validation_tokens, part, take_short)

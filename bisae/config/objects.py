@@ -90,6 +90,8 @@ def check_object(key: str, node: object, built: Built = Built()) -> None:
     for name, value in node.items():
         if name in HYDRA or name in beside:
             continue
+        if name in built.given and name in parameters:
+            raise ConfigError(f"{key}.{name}", value, "is not set here: bisae gives it")
         if name not in parameters and not open_ended:
             raise unknown(f"{key}.{name}", value, [name for name in known if name not in built.given])
         _check_argument(f"{key}.{name}", parameters.get(name, Any), value, built.lists)

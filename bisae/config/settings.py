@@ -115,6 +115,7 @@ class SAEKeys(Keys):
     name: Name
     lr: Positive
     dead_after: Count
+    encoder_norm: PositiveFloat = 1.0
 
 
 class StoreKeys(Keys):

@@ -31,6 +31,7 @@ class TrainSettings(Command):
     activations: Store
     sae: Annotated[Node, Built("bisae.sae:SparseAutoencoder", ("d_model",), SAEKeys, lists=True, late=True)]
     optimizer: OptimizerKeys
+    scheduler: Annotated[Node, Built(given=("optimizer", "warmup", "steps"), late=True)]
     trainer: Annotated[Node, Built("lightning:Trainer", late=True)]
     callbacks: dict[str, Annotated[Node, Built("lightning:Callback", late=True)] | None] = {}
     logger: Object

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from bisae.config.instantiate import instantiate
+from bisae.config.settings import SAEKeys
 from bisae.grid.ladders import Ladder, existing
 from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Positive, Text
@@ -106,7 +107,7 @@ def measured_sae(ladder: Ladder) -> float:
     """Floating-point operations a second of a training step of one SAE with at most 8192 latents and 1024 tokens."""
     settings, chosen, device = ladder.settings, ladder.saes[0], _device()
     latents, tokens = min(LATENTS, chosen["latents"]), min(TOKENS, settings["data"]["batch"])
-    architecture = {key: value for key, value in chosen.items() if key not in ("name", "lr", "dead_after")}
+    architecture = {key: value for key, value in chosen.items() if key not in SAEKeys.model_fields}
     sae = instantiate({**architecture, "latents": latents}, "sae", d_model=ladder.shape.d_model).to(device)
     optimizer = torch.optim.Adam(sae.parameters(), lr=1e-3, fused=True)
     x, _ = sae.normalize(torch.randn(tokens, ladder.shape.d_model, device=device))

@@ -11,6 +11,7 @@ from bisae.cells.cell import Cell
 from bisae.config.choices import variants
 from bisae.config.keys import refused_by_key
 from bisae.config.moved import as_first_named
+from bisae.config.settings import SAEKeys
 from bisae.lm.model import Checkpoint
 from bisae.runtime.errors import Refused
 from bisae.runtime.lock import sole_writer
@@ -32,9 +33,10 @@ class Member:
     @property
     def architecture(self) -> dict[str, Any]:
         """The settings that construct the SAE: `_target_` and its arguments but d_model."""
-        return {key: value for key, value in self.settings.items() if key not in ("name", "lr", "dead_after")}
+        return {key: value for key, value in self.settings.items() if key not in SAEKeys.model_fields}
 
 
+CONSTANT = "bisae.training.schedule.constant"  # the scheduler that there was before there was a choice
 GOING_ON, ANEW = "going on", "anew"  # the first line of what rank 0 announces; then the cells to train
 
 
@@ -43,7 +45,10 @@ def cell_identity(layer: int, sae: Mapping[str, Any], shared: Mapping[str, Any])
 
     `sae`: config group `sae` with one value a key; `shared`: what members of a job have in common.
     """
-    return as_first_named({"layer": layer, "sae": {key: sae[key] for key in sae if key != "name"}, **shared})
+    settings = {key: sae[key] for key in sae if key not in ("name", "encoder_norm")}
+    if (norm := sae.get("encoder_norm", 1)) != 1:
+        settings["encoder_norm"] = float(norm)
+    return as_first_named({"layer": layer, "sae": settings, **shared})
 
 
 def training_identity(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,13 +66,17 @@ def training_identity(config: Mapping[str, Any]) -> dict[str, Any]:
         if trained_by["precision"] == "16-mixed" and any(listed(config["sae"].get("aux_k", 0))):
             remedy = "would lose the small gradients of the auxiliary loss (sae.aux_k); choose bf16-mixed"
             raise Refused("precision", "16-mixed", remedy)
-    return {
+    found = {
         "data": {key: value for key, value in config["data"].items() if not key.endswith("split")},
         "optimizer": config["optimizer"],
         **trained_by,
         **({"callbacks": called} if called else {}),
         **({"trial": trial} if trial else {}),  # so that no trial has the place, the save or the lock of a cell
     }
+    if config["scheduler"]["_target_"] != CONSTANT:
+        scheduler = {key: value for key, value in config["scheduler"].items() if key != "_partial_"}
+        found["scheduler"] = {key: float(value) if type(value) is int else value for key, value in scheduler.items()}
+    return found
 
 
 def plan_members(

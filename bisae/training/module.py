@@ -20,7 +20,7 @@ from bisae.sae.objective import Take
 from bisae.training.data import ActivationData
 from bisae.training.dead import FiringClock
 from bisae.training.job import Member
-from bisae.training.schedule import warm_up
+from bisae.training.schedule import Schedule
 
 Log = Callable[[str, Mapping[str, float], int], None]  # of a W&B run: its metrics after so many tokens
 
@@ -38,7 +38,7 @@ class SAETraining(LightningModule):
         saes: Sequence[SparseAutoencoder],
         languages: tuple[str, ...],
         optimizer: Callable[..., torch.optim.Optimizer],
-        warmup: int,
+        schedule: Schedule,
         log: Log,
     ) -> None:
         """All members in one module.
@@ -48,7 +48,7 @@ class SAETraining(LightningModule):
             saes: the SAEs of `members`, in their order.
             languages: of the corpus, in the order of its numbers for them.
             optimizer: makes one of parameter groups with their `lr`.
-            warmup: steps until the learning rate is the members'.
+            schedule: makes the scheduler of their rates.
             log: is told each member's metrics.
         """
         super().__init__()
@@ -60,7 +60,7 @@ class SAETraining(LightningModule):
         self.checks = [ReconstructionMetrics(languages, s.d_model, s.latents) for s in saes]
         # What Lightning moves to the device and saves; the lists above are the same objects with their types.
         self.parts = nn.ModuleList([*self.saes, *self.clocks, *self.measures, *self.checks])
-        self.optimizer, self.warmup, self.log_run = optimizer, warmup, log
+        self.optimizer, self.schedule, self.log_run = optimizer, schedule, log
         self.failed: dict[int, str] = {}
         self.validated: dict[int, dict[str, float]] = {}
         self.take: Take | None = None  # of an optimizer that forms gradients itself
@@ -79,7 +79,7 @@ class SAETraining(LightningModule):
         ]
         optimizer = self.optimizer(groups)
         self.take = getattr(optimizer, "take", None)
-        scheduler = warm_up(optimizer, self.warmup)
+        scheduler = self.schedule(optimizer, self.data.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
@@ -91,6 +91,7 @@ class SAETraining(LightningModule):
             for member, sae in zip(self.members, self.saes, strict=True):
                 x = sae.normalize(batch.activations[member.layer])[0]
                 sae.initialize_b_pre(self._global_batch(x))
+                sae.W_enc.data *= member.settings.get("encoder_norm", 1.0)
                 sae.on_start(x, self._average)
 
     def _healthy(self, batch: ActivationBatch) -> Iterator[tuple[int, SparseAutoencoder, Tensor, Tensor]]:

@@ -61,6 +61,7 @@ def choices() -> Iterator[tuple[str, str]]:
         "model/hf": "model.name=m model.path=p",
         "corpus/jsonl": "corpus.files={en:a,ja:b}",
         "corpus/hf": "corpus.sources={}",
+        "optimizer/own": "optimizer.partial._target_=torch.optim.RAdam",
         "space/sentence_transformers": "space.model=m",
         "translation/jsonl": "translation.tasks.file=f translation.tasks.keys={en:en,ja:ja}",
         "translation/llm_jp_eval": "translation.tasks.folder=f",
@@ -68,7 +69,7 @@ def choices() -> Iterator[tuple[str, str]]:
     groups = {
         "train": (
             *("model", "corpus", "activations", "sae", "optimizer", "trainer", "logger", "experiment"),
-            *("callbacks", "debug"),
+            *("callbacks", "debug", "scheduler"),
         ),
         "analyze": ("patterns", "space", "report", "experiment", "activations"),
         "intervene": ("translation", "experiment"),

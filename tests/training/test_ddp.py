@@ -49,6 +49,17 @@ def test_two_ranks_train_what_one_process_trains(two_ranks: Path, tmp_path: Path
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=2e-6)
 
 
+def test_two_ranks_train_what_one_process_trains_by_another_recipe(two_ranks: Path, tmp_path: Path) -> None:
+    recipe = [*SMOOTH, f"cache={two_ranks}/cache", "scheduler=cosine", "optimizer=adamw", "sae.encoder_norm=0.5"]
+    for devices in (1, 2):
+        done = run([str(ROOT / "train.py"), *recipe, f"trainer.devices={devices}", f"runs={devices}"], tmp_path)
+        assert done.returncode == 0, done.stderr
+    one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
+    assert one.keys() == two.keys() and len(one) == 8
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=2e-6)
+
+
 @pytest.mark.parametrize("store", ["rolling", "streaming"])
 def test_the_stores_that_share_the_lm_pass_among_ranks_give_the_same_bits(
     two_ranks: Path, tmp_path: Path, store: str

@@ -27,15 +27,25 @@ from bisae.sae.objective import Average, alone
 from bisae.training.job import Member
 from bisae.training.module import Reports, SAETraining
 from bisae.training.saves import Saves
+from bisae.training.schedule import constant, schedule_of
 from tests.activations.fake_source import D_MODEL
 from tests.training.test_data import activations, trainer
 
 
+@pytest.mark.parametrize(
+    ("recipe", "length", "decay"),
+    [([], 1.0, 0.0), (["scheduler=linear", "scheduler.final=0.25", "sae.encoder_norm=0.5"], 0.5, 0.75)],
+)
 def test_training_is_the_plain_loop_of_the_method(
-    config: Callable[..., DictConfig], step512: Checkpoint, tmp_path: Path
+    config: Callable[..., DictConfig],
+    step512: Checkpoint,
+    tmp_path: Path,
+    recipe: list[str],
+    length: float,
+    decay: float,
 ) -> None:
     """Geometric-median start, Adam with warm-up, unit decoder after every step, two epochs in their own order."""
-    cfg = config("layer=3", "sae.lr=0.003", "sae.seed=5", "data.seed=2")
+    cfg = config("layer=3", "sae.lr=0.003", "sae.seed=5", "data.seed=2", *recipe)
     (cell,) = train(cfg)
 
     settings = dict(cfg.activations["pass"])
@@ -45,11 +55,14 @@ def test_training_is_the_plain_loop_of_the_method(
         rows, [3], ReadingOrder(seed=2, tokens=6000, batch=250, block=16, pool_batches=5, window_pools=9), epochs=1
     )
     sae = TopK(d_model=128, latents=64, k=4, seed=5)
+    assert torch.equal(sae.W_enc, sae.W_dec)
+    sae.W_enc.data *= length
     optimizer = torch.optim.Adam(sae.parameters(), lr=0.003, eps=6.25e-10, fused=True)
     sae.initialize_b_pre(sae.normalize(feed.batch(0, 0).activations[3])[0])
     for step in range(48):
         x, _ = sae.normalize(feed.batch(*divmod(step, 24)).activations[3])
-        optimizer.param_groups[0]["lr"] = 0.003 * min(1.0, (step + 1) / 5)
+        after = 1 - (step - 5) / 43 if step >= 5 else 1.0
+        optimizer.param_groups[0]["lr"] = 0.003 * (min(1.0, (step + 1) / 5) * (1 - decay + decay * after))
         optimizer.zero_grad()
         sae.objective(x).loss.backward()
         optimizer.step()
@@ -114,9 +127,14 @@ def trained(folder: Path, goes_on: bool = False, **settings: Any) -> tuple[Hooke
     """A `Hooked` after its training, and all that was logged."""
     sae, logged = Hooked(), []
     members = [Member(2, 0.01, {"dead_after": 50}, Cell(folder, "tiny", 1, 2, "hooked", {}))]
-    optimizer = partial(torch.optim.Adam, fused=True)
+    optimizer, schedule = partial(torch.optim.Adam, fused=True), schedule_of(constant, 5)
     module = SAETraining(
-        members, [sae], ("en", "fr"), optimizer, 5, lambda _, metrics, tokens: logged.append({**metrics, "at": tokens})
+        members,
+        [sae],
+        ("en", "fr"),
+        optimizer,
+        schedule,
+        lambda _, metrics, tokens: logged.append({**metrics, "at": tokens}),
     )
     save = folder / "save.ckpt"
     callbacks = Reports(module.report, 4), Saves(save, 5, module.gather)

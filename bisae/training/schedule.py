@@ -88,8 +88,8 @@ def check_schedule(optimizer: Callable[..., Optimizer], schedule: Schedule, step
         steps: of training.
 
     Raises:
-        Refused: `partial`, if the optimizer cannot take a step; `scheduler`, if it cannot be made or stepped, or its rates
-            do not follow the members'; either, if no save could hold its state.
+        Refused: `partial`, if the optimizer cannot take a step; `scheduler`, if it cannot be made or stepped, or does
+            not follow the members' rates; either, if no save could hold its state.
     """
     parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
     groups = [{"params": [parameter], "lr": lr} for parameter, lr in zip(parameters, (0.1, 0.2), strict=True)]

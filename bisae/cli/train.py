@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bisae.cells.cell import Cell
     from bisae.corpus.corpus import Corpus
     from bisae.lm.model import Checkpoint
+    from bisae.sae import SparseAutoencoder
     from bisae.training.job import Job
 
 
@@ -100,6 +101,17 @@ def planned_job(settings: TrainSettings, checkpoint: "Checkpoint", corpus: "Corp
     return Job(runs, members)
 
 
+def new_saes(settings: TrainSettings, job: "Job", d_model: int) -> "list[SparseAutoencoder]":
+    """The untrained SAEs of the members, in their order."""
+    from bisae.sae.own import check_own
+
+    saes = [instantiate(member.architecture, "sae", d_model=d_model) for member in job.members]
+    with refused_by_key(settings, "sae"):
+        for member, sae in zip(job.members, saes, strict=True):
+            check_own(sae, member.settings["_target_"], member.settings["latents"])
+    return saes
+
+
 def train_members(
     settings: TrainSettings,
     job: "Job",
@@ -114,7 +126,6 @@ def train_members(
     from bisae.activations.store import Request
     from bisae.lm.lm_pass import LMPass
     from bisae.runtime.ranks import Part, rank
-    from bisae.sae.own import check_own
     from bisae.training.data import ActivationData
     from bisae.training.fit import fit
     from bisae.training.module import Reports, SAETraining
@@ -133,10 +144,7 @@ def train_members(
     scheduler = instantiate(settings.scheduler, "scheduler", _partial_=True)
     schedule = schedule_of(scheduler, settings.optimizer.warmup)
     wandb_runs = instantiate(settings.logger, "logger")
-    saes = [instantiate(member.architecture, "sae", d_model=checkpoint.d_model) for member in job.members]
-    with refused_by_key(settings, "sae"):
-        for member, sae in zip(job.members, saes, strict=True):
-            check_own(sae, member.settings["_target_"], member.settings["latents"])
+    saes = new_saes(settings, job, checkpoint.d_model)
     module = SAETraining(job.members, saes, corpus.languages, optimizer, schedule, wandb_runs.log)
     own = [instantiate(node, f"callbacks.{name}") for name, node in settings.callbacks.items() if node]
     with refused_by_key(settings, "trainer"):

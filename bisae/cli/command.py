@@ -4,9 +4,15 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.tree import Tree
+
 from bisae.config.keys import model_keys, refused_by_key
 from bisae.config.settings import Command, read_settings
 from bisae.runtime.errors import explained
+from bisae.runtime.ranks import rank
 
 Result = TypeVar("Result")
 Settings = TypeVar("Settings", bound=Command)
@@ -22,12 +28,23 @@ def command(kind: type[Settings]) -> Callable[[Callable[[Settings, Any], Result]
         @functools.wraps(run)
         def checked(cfg: Any) -> Result:
             settings = read_settings(kind, cfg)
+            if settings.print_config and rank() == 0:
+                print_tree(cfg)
             with refused_by_key(settings, **keys_of_all(settings)):
                 return run(settings, cfg)
 
         return checked
 
     return with_settings
+
+
+def print_tree(cfg: Any) -> None:
+    """Print a config, resolved, with a branch for each key."""
+    tree = Tree("config", guide_style="dim")
+    for key, value in cfg.items():
+        shown = OmegaConf.to_yaml(value, resolve=True) if OmegaConf.is_config(value) else str(value)
+        tree.add(str(key)).add(Syntax(shown.rstrip(), "yaml", background_color="default"))
+    Console().print(tree)
 
 
 def keys_of_all(settings: Command) -> dict[str, str]:

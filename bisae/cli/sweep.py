@@ -7,7 +7,9 @@ sweep's; and whatever becomes of a job, its memory, its W&B runs and its environ
 import atexit
 import functools
 import inspect
+import logging
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,7 +19,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from traceback import format_exception_only
+from traceback import format_exception, format_exception_only
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -25,7 +27,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from bisae.cli.failure import JobLog, leave_failure
 from bisae.runtime.errors import STOPPED, Refused, explained
 from bisae.runtime.ranks import JOB, RANKS, rank, under_torchrun
 from bisae.runtime.subcommands import config_flags, with_this_code
@@ -45,27 +49,36 @@ SAVING = 100  # seconds a job that is told to stop has to save; less than signal
 def one_process_per_job(main: Callable[[Any], object]) -> Callable[[Any], None]:
     """Goes between `hydra.main` and a script's `main`, which in a sweep runs in a process of the job's own.
 
-    Errors a user can mend (`explained`) end that process, or a single run, with `error: ...` and status 1.
+    Errors a user can mend (`explained`) end that process, or a single run, with `error: ...` and status 1. All but
+    refusals, which name a key, leave their config and log.
     """
 
     @functools.wraps(main)
     def job(cfg: Any) -> None:
         if JOB in os.environ:  # SLURM sends it to all processes of a job; the sweep's answers it (`_status`)
             signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        said = JobLog()
         try:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 run_job(Path(inspect.getfile(main)).absolute(), cfg)
             else:
+                logging.getLogger().addHandler(said)
                 main(cfg)
         except KeyboardInterrupt:
             raise SystemExit("interrupted; run the same command again to go on") from None
         except Exception as error:
             mendable = explained(error)
             message = f"error: {mendable}" if mendable else "".join(format_exception_only(error)).strip()
+            left = ""
+            if rank() == 0 and not isinstance(error, Refused | OmegaConfBaseException):
+                left = leave_failure(cfg, [*said.lines, "".join(format_exception(error)).strip()])
             if (folder := os.environ.get(JOB)) and rank() == 0:
-                (Path(folder) / "error").write_text(message.splitlines()[-1], encoding="utf-8")
+                short = message.splitlines()[-1]
+                (Path(folder) / "error").write_text(f"{short} ({left})" if left else short, encoding="utf-8")
             if mendable:
-                raise SystemExit(message) from None
+                raise SystemExit("\n".join(filter(None, [message, left]))) from None
+            if left:
+                error.add_note(left)
             raise
 
     return job
@@ -98,7 +111,9 @@ def run_job(script: Path, cfg: Any) -> None:
         finally:
             job.kill()  # nothing happens to a job that has ended
     if status and not (folder / "error").exists():
-        (folder / "error").write_text(ENDED.get(status, f"ended with status {status}"), encoding="utf-8")
+        ended = ENDED.get(status, f"ended with status {status}")
+        left = leave_failure(cfg, [shlex.join(command), ended]) if status != STOPPED else ""
+        (folder / "error").write_text(f"{ended} ({left})" if left else ended, encoding="utf-8")
 
 
 def _status(job: "subprocess.Popen[bytes]") -> int:

@@ -28,8 +28,19 @@ class Keys(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+class PathKeys(Keys):
+    root: Text
+    runs: Text
+    cache: Text
+    report: Text
+    interventions: Text
+
+
 class Command(Keys):
     """All settings of a command."""
+
+    paths: PathKeys | None = None  # which other keys refer to
+    print_config: bool = False
 
     def check_objects(self, late: bool) -> None:
         """Check the objects' classes and arguments: those that are slow to import with `late`, else the others.

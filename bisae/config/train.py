@@ -25,6 +25,7 @@ class TrainSettings(Command):
     size: Size
     checkpoint: Checkpoint
     layer: Layers
+    seed: Index = 0
     model: Object
     corpus: Object
     data: DataKeys

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bisae.cli.sweep import _status, layers_of_all_jobs
 from bisae.runtime.errors import STOPPED
@@ -106,12 +108,17 @@ def test_each_job_is_a_process_started_as_typed_with_no_ranks_in_sight(
         assert job["config"]["log_every"] == 7 and job["config"]["sae"]["name"] == "a,b"
         assert job["config"]["activations"]["layers"] == [0, 1, 2, 3]
     assert sweep.returncode == 1
-    assert sweep.stderr.splitlines()[-4:] == [
+    lines = re.sub(r"runs/failed/[\w-]+", "F", sweep.stderr).splitlines()[-4:]
+    assert lines == [
         "3 of 4 jobs failed:",
         "  layer=1: error: layer=1: is refused",
-        "  layer=2: RuntimeError: unforeseen",
-        "  layer=3: was killed, perhaps for its memory; the same command goes on, or with fewer SAEs in a job",
+        "  layer=2: RuntimeError: unforeseen (config and log: F)",
+        "  layer=3: was killed, perhaps for its memory; the same command goes on, or with fewer SAEs in a job "
+        "(config and log: F)",
     ]
+    configs = tmp_path.glob("runs/failed/*/config.yaml")
+    kept = {int(yaml.safe_load(file.read_text())["layer"]): file.parent for file in configs}
+    assert set(kept) == {2, 3} and "was killed" in (kept[3] / "log").read_text()
 
 
 @pytest.mark.parametrize(("group", "number"), [(True, signal.SIGINT), (False, signal.SIGTERM)])

@@ -69,7 +69,7 @@ def choices() -> Iterator[tuple[str, str]]:
     groups = {
         "train": (
             *("model", "corpus", "activations", "sae", "optimizer", "trainer", "logger", "experiment"),
-            *("callbacks", "debug", "scheduler"),
+            *("callbacks", "debug", "scheduler", "paths"),
         ),
         "analyze": ("patterns", "space", "report", "experiment", "activations"),
         "intervene": ("translation", "experiment"),

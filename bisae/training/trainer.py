@@ -12,6 +12,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
@@ -20,6 +21,7 @@ from bisae.activations.order import ReadingOrder
 from bisae.runtime.errors import Refused
 from bisae.runtime.ranks import forget_ranks, rank, torchrun_size
 from bisae.training.flags import PRECISIONS, set_flags, trial_flags
+from bisae.training.progress_bar import progress_bar
 
 
 def make_trainer(
@@ -54,6 +56,9 @@ def make_trainer(
     if own:
         # Not what Lightning finds: under SLURM it would wait for srun's tasks, and load any hpc_ckpt_*.ckpt.
         plugins.append(LightningEnvironment())
+    bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    if chosen.get("enable_progress_bar", True) and not bar:
+        callbacks = [progress_bar(), *callbacks]
     try:
         return trainer(
             accelerator=accelerator,

@@ -18,6 +18,10 @@ def settings_of(cells: Sequence[FoundCell]) -> list[str]:
     """
     own = ("layer", "validation", "activations.weights", "activations.tokenizer", "sae.seed", "sae._target_")
     trained = [{key: str(value) for key, value in flatten_keys(cell.identity) if key not in own} for cell in cells]
+    steps = {cell.hash: cell.step for cell in cells}
+    for cell, values in zip(cells, trained, strict=True):  # a ladder of warm starts is one setting
+        if (start := values.get("start")) in steps:
+            values["start"] = "earlier step" if steps[start] < cell.step else "later step"
     short = [
         f"{cell.sae} {values['sae.latents']} k={values.get('sae.k', '-')}"
         for cell, values in zip(cells, trained, strict=True)

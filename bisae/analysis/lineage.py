@@ -37,7 +37,11 @@ class AnalysedCell:
 
 
 def ladders(places: Sequence[AnalysedCell]) -> list[list[AnalysedCell]]:
-    """Group the cells that differ only in the LM's step, in the order of steps. Groups of one cell are left out."""
+    """Group the cells that differ only in the LM's step, in the order of steps. Groups of one cell are left out.
+
+    Cells of which each starts from the one before (warm starts) are a group, with the first one's start unless it is in
+    another group.
+    """
     found: dict[str, list[AnalysedCell]] = {}
     for place in sorted(places, key=lambda place: place.cell.step):
         cell = place.cell
@@ -45,7 +49,16 @@ def ladders(places: Sequence[AnalysedCell]) -> list[list[AnalysedCell]]:
         identity = {key: value for key, value in cell.identity.items() if key != "imported"}  # the weights' checksum
         name = name_of({"model": cell.model, "layer": cell.layer, **identity, "activations": read})
         found.setdefault(name, []).append(place)
-    return [ladder for ladder in found.values() if len({place.cell.step for place in ladder}) == len(ladder) > 1]
+    groups = [ladder for ladder in found.values() if len(ladder) > 1]
+    grouped = {place.cell.hash for ladder in groups for place in ladder}
+    by_hash = {place.cell.hash: place for place in places if place.cell.hash not in grouped}
+    starts = {place.cell.identity.get("start") for place in by_hash.values()}
+    for place in (place for hash, place in by_hash.items() if hash not in starts):
+        chain = [place]
+        while (before := by_hash.get(chain[-1].cell.identity.get("start", ""))) is not None:
+            chain.append(before)
+        groups.append(sorted(chain, key=lambda one: one.cell.step))
+    return [ladder for ladder in groups if len({place.cell.step for place in ladder}) == len(ladder) > 1]
 
 
 @dataclass(frozen=True, eq=False)

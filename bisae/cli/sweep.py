@@ -36,6 +36,7 @@ from bisae.runtime.subcommands import config_flags, with_this_code
 from bisae.runtime.values import writable
 
 LAYERS = "BISAE_SWEEP_LAYERS"  # environment: what each job's `activations.layers` is, unless the user gave some
+LADDER = "BISAE_SWEEP_LADDER"  # and `ladder`, where SAEs start from the checkpoint before
 # What Lightning would take for the job's own: the ranks of whatever the sweep runs in.
 OUTER = {*RANKS, "SLURM_NTASKS"}
 PATIENCE = 10  # seconds an interrupted job has to end by itself
@@ -94,6 +95,10 @@ def run_job(script: Path, cfg: Any) -> None:
     command += [f"--config-name={hydra.job.config_name}", "hydra.mode=RUN", *searched, *hydra.overrides.task]
     if LAYERS in os.environ and OmegaConf.select(cfg, "activations.layers") == []:
         command.append(f"activations.layers={os.environ[LAYERS]}")
+    start = OmegaConf.select(cfg, "sae.start")
+    warm = start == "previous" or (OmegaConf.is_list(start) and "previous" in start)
+    if LADDER in os.environ and warm and cfg.ladder is None:
+        command.append(f"ladder={os.environ[LADDER]}")
     outer = ("MASTER_", "TORCHELASTIC_")
     inherited = with_this_code(os.environ)
     environment = {key: value for key, value in inherited.items() if key not in OUTER and not key.startswith(outer)}
@@ -141,13 +146,21 @@ def _status(job: "subprocess.Popen[bytes]") -> int:
     return status
 
 
-def layers_of_all_jobs(overrides: Sequence[str]) -> str | None:
-    """The layers of a sweep over `layer`, as `activations.layers` takes them; None if `layer` is not swept."""
+def swept(key: str, overrides: Sequence[str]) -> list[Any] | None:
+    """The values of a sweep over `key`, in their order; None if it is not swept."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
-    chosen = [override for override in parsed if override.key_or_group == "layer"]
+    chosen = [override for override in parsed if override.key_or_group == key]
     if not chosen or not chosen[-1].is_discrete_sweep():
         return None
     values: Any = OmegaConf.to_container(OmegaConf.create(f"[{','.join(chosen[-1].sweep_string_iterator())}]"))
+    return list(values)
+
+
+def layers_of_all_jobs(overrides: Sequence[str]) -> str | None:
+    """The layers of a sweep over `layer`, as `activations.layers` takes them; None if `layer` is not swept."""
+    values = swept("layer", overrides)
+    if values is None:
+        return None
     if "all" in values:
         return "all"
     listed = [layer for value in values for layer in (value if isinstance(value, list) else [value])]
@@ -175,6 +188,8 @@ class Sweep(Callback):
         typed = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
         if layers := layers_of_all_jobs(typed):
             os.environ[LAYERS] = layers
+        if steps := swept("checkpoint", typed):
+            os.environ[LADDER] = f"[{','.join(map(str, steps))}]"
 
     def on_multirun_end(self, config: Any, **_: Any) -> None:
         """Show the cells of all jobs; SystemExit that names the failed jobs, if any."""

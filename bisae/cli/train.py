@@ -4,6 +4,7 @@ config -> corpus, checkpoint -> members -> activations -> training -> cells. Fin
 killed job goes on from its last save when the same command is run again.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +19,20 @@ from bisae.config.instantiate import instantiate
 from bisae.config.keys import refused_by_key
 from bisae.config.settings import pass_keys, store_node
 from bisae.config.train import TrainSettings
-from bisae.runtime.errors import RankLost, TrainingFailed
+from bisae.runtime.errors import ConfigError, RankLost, TrainingFailed
+from bisae.runtime.values import listed
 
 if TYPE_CHECKING:
+    from lightning import Trainer
+
     from bisae.activations.order import ReadingOrder
     from bisae.cells.cell import Cell
     from bisae.corpus.corpus import Corpus
     from bisae.lm.model import Checkpoint
     from bisae.sae import SparseAutoencoder
-    from bisae.training.job import Job
+    from bisae.training.job import Job, Member
+    from bisae.training.module import SAETraining
+    from bisae.training.results import JobResults
 
 
 @command(TrainSettings)
@@ -46,26 +52,29 @@ def train(settings: TrainSettings, cfg: Any) -> "list[Cell]":
     if rank() > 0:
         follow()
     corpus = instantiate(settings.corpus, "corpus")
-    checkpoint = instantiate(settings.model, "model").checkpoint(settings.checkpoint)
-    order, job = reading_order(settings), planned_job(settings, checkpoint, corpus)
+    order = reading_order(settings)
+    *_, (_, job) = jobs = planned_jobs(settings, order, corpus)
     cells = [member.cell for member in job.members]
+    shown = [cell for member in job.members for cell in member.cells]
     if settings.data.short_split == "refuse" and not settings.force:
-        check_tokens(cells, settings.data.tokens, settings.data.validation_tokens)
-    with job.hold(settings.force) as remaining:
-        if remaining.members:
-            try:
-                train_members(settings, remaining, order, checkpoint, corpus, OmegaConf.to_yaml(cfg, resolve=True))
-            except TrainingFailed as failure:
-                if rank() > 0 and not isinstance(failure, RankLost):  # rank 0 says it
-                    return cells
-                show_cells(cells)
-                raise
+        check_tokens(shown, settings.data.tokens, settings.data.validation_tokens)
+    for checkpoint, due in jobs_due(settings, jobs):
+        with due.hold(settings.force and due is job) as remaining:
+            if remaining.members:
+                try:
+                    at = OmegaConf.merge(cfg, {} if due is job else {"checkpoint": checkpoint.step})
+                    train_members(settings, remaining, order, checkpoint, corpus, OmegaConf.to_yaml(at, resolve=True))
+                except TrainingFailed as failure:
+                    if rank() > 0 and not isinstance(failure, RankLost):  # rank 0 says it
+                        return cells
+                    show_cells(shown)
+                    raise
     if job.trial:
         return []
     if rank() == 0:
         if job.finished and not settings.keep_save:
             job.save.unlink(missing_ok=True)  # of a job killed after its last cell
-        show_cells(cells)
+        show_cells(shown)
     return cells
 
 
@@ -78,11 +87,64 @@ def reading_order(settings: TrainSettings) -> "ReadingOrder":
         return ReadingOrder(**{key: data[key] for key in ReadingOrder.__dataclass_fields__})
 
 
-def planned_job(settings: TrainSettings, checkpoint: "Checkpoint", corpus: "Corpus") -> "Job":
-    """The members of the job and the cells that they become; everything that changes a result is in their identity."""
+def planned_jobs(settings: TrainSettings, order: "ReadingOrder", corpus: "Corpus") -> "list[tuple[Checkpoint, Job]]":
+    """The job at its checkpoint, after those of the earlier checkpoints whose SAEs it starts from (start=previous)."""
+    from bisae.training.job import Job, check_snapshots
+    from bisae.training.start import PREVIOUS, steps_until
+
+    with refused_by_key(settings):
+        check_snapshots(settings.snapshots, order.batch, settings.data.epochs * order.steps_per_epoch * order.batch)
+    model = instantiate(settings.model, "model")
+    steps: list[int | str] = [settings.checkpoint]
+    before: list[Member] = []
+    with refused_by_key(settings, start="sae.start"):
+        if PREVIOUS in listed(settings.sae.get("start")):
+            steps = steps_until(settings.checkpoint, settings.ladder)
+        jobs = []
+        for step in steps:
+            checkpoint = model.checkpoint(step)
+            before = planned_members(settings, checkpoint, corpus, before)
+            jobs.append((checkpoint, Job(Path(settings.runs), before)))
+    if len(jobs) > 1 and jobs[0][1].trial:
+        raise ConfigError("sae.start", PREVIOUS, "a trial leaves no cells to start from; name one that is there")
+    if settings.snapshots and jobs[0][1].may_stop:
+        raise ConfigError("snapshots", settings.snapshots, "callbacks may end the training before; leave one out")
+    return jobs
+
+
+def jobs_due(settings: TrainSettings, jobs: "Sequence[tuple[Checkpoint, Job]]") -> "Sequence[tuple[Checkpoint, Job]]":
+    """The last of `jobs`, after those before it whose cells it needs and that are missing.
+
+    Each is trained once, whatever jobs of a sweep ask for it at the same time, since `Job.hold` locks it. With several
+    devices, whose processes are started for one job, what is missing is refused.
+    """
+    from bisae.runtime.ranks import rank, under_torchrun
+
+    first = len(jobs) - 1
+    needs = settings.force or not jobs[first][1].finished
+    while needs and first > 0 and not jobs[first][1].going_on and rank() == 0:
+        if all(member.cell.finished for member in jobs[first - 1][1].members):
+            break
+        first -= 1
+    devices = settings.trainer.get("devices", 1)
+    several = len(devices) > 1 if isinstance(devices, list) else devices != 1
+    if first < len(jobs) - 1 and (several or under_torchrun()):
+        step = jobs[first][0].step
+        remedy = f"start from step {step}, which is not trained yet: with several devices train checkpoint={step} first"
+        raise ConfigError("sae.start", "previous", f"{remedy}, or all with -m and hydra/launcher=basic")
+    return jobs[first:]
+
+
+def planned_members(
+    settings: TrainSettings, checkpoint: "Checkpoint", corpus: "Corpus", before: "Sequence[Member]"
+) -> "list[Member]":
+    """The members of a job and the cells that they become; everything that changes a result is in their identity.
+
+    `before`: the members of the checkpoint before.
+    """
     from bisae.lm.pass_settings import PassSettings
     from bisae.training.callbacks import check_alone
-    from bisae.training.job import Job, plan_members, training_identity
+    from bisae.training.job import plan_members, training_identity
 
     data, findings = settings.data, Path(settings.cache) / "tokenizers"
     layers = layers_of(settings.layer, checkpoint.layers)
@@ -96,20 +158,42 @@ def planned_job(settings: TrainSettings, checkpoint: "Checkpoint", corpus: "Corp
         **training_identity(settings.model_dump(by_alias=True)),
     }
     runs = Path(settings.runs)
-    members = plan_members(runs, checkpoint, layers, settings.sae, shared)
+    members = plan_members(runs, checkpoint, layers, settings.sae, shared, before, settings.snapshots)
     check_alone(settings.callbacks, len(members))
-    return Job(runs, members)
+    return members
 
 
 def new_saes(settings: TrainSettings, job: "Job", d_model: int) -> "list[SparseAutoencoder]":
-    """The untrained SAEs of the members, in their order."""
+    """The SAEs of the members, in their order, with the weights that they start from, unless a save has them."""
     from bisae.sae.own import check_own
 
     saes = [instantiate(member.architecture, "sae", d_model=d_model) for member in job.members]
     with refused_by_key(settings, "sae"):
         for member, sae in zip(job.members, saes, strict=True):
             check_own(sae, member.settings["_target_"], member.settings["latents"])
+            if member.start and not job.going_on:
+                sae.load_state_dict(member.start.state(sae))
     return saes
+
+
+def made_trainer(
+    settings: TrainSettings, order: "ReadingOrder", module: "SAETraining", results: "JobResults"
+) -> "Trainer":
+    """Lightning's Trainer for the job of `results`, with all callbacks."""
+    from bisae.training.module import Reports
+    from bisae.training.saves import Saves
+    from bisae.training.snapshots import Snapshots
+    from bisae.training.trainer import make_trainer
+
+    job, epochs = results.job, settings.data.epochs
+    own = [instantiate(node, f"callbacks.{name}") for name, node in settings.callbacks.items() if node]
+    with refused_by_key(settings, "trainer"):
+        saves = Saves(job.save, settings.save_every, module.gather, settings.trainer.get("max_time"))
+        # Saves last, to hold what the others did at that step; a trial has none.
+        kept = [] if job.trial else [Snapshots(settings.snapshots, results.write_snapshots), saves]
+        partial = instantiate(settings.trainer, "trainer", _partial_=True)
+        callbacks = [*own, Reports(module.report, settings.log_every), *kept]
+        return make_trainer(partial, callbacks, epochs, order, job.folder)
 
 
 def train_members(
@@ -128,11 +212,11 @@ def train_members(
     from bisae.runtime.ranks import Part, rank
     from bisae.training.data import ActivationData
     from bisae.training.fit import fit
-    from bisae.training.module import Reports, SAETraining
+    from bisae.training.job import check_snapshots
+    from bisae.training.module import SAETraining
     from bisae.training.results import JobResults
-    from bisae.training.saves import Saves
     from bisae.training.schedule import check_schedule, schedule_of
-    from bisae.training.trainer import check_optimizer, make_trainer
+    from bisae.training.trainer import check_optimizer
 
     settings.check_objects(late=True)
     data = settings.data
@@ -146,22 +230,20 @@ def train_members(
     wandb_runs = instantiate(settings.logger, "logger")
     saes = new_saes(settings, job, checkpoint.d_model)
     module = SAETraining(job.members, saes, corpus.languages, optimizer, schedule, wandb_runs.log)
-    own = [instantiate(node, f"callbacks.{name}") for name, node in settings.callbacks.items() if node]
+    results = JobResults(job, checkpoint, config, wandb_runs, settings.keep_save)
+    trainer = made_trainer(settings, order, module, results)
     with refused_by_key(settings, "trainer"):
-        saves = Saves(job.save, settings.save_every, module.gather, settings.trainer.get("max_time"))
-        # Saves last, to hold what the others did at that step; a trial has none.
-        callbacks = [*own, Reports(module.report, settings.log_every), *([] if job.trial else [saves])]
-        partial = instantiate(settings.trainer, "trainer", _partial_=True)
-        trainer = make_trainer(partial, callbacks, data.epochs, order, job.folder)
         check_optimizer(optimizer, trainer.world_size, trainer.gradient_clip_val)
         check_schedule(optimizer, schedule, data.epochs * order.steps_per_epoch)
     source.gpu = held_out.gpu = trainer.strategy.root_device.index or 0
     part, take_short = Part(rank(), trainer.world_size), data.short_split == "take"
     request = Request(source, held_out, job.layers, order, data.validation_tokens, part, take_short)
     activations = open_activations(store, request, job.key, job.going_on, job.folder)
+    held = ActivationData(activations, data.epochs)
+    with refused_by_key(settings):
+        check_snapshots(settings.snapshots, order.batch, held.steps * order.batch)  # of a short split
     job.begin()
-    results = JobResults(job, checkpoint, config, wandb_runs, settings.keep_save)
-    fit(module, ActivationData(activations, data.epochs), trainer, results)
+    fit(module, held, trainer, results)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")

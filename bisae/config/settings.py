@@ -127,6 +127,7 @@ class SAEKeys(Keys):
     lr: Positive
     dead_after: Count
     encoder_norm: PositiveFloat = 1.0
+    start: Text | None = None
 
 
 class StoreKeys(Keys):

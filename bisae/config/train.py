@@ -24,6 +24,7 @@ class DataKeys(Keys):
 class TrainSettings(Command):
     size: Size
     checkpoint: Checkpoint
+    ladder: list[Checkpoint] | None
     layer: Layers
     seed: Index = 0
     model: Object
@@ -38,6 +39,7 @@ class TrainSettings(Command):
     logger: Object
     runs: Text
     cache: Text
+    snapshots: list[Index]
     force: bool
     save_every: Count
     keep_save: bool

@@ -13,8 +13,12 @@ from bisae.lm.model import FINAL, read_at
 from bisae.runtime.errors import Refused
 from bisae.runtime.values import listed
 from bisae.training.job import cell_identity, training_identity
+from bisae.training.start import PREVIOUS
 
 Settings = Mapping[str, Any]  # train.py's config, resolved
+
+
+STARTED = "a trained SAE"  # stands for `start` in an identity whose cells are not there yet
 
 
 class Pass(NamedTuple):
@@ -100,11 +104,13 @@ class Ladder:
         """All SAEs of the ladder."""
         reading = {key: self.settings["activations"]["pass"][key] for key in READING}
         known = {**training_identity(self.settings), "activations": reading}
-        for step in self.steps:
+        for number, step in enumerate(self.steps):
             for layer in self.layers:
                 for sae in self.saes:
                     rate = {"lr": self.rates[layer]} if layer in self.rates else {}
-                    identity = cell_identity(layer, {**sae, **rate}, known)
+                    start = sae.get("start")
+                    begun = STARTED if start is not None and (start != PREVIOUS or number) else None
+                    identity = cell_identity(layer, {**sae, **rate}, known, begun)
                     yield PlannedCell(self.number(step), layer, sae["name"], identity)
 
 

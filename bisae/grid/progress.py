@@ -11,7 +11,7 @@ from typing import Literal
 from bisae.cells.find import FoundCell, find_cells
 from bisae.cells.recipe import READING
 from bisae.grid.job_record import FOLDER, JobRecord, read_record, runs_now
-from bisae.grid.ladders import Ladder, PlannedCell
+from bisae.grid.ladders import STARTED, Ladder, PlannedCell
 from bisae.lm.model import FINAL
 from bisae.runtime.errors import Refused
 
@@ -122,6 +122,7 @@ def _finished(runs: Path) -> dict[str, FoundCell]:
     for cell in cells:
         reading = {key: cell.identity.get("activations", {}).get(key) for key in READING}
         known = {key: value for key, value in cell.identity.items() if key != "validation"}  # of files: no plan has it
+        known |= {"start": STARTED} if "start" in known else {}
         by_key[_key(cell.model, cell.step, cell.layer, cell.sae, {**known, "activations": reading})] = cell
     return by_key
 

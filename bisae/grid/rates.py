@@ -32,8 +32,9 @@ def best_rates(cells: Sequence[FoundCell]) -> dict[str, dict[int, float]]:
     for cell in cells:
         sae = {key: value for key, value in cell.identity["sae"].items() if key not in ("lr", "seed")}
         data = {key: value for key, value in cell.identity["data"].items() if key != "seed"}
-        how = {key: cell.identity.get(key) for key in ("optimizer", "scheduler")}
-        place, rest = (cell.model, cell.layer), {"sae": sae, "data": data, **how}
+        how = {key: cell.identity.get(key) for key in ("optimizer", "scheduler", "snapshot")}
+        place = cell.model, cell.layer
+        rest = {"sae": sae, "data": data, "started": "start" in cell.identity, **how}
         if others.setdefault(place, rest) != rest:
             raise Refused("runs", cell.folder, "differs from others in more than the learning rate: name one search")
         scores.setdefault(place, {}).setdefault(cell.identity["sae"]["lr"], []).append(cell.metrics["val/fvu"])

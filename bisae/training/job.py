@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from bisae.runtime.ranks import announce, announced, rank, withdraw
 from bisae.runtime.values import listed, writable
 from bisae.training.callbacks import callbacks_identity
 from bisae.training.flags import trainer_identity, trial_flags
+from bisae.training.start import PREVIOUS, Start, named_start
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,17 @@ class Member:
     lr: float
     settings: Mapping[str, Any]  # config group `sae` with one value a key
     cell: Cell
+    start: Start | None = None  # None: fresh weights
+    snapshots: Mapping[int, Cell] = field(default_factory=dict)  # what it becomes on the way, by tokens
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The cell, and those of its snapshots."""
+        return [self.cell, *self.snapshots.values()]
+
+    @property
+    def finished(self) -> bool:
+        return all(cell.finished for cell in self.cells)
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -40,13 +52,18 @@ CONSTANT = "bisae.training.schedule.constant"  # the scheduler that there was be
 GOING_ON, ANEW = "going on", "anew"  # the first line of what rank 0 announces; then the cells to train
 
 
-def cell_identity(layer: int, sae: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
+def cell_identity(
+    layer: int, sae: Mapping[str, Any], shared: Mapping[str, Any], start: object = None
+) -> dict[str, Any]:
     """All that changes a cell's result, and so makes its hash: not the name of its SAE, nor where its classes lie now.
 
-    `sae`: config group `sae` with one value a key; `shared`: what members of a job have in common.
+    `sae`: config group `sae` with one value a key; `shared`: what members of a job have in common; `start`: what stands
+    for the SAE that the cell starts from, None for fresh weights.
     """
-    settings = {key: sae[key] for key in sae if key not in ("name", "encoder_norm")}
-    if (norm := sae.get("encoder_norm", 1)) != 1:
+    settings = {key: sae[key] for key in sae if key not in ("name", "start", "encoder_norm")}
+    if start is not None:
+        return as_first_named({"layer": layer, "sae": settings, **shared, "start": start})
+    if (norm := sae.get("encoder_norm", 1)) != 1:  # of fresh weights
         settings["encoder_norm"] = float(norm)
     return as_first_named({"layer": layer, "sae": settings, **shared})
 
@@ -80,7 +97,13 @@ def training_identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plan_members(
-    runs: Path, checkpoint: Checkpoint, layers: Sequence[int], sae: Mapping[str, Any], shared: Mapping[str, Any]
+    runs: Path,
+    checkpoint: Checkpoint,
+    layers: Sequence[int],
+    sae: Mapping[str, Any],
+    shared: Mapping[str, Any],
+    before: Sequence[Member] = (),
+    snapshots: Sequence[int] = (),
 ) -> list[Member]:
     """One member a layer and combination of the list-valued keys of `sae`.
 
@@ -90,19 +113,35 @@ def plan_members(
         layers: of the residual stream.
         sae: config group `sae`.
         shared: what else changes the result, the same for all members: `training_identity`, and fingerprints.
+        before: the members of the checkpoint before, planned by the same settings, for start=previous; empty for the
+            first, whose SAEs start from fresh weights.
+        snapshots: tokens of the training after which a member becomes a cell of its own too.
 
     Raises:
-        Refused: `runs`, if a folder has the place of a cell and is none.
+        Refused: `runs`, if a folder has the place of a cell and is none; `start`: see `named_start`.
     """
     members = []
     for layer in layers:
         for settings in variants(sae):
-            identity = cell_identity(layer, settings, shared)
-            cell = Cell(runs, checkpoint.model, checkpoint.step, layer, settings["name"], identity)
-            if cell.folder.exists() and not cell.finished:
-                raise Refused("runs", runs, f"{cell.folder} holds no cell.json, so it is no cell; move it away")
-            members.append(Member(layer, settings["lr"], settings, cell))
+            start = _start(settings, layer, before, runs)
+            identity = cell_identity(layer, settings, shared, start and start.identity)
+            place = runs, checkpoint.model, checkpoint.step, layer, settings["name"]
+            parts = {tokens: Cell(*place, {**identity, "snapshot": tokens}) for tokens in snapshots}
+            members.append(Member(layer, settings["lr"], settings, Cell(*place, identity), start, parts))
+            for cell in members[-1].cells:
+                if cell.folder.exists() and not cell.finished:
+                    raise Refused("runs", runs, f"{cell.folder} holds no cell.json, so it is no cell; move it away")
     return members
+
+
+def _start(settings: Mapping[str, Any], layer: int, before: Sequence[Member], runs: Path) -> Start | None:
+    where = settings.get("start")
+    if where is None or (where == PREVIOUS and not before):
+        return None
+    if where != PREVIOUS:
+        return named_start(where, runs, layer, cell_identity(layer, settings, {})["sae"])
+    (same,) = (member.cell for member in before if member.layer == layer and member.settings == settings)
+    return Start(same.folder, same.hash)
 
 
 def check_tokens(cells: Sequence[Cell], training: int, validation: int) -> None:
@@ -110,25 +149,40 @@ def check_tokens(cells: Sequence[Cell], training: int, validation: int) -> None:
     for cell in cells:
         # Cells of older versions have as many as were asked for.
         used = cell.read()["provenance"].get("tokens", {}) if cell.finished else {}
-        for field, asked, had in (
+        for key, asked, had in (
             ("tokens", training, used.get("training", training)),
             ("validation_tokens", validation, used.get("validation", validation)),
         ):
             if had < asked:
                 remedy = f"{cell.folder} was made with all {had} there are; short_split=take accepts that"
-                raise Refused(field, asked, remedy)
+                raise Refused(key, asked, remedy)
+
+
+def check_snapshots(snapshots: Sequence[int], batch: int, tokens: int) -> None:
+    """Refused (`snapshots`) unless all are whole steps of `batch` tokens before the end, after `tokens`, each once."""
+    for number, asked in enumerate(snapshots):
+        nearest = min(max(0, round(asked / batch)), max(0, tokens // batch - 1)) * batch
+        if asked % batch:
+            raise Refused("snapshots", asked, f"must be a multiple of the batch, {batch}; the nearest is {nearest}")
+        if asked >= tokens:
+            raise Refused("snapshots", asked, f"the training ends after {tokens} tokens, with a cell anyway")
+        if asked in snapshots[:number]:
+            raise Refused("snapshots", asked, "name each number of tokens once")
 
 
 @dataclass(frozen=True)
 class Job:
-    """Members of one (model, checkpoint)."""
+    """Members of one (model, checkpoint). `anew`: those that are finished are trained again."""
 
     runs: Path
     members: Sequence[Member]
+    anew: bool = False
 
     def __post_init__(self) -> None:
-        # A save holds the members by position: the same set must always stand in the same order.
-        object.__setattr__(self, "members", sorted(self.members, key=lambda member: member.cell.name))
+        # A save holds the members by position: the same set must always stand in the same order. At the first
+        # checkpoint of a ladder start=previous makes the cell that start=null makes.
+        once = {member.cell.name: member for member in self.members}
+        object.__setattr__(self, "members", [once[name] for name in sorted(once)])
 
     @property
     def layers(self) -> list[int]:
@@ -136,8 +190,11 @@ class Job:
 
     @property
     def key(self) -> str:
-        """16 hex digits for the set of members, which stand in one order."""
-        names = "\n".join(member.cell.name for member in self.members)
+        """16 hex digits for the set of members, which stand in one order, and their snapshots.
+
+        Jobs with other snapshots have no save in common, which may be of a later step than a snapshot.
+        """
+        names = "\n".join(cell.name for member in self.members for cell in member.cells)
         return hashlib.sha256(names.encode()).hexdigest()[:16]
 
     @property
@@ -163,15 +220,15 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        return all(member.cell.finished for member in self.members)
+        return all(member.finished for member in self.members)
 
     def remaining(self, force: bool) -> "Job":
         """The job of the members still to train, with `force` all of them.
 
         A killed job that has a save goes on with all its members, also those whose cells it had written.
         """
-        unfinished = [member for member in self.members if not member.cell.finished]
-        return self if force or self.going_on else Job(self.runs, unfinished)
+        unfinished = [member for member in self.members if not member.finished]
+        return replace(self, anew=force) if force or self.going_on else Job(self.runs, unfinished)
 
     @property
     def going_on(self) -> bool:
@@ -217,8 +274,8 @@ class Job:
             return
         if not self.going_on:
             self.save.unlink(missing_ok=True)
-            for member in self.members:
-                if member.cell.finished:
-                    member.cell.move_aside()
+            for cell in (cell for member in self.members for cell in member.cells):
+                if self.anew and cell.finished:
+                    cell.move_aside()
         names = (member.cell.name for member in self.members)
         announce("\n".join([GOING_ON if self.going_on else ANEW, *names]))

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, cast
 
 import torch
@@ -90,9 +91,14 @@ class SAETraining(LightningModule):
             batch = self.data.first_batch().to(self.device)
             for member, sae in zip(self.members, self.saes, strict=True):
                 x = sae.normalize(batch.activations[member.layer])[0]
-                sae.initialize_b_pre(self._global_batch(x))
-                sae.W_enc.data *= member.settings.get("encoder_norm", 1.0)
-                sae.on_start(x, self._average)
+                if member.start is None:
+                    sae.initialize_b_pre(self._global_batch(x))
+                    sae.W_enc.data *= member.settings.get("encoder_norm", 1.0)
+                    sae.on_start(x, self._average)
+                else:
+                    state = deepcopy(sae.state_dict())
+                    sae.on_start(x, self._average)
+                    sae.load_state_dict(state)  # what a class makes of its first batch is for fresh weights
 
     def _healthy(self, batch: ActivationBatch) -> Iterator[tuple[int, SparseAutoencoder, Tensor, Tensor]]:
         """(index, SAE, x, norm) of each member still training; unit norms are made once a layer."""
@@ -225,17 +231,24 @@ class SAETraining(LightningModule):
             self.checks[index].update(x, norm, sae.decode(codes), codes, batch.language)
 
     def on_validation_epoch_end(self) -> None:
+        self.validated = self.checked()
+        for index, values in self.validated.items():
+            if not math.isfinite(values["fvu"]):
+                self.failed[index] = f"{self.members[index].cell.name}: val/fvu is not finite at the end of an epoch"
+            elif len(self.members) == 1:  # what callbacks look at
+                self.log_dict({f"val/{name}": value for name, value in values.items()}, logger=False, sync_dist=True)
+
+    def checked(self) -> dict[int, dict[str, float]]:
+        """The metrics of the held-out batches since the last call, by member still training; logged if finite."""
+        found = {}
         for index, member in enumerate(self.members):
             if index not in self.failed:
-                self.validated[index] = self.checks[index].compute()
+                found[index] = self.checks[index].compute()
                 self.checks[index].reset()
-                if not math.isfinite(self.validated[index]["fvu"]):
-                    self.failed[index] = f"{member.cell.name}: val/fvu is not finite at the end of an epoch"
-                    continue
-                named = {f"val/{name}": value for name, value in self.validated[index].items()}
-                if len(self.members) == 1:  # what callbacks look at
-                    self.log_dict(named, logger=False, sync_dist=True)
-                self.log_run(member.cell.run_id, named, self.trainer.global_step * self.data.tokens_per_step)
+                if math.isfinite(found[index]["fvu"]):
+                    named = {f"val/{name}": value for name, value in found[index].items()}
+                    self.log_run(member.cell.run_id, named, self.trainer.global_step * self.data.tokens_per_step)
+        return found
 
     def gather(self) -> None:
         """Before a save, which is rank 0's: the sums of all ranks."""

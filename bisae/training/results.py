@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from bisae.cells.cell import code_version
+from bisae.cells.cell import Cell, code_version
 from bisae.lm.model import Checkpoint
 from bisae.sae import SparseAutoencoder
 from bisae.training.data import ActivationData
@@ -58,19 +58,28 @@ class JobResults:
                 self.wandb_runs.finish(member.cell.run_id, {}, failed=True)
                 continue
             metrics = {f"val/{name}": value for name, value in module.validated[index].items()}
-            self._write_cell(member, sae, metrics, data)
+            self._write_cell(member.cell, sae, metrics, self._provenance(member, sae, data))
             self.wandb_runs.log_cell(member.cell.run_id, member.cell.folder)
             self.wandb_runs.finish(member.cell.run_id, metrics)
 
+    def write_snapshots(self, module: SAETraining, tokens: int, measured: Mapping[int, Mapping[str, float]]) -> None:
+        """Write the cells of the members in `measured` as they are after `tokens` tokens."""
+        for index, values in measured.items():
+            member, sae = self.job.members[index], module.saes[index]
+            metrics = {f"val/{name}": value for name, value in values.items()}
+            about = self._provenance(member, sae, module.data) | {"sae_tokens": tokens, "snapshot_of": member.cell.name}
+            del about["wandb_run"]  # which stands for the member's own cell
+            self._write_cell(member.snapshots[tokens], sae, metrics, about)
+
     def _write_cell(
-        self, member: Member, sae: SparseAutoencoder, metrics: Mapping[str, float], data: ActivationData
+        self, cell: Cell, sae: SparseAutoencoder, metrics: Mapping[str, float], provenance: Mapping[str, Any]
     ) -> None:
-        if member.cell.finished:  # a killed job may have written some of its cells
+        if cell.finished:  # a killed job may have written some of its cells
             return
         try:
-            member.cell.write(sae, self.config, metrics, self._provenance(member, sae, data))
+            cell.write(sae, self.config, metrics, provenance)
         except OSError:
-            if not member.cell.finished:  # else a job with other members was a moment faster
+            if not cell.finished:  # else a job with other members was a moment faster
                 raise
 
     def _provenance(self, member: Member, sae: SparseAutoencoder, data: ActivationData) -> dict[str, Any]:
@@ -83,6 +92,7 @@ class JobResults:
             "sae_tokens": data.tokens_read,
             "seeds": {"sae": sae.seed, "data": asked.order.seed},
             "wandb_run": member.cell.run_id,
+            **({"start": str(member.start.folder)} if member.start else {}),
         }
 
     def close(self) -> None:

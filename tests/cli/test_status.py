@@ -76,6 +76,20 @@ def test_cells_of_another_config_are_not_the_grids(config: Config, tmp_path: Pat
         assert states(progress_of(small(config, tmp_path, other), tmp_path)) == ["missing"] * 6, other
 
 
+def test_a_cell_from_scratch_does_not_count_for_one_that_starts_from_the_checkpoint_before(
+    config: Config, tmp_path: Path
+) -> None:
+    (plain,), (warm,) = small(config, tmp_path), small(config, tmp_path, "sae.start=previous")
+    for place in plain.places():
+        write_cell(tmp_path, place)
+    assert states(progress_of([warm], tmp_path)) == ["done"] * 2 + ["missing"] * 4  # the first step is from scratch
+    for place in warm.places():
+        if place.step:
+            known = {**place.known, "start": f"hash of step {place.step}"}
+            write_cell(tmp_path, place._replace(known=known))
+    assert states(progress_of([warm], tmp_path)) == ["done"] * 6
+
+
 def test_the_time_left_follows_from_the_cells_done_and_the_jobs_that_run(config: Config, tmp_path: Path) -> None:
     ladders = small(config, tmp_path)
     places = list(ladders[0].places())

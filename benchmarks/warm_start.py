@@ -28,7 +28,7 @@ from bisae.features.measures.lineage import coactivation_matches
 from bisae.metrics.intervals import t_interval
 from bisae.sae import load
 
-STEPS = (0, 32, 64, 128, 256, 512, 1024, 2048)
+STEPS = (0, 64, 256, 512, 1024, 2048)
 TOKENS, LAYER = 102_400, 2
 PARTS = {"10 %": 10_240, "30 %": 30_720, "100 %": None}  # of the tokens: the snapshot
 LEAST, LINEAGE_TOKENS = 0.2, 50_000

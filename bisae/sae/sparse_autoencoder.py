@@ -204,6 +204,8 @@ class SparseAutoencoder(nn.Module, ABC):
     def on_start(self, x: Float[Tensor, "token d_model"], average: Average = alone) -> None:  # noqa: B027
         """Hook before the first step, after `initialize_b_pre`; not called when a job goes on from a save.
 
+        What it does to parameters and buffers is undone where training starts from a trained SAE.
+
         Args:
             x: this rank's part of the first batch, with unit norm.
             average: the mean over ranks; every rank calls it equally often.

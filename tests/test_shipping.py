@@ -18,7 +18,7 @@ SMALL = [*(override for override in TINY if override != "data.tokens=6000"), "da
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with bisae as its wheel installs it, built from a copy of the checkout."""
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("installed")
-    for name in ("bisae", "conf"):
+    for name in ("bisae", "conf", "hydra_plugins"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, source)
@@ -52,6 +52,8 @@ def test_an_installed_bisae_trains_from_any_folder_with_its_own_configs(
     assert done.returncode == 0, done.stderr[-2000:]
     (cell,) = tmp_path.glob("runs/embedded/step0000512/layer02/*/cell.json")
     assert cell.parent.name.startswith("installed-")
+    refused = called([*start, "train", "-m", "hparams_search=optuna", "hydra.sweeper.n_trials=0"], tmp_path, installed)
+    assert refused.stderr == "error: hydra.sweeper.n_trials=0: must be at least 1\n", refused.stderr[-2000:]
     listed = called([*start, "nothing"], tmp_path, installed)
     assert listed.returncode == 1 and "intervene" in listed.stderr
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -35,6 +36,9 @@ from bisae.runtime.ranks import JOB, RANKS, rank, under_torchrun
 from bisae.runtime.subcommands import config_flags, with_this_code
 from bisae.runtime.values import writable
 
+log = logging.getLogger("bisae.sweep")
+
+SEARCH = "hydra_plugins._bisae.Search"  # the sweeper of a search
 LAYERS = "BISAE_SWEEP_LAYERS"  # environment: what each job's `activations.layers` is, unless the user gave some
 LADDER = "BISAE_SWEEP_LADDER"  # and `ladder`, where SAEs start from the checkpoint before
 # What Lightning would take for the job's own: the ranks of whatever the sweep runs in.
@@ -47,24 +51,28 @@ ENDED = {
 SAVING = 100  # seconds a job that is told to stop has to save; less than signal_delay_s of hydra/launcher=slurm
 
 
-def one_process_per_job(main: Callable[[Any], object]) -> Callable[[Any], None]:
+def one_process_per_job(main: Callable[[Any], object]) -> Callable[[Any], object]:
     """Goes between `hydra.main` and a script's `main`, which in a sweep runs in a process of the job's own.
+
+    A number that `main` returns is returned in the sweep as well.
 
     Errors a user can mend (`explained`) end that process, or a single run, with `error: ...` and status 1. All but
     refusals, which name a key, leave their config and log.
     """
 
     @functools.wraps(main)
-    def job(cfg: Any) -> None:
+    def job(cfg: Any) -> object:
         if JOB in os.environ:  # SLURM sends it to all processes of a job; the sweep's answers it (`_status`)
             signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         said = JobLog()
         try:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                run_job(Path(inspect.getfile(main)).absolute(), cfg)
-            else:
-                logging.getLogger().addHandler(said)
-                main(cfg)
+                return run_job(Path(inspect.getfile(main)).absolute(), cfg)
+            logging.getLogger().addHandler(said)
+            value = main(cfg)
+            if (folder := os.environ.get(JOB)) and isinstance(value, float):
+                (Path(folder) / "value").write_text(repr(value), encoding="utf-8")
+            return value
         except KeyboardInterrupt:
             raise SystemExit("interrupted; run the same command again to go on") from None
         except Exception as error:
@@ -85,8 +93,11 @@ def one_process_per_job(main: Callable[[Any], object]) -> Callable[[Any], None]:
     return job
 
 
-def run_job(script: Path, cfg: Any) -> None:
-    """Run the job Hydra is at. A failure is not raised but left in the job's folder for the end of the sweep."""
+def run_job(script: Path, cfg: Any) -> float | None:
+    """Run the job Hydra is at; return its number, if it has one.
+
+    A failure is not raised but left in the job's folder for the end of the sweep.
+    """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     (folder / "overrides").write_text("\n".join(hydra.overrides.task), encoding="utf-8")
@@ -119,6 +130,8 @@ def run_job(script: Path, cfg: Any) -> None:
         ended = ENDED.get(status, f"ended with status {status}")
         left = leave_failure(cfg, [shlex.join(command), ended]) if status != STOPPED else ""
         (folder / "error").write_text(f"{ended} ({left})" if left else ended, encoding="utf-8")
+    value = folder / "value"
+    return float(value.read_text(encoding="utf-8")) if value.exists() else None
 
 
 def _status(job: "subprocess.Popen[bytes]") -> int:
@@ -174,6 +187,13 @@ class Sweep(Callback):
         """Refuse torchrun; hand to all jobs, by environment, the name of the sweep and the layers of all."""
         if under_torchrun():
             raise SystemExit("error: -m starts its jobs itself; start single runs with torchrun")
+        if config.hydra.sweeper._target_ == SEARCH:
+            try:
+                from hydra_plugins._bisae import Search
+            except ImportError as error:
+                remedy = "pip install -c constraints.txt -e '.[search]'"
+                raise SystemExit(f"error: hydra/sweeper=optuna needs Optuna ({error}): {remedy}") from None
+            Plugins.instance().register(Search)
         folder = Path(config.hydra.sweep.dir).absolute()
         if folder.exists():
             raise SystemExit(f"error: hydra.sweep.dir={folder}: is deleted at the end, so it must not exist yet")
@@ -199,10 +219,18 @@ class Sweep(Callback):
         typed = {file.parent: file.read_text(encoding="utf-8").splitlines() for file in jobs}
         if cells := cells_of_jobs(typed):
             show_cells(cells)
+        searched = OmegaConf.select(config, "hydra.sweeper._target_") == SEARCH
+        if searched:
+            from bisae.cli.search import show_best
+
+            found = show_best(Path(config.hydra.sweeper.results))
         if failed := [job for job in typed if (job / "error").exists()]:
             shared = set.intersection(*map(set, typed.values()))
             lines = [f"{len(failed)} of {len(typed)} jobs failed:"]
             for job in failed:
                 own = [override for override in typed[job] if override not in shared] or typed[job]
                 lines.append(f"  {' '.join(own)}: {(job / 'error').read_text(encoding='utf-8')}")
-            raise SystemExit("\n".join(lines))
+            if searched and found:
+                log.warning("\n".join(lines))
+            else:
+                raise SystemExit("\n".join(lines))

@@ -6,6 +6,7 @@ killed job goes on from its last save when the same command is run again.
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -19,7 +20,9 @@ from bisae.config.instantiate import instantiate
 from bisae.config.keys import refused_by_key
 from bisae.config.settings import pass_keys, store_node
 from bisae.config.train import TrainSettings
+from bisae.metrics import RECONSTRUCTION
 from bisae.runtime.errors import ConfigError, RankLost, TrainingFailed
+from bisae.runtime.ranks import rank
 from bisae.runtime.values import listed
 
 if TYPE_CHECKING:
@@ -45,13 +48,14 @@ def train(settings: TrainSettings, cfg: Any) -> "list[Cell]":
     # Here, since they are slow to import: --help and refused values answer at once.
     from bisae.cells.shown import show_cells
     from bisae.runtime.library_warnings import silence
-    from bisae.runtime.ranks import follow, rank
+    from bisae.runtime.ranks import follow
     from bisae.training.job import check_tokens
 
     silence()
     if rank() > 0:
         follow()
     corpus = instantiate(settings.corpus, "corpus")
+    check_metric(settings.optimized_metric, corpus.languages)
     order = reading_order(settings)
     *_, (_, job) = jobs = planned_jobs(settings, order, corpus)
     cells = [member.cell for member in job.members]
@@ -76,6 +80,20 @@ def train(settings: TrainSettings, cfg: Any) -> "list[Cell]":
             job.save.unlink(missing_ok=True)  # of a job killed after its last cell
         show_cells(shown)
     return cells
+
+
+def mean_metric(cells: "Sequence[Cell]", metric: str) -> float | None:
+    """The mean of a metric of finished cells, by its name in cell.json; None on ranks above 0, and of a trial."""
+    if rank() > 0 or not cells:
+        return None
+    return fmean(cell.read()["metrics"][metric] for cell in cells)
+
+
+def check_metric(metric: str, languages: "Sequence[str]") -> None:
+    """Refuse a metric that no cell of these languages will have."""
+    there = [f"val/{name}{of}" for name in RECONSTRUCTION for of in ("", *(f"/{language}" for language in languages))]
+    if metric not in there:
+        raise ConfigError("optimized_metric", metric, f"no such metric; there are {', '.join(there)}")
 
 
 def reading_order(settings: TrainSettings) -> "ReadingOrder":
@@ -209,7 +227,7 @@ def train_members(
     from bisae.activations.job_activations import open_activations
     from bisae.activations.store import Request
     from bisae.lm.lm_pass import LMPass
-    from bisae.runtime.ranks import Part, rank
+    from bisae.runtime.ranks import Part
     from bisae.training.data import ActivationData
     from bisae.training.fit import fit
     from bisae.training.job import check_snapshots
@@ -248,8 +266,9 @@ def train_members(
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 @one_process_per_job
-def main(cfg: Any) -> None:
-    train(cfg)
+def main(cfg: Any) -> float | None:
+    """Return the value of the job for a search: `optimized_metric`, as a mean over its cells."""
+    return mean_metric(train(cfg), cfg.optimized_metric)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ class TrainSettings(Command):
     save_every: Count
     keep_save: bool
     log_every: Count
+    optimized_metric: Text
     grid: dict[str, Any] | None = None  # of an experiment; bisae plan reads it
 
 

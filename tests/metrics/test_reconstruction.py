@@ -3,6 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bisae.metrics import RECONSTRUCTION
 from bisae.metrics.reconstruction import ReconstructionMetrics
 from bisae.sae import TopK
 
@@ -60,6 +61,7 @@ def test_streamed_values_equal_the_definitions_overall_and_per_language() -> Non
     for index, name in enumerate(LANGUAGES):
         expected |= {f"{key}/{name}": value for key, value in direct(sae, activations[language == index]).items()}
     assert found == pytest.approx(expected, rel=1e-10)
+    assert {name.partition("/")[0] for name in found} == set(RECONSTRUCTION)
 
 
 @settings(max_examples=25)

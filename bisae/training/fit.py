@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from lightning import Trainer
 
-from bisae.runtime.errors import RankLost, TrainingFailed
+from bisae.runtime.errors import STOPPED, RankLost, TrainingFailed
 from bisae.training.data import ActivationData
 from bisae.training.module import SAETraining
 from bisae.training.results import JobResults
@@ -59,6 +59,8 @@ def _stops_by_their_cause(trainer: Trainer, world: int) -> Iterator[None]:
     except SystemExit as stop:
         if stop.code == 1:
             raise KeyboardInterrupt from None  # what Lightning makes an exit of
+        if trainer.received_sigterm:  # in a trial, which has no `Saves` to answer it; Lightning's status is 0
+            raise SystemExit(STOPPED) from None
         raise
     except TrainingFailed:
         raise

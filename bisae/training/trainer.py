@@ -42,7 +42,7 @@ def make_trainer(
     """
     chosen = set_flags(trainer.keywords)
     check_validation(chosen, epochs, order.steps_per_epoch)
-    accelerator, devices, nodes, world = _machine(chosen.get("accelerator", "auto"), chosen.get("devices", 1))
+    accelerator, devices, nodes, world = _machine(chosen.get("accelerator", "auto"), trainer.keywords.get("devices", 1))
     if order.batch % world:
         raise Refused("batch", order.batch, f"must be a multiple of the number of devices, {world}")
     if world > 1 and not torchrun_size() and not HydraConfig.initialized():
@@ -116,10 +116,10 @@ def _machine(accelerator: str, devices: Any) -> tuple[str, Any, int, int]:
         accelerator = "gpu" if torch.cuda.is_available() else "cpu"
     devices, nodes = torchrun_size() or (devices, 1)
     count = len(devices) if isinstance(devices, list) else devices
-    if count == -1:
+    if count in (-1, "auto"):
         count = devices = max(1, torch.cuda.device_count()) if accelerator in ("gpu", "cuda") else 1
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise Refused("devices", devices, "give a number, a list of GPUs, or -1 for all GPUs")
+        raise Refused("devices", devices, "give a number, a list of GPUs, or -1 (auto) for all GPUs")
     return accelerator, devices, nodes, count * nodes
 
 

@@ -60,6 +60,19 @@ def test_two_ranks_train_what_one_process_trains_by_another_recipe(two_ranks: Pa
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=2e-6)
 
 
+def test_two_ranks_clip_the_gradient_of_the_whole_batch(two_ranks: Path, tmp_path: Path) -> None:
+    clips = [*SMOOTH, "+trainer.gradient_clip_val=0.02", f"cache={two_ranks}/cache"]
+    for folder, devices in (("one", 1), ("two", 2)):
+        (tmp_path / folder).mkdir()
+        done = run([str(ROOT / "train.py"), *clips, f"trainer.devices={devices}"], tmp_path / folder)
+        assert done.returncode == 0, done.stderr
+    one, two, free = weights(tmp_path / "one"), weights(tmp_path / "two"), list(weights(two_ranks / "runs").values())
+    assert one.keys() == two.keys() and len(one) == 8
+    for (name, value), other in zip(one.items(), free, strict=True):
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=2e-6)
+        assert not torch.allclose(value, other, rtol=1e-3, atol=2e-5), name
+
+
 @pytest.mark.parametrize("store", ["rolling", "streaming"])
 def test_the_stores_that_share_the_lm_pass_among_ranks_give_the_same_bits(
     two_ranks: Path, tmp_path: Path, store: str

@@ -51,26 +51,14 @@ def test_two_ranks_train_what_one_process_trains(two_ranks: Path, tmp_path: Path
 
 def test_two_ranks_train_what_one_process_trains_by_another_recipe(two_ranks: Path, tmp_path: Path) -> None:
     recipe = [*SMOOTH, f"cache={two_ranks}/cache", "scheduler=cosine", "optimizer=adamw", "sae.encoder_norm=0.5"]
+    recipe += ["+trainer.gradient_clip_val=0.02"]  # of the whole batch's gradient
     for devices in (1, 2):
-        done = run([str(ROOT / "train.py"), *recipe, f"trainer.devices={devices}", f"runs={devices}"], tmp_path)
+        done = run([str(ROOT / "train.py"), *recipe, f"trainer.devices={devices}", f"runs=on{devices}"], tmp_path)
         assert done.returncode == 0, done.stderr
-    one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
+    one, two = weights(tmp_path / "on1"), weights(tmp_path / "on2")
     assert one.keys() == two.keys() and len(one) == 8
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=2e-6)
-
-
-def test_two_ranks_clip_the_gradient_of_the_whole_batch(two_ranks: Path, tmp_path: Path) -> None:
-    clips = [*SMOOTH, "+trainer.gradient_clip_val=0.02", f"cache={two_ranks}/cache"]
-    for folder, devices in (("one", 1), ("two", 2)):
-        (tmp_path / folder).mkdir()
-        done = run([str(ROOT / "train.py"), *clips, f"trainer.devices={devices}"], tmp_path / folder)
-        assert done.returncode == 0, done.stderr
-    one, two, free = weights(tmp_path / "one"), weights(tmp_path / "two"), list(weights(two_ranks / "runs").values())
-    assert one.keys() == two.keys() and len(one) == 8
-    for (name, value), other in zip(one.items(), free, strict=True):
-        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=2e-6)
-        assert not torch.allclose(value, other, rtol=1e-3, atol=2e-5), name
 
 
 @pytest.mark.parametrize("store", ["rolling", "streaming"])

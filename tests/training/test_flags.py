@@ -1,6 +1,7 @@
 """Every argument of Lightning's Trainer is classified, and a cell's identity holds what may change it."""
 
 import inspect
+import re
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from lightning import Trainer
 
 from bisae.runtime.errors import Refused
 from bisae.training.flags import FLAGS, set_flags, trainer_identity, trial_flags
+from tests.conftest import ROOT
 
 
 def test_every_argument_of_the_trainer_is_classified_with_its_default() -> None:
@@ -71,3 +73,9 @@ def test_what_another_key_sets_is_refused_with_that_key() -> None:
         with pytest.raises(Refused, match=key) as refused:
             set_flags({name: 3})
         assert refused.value.field == name
+
+
+def test_the_page_of_the_flags_has_a_row_for_each_with_its_kind() -> None:
+    page = (ROOT / "docs" / "trainer.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.M)
+    assert dict(rows) == {name: flag.kind for name, flag in FLAGS.items()} and len(rows) == len(FLAGS)

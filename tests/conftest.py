@@ -14,6 +14,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
+from tests import warm
+
 ROOT = Path(__file__).parents[1]
 
 # Before transformers or wandb is imported anywhere: no test may wait for a network.
@@ -117,6 +119,9 @@ def step512(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """A command as a user types it, in `folder`."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = warm.run(arguments, folder, environment)
+    if done is not None:
+        return done
     return subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
 
 

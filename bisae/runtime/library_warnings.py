@@ -16,6 +16,7 @@ MESSAGES = (
     r"`broadcast_buffers` is deprecated",  # torch 2.13; its successor is unknown to older ones
     r".*``compute`` method of metric \w+ was called before",  # a rank without a validation batch
     r"You requested to overfit but enabled val dataloader shuffling",  # held-out batches are in order
+    r"The `srun` command is available on your system but is not used",  # each fit where SLURM is installed
     r".*does not have many workers",  # a batch is a gather in RAM, workers would only copy it
 )
 

@@ -125,10 +125,10 @@ def trainer_identity(trainer: Mapping[str, Any], watched: bool) -> dict[str, Any
     kinds = ("identity", "watched") if watched else ("identity",)
     identity = {name: value for name, value in given.items() if name not in FLAGS or FLAGS[name].kind in kinds}
     precision = PRECISIONS[identity.pop("precision", None)]
-    if "gradient_clip_val" in identity:
-        identity["gradient_clip_val"] = float(identity["gradient_clip_val"])  # 1 is 1.0
-    else:
+    if "gradient_clip_val" not in identity:
         identity.pop("gradient_clip_algorithm", None)
+    elif isinstance(clip := identity["gradient_clip_val"], int):
+        identity["gradient_clip_val"] = float(clip)  # 1 is 1.0
     if trainer.get("_target_", LIGHTNINGS[0]) not in LIGHTNINGS:
         identity["_target_"] = trainer["_target_"]
     return {"precision": precision} | ({"trainer": identity} if identity else {})

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -29,7 +30,7 @@ class Snapshots(Callback):
         self._take(trainer, module)
 
     def _take(self, trainer: Trainer, module: LightningModule) -> None:
-        assert isinstance(module, SAETraining)
+        module = cast(SAETraining, module)
         tokens = trainer.global_step * module.data.tokens_per_step
         if tokens not in self.tokens:
             return

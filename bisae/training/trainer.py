@@ -42,6 +42,9 @@ def make_trainer(
     """
     chosen = set_flags(trainer.keywords)
     check_validation(chosen, epochs, order.steps_per_epoch)
+    clip = chosen.get("gradient_clip_val", 1.0)
+    if not isinstance(clip, int | float) or clip <= 0:
+        raise Refused("gradient_clip_val", clip, "must be a number above 0")
     accelerator, devices, nodes, world = _machine(chosen.get("accelerator", "auto"), trainer.keywords.get("devices", 1))
     if order.batch % world:
         raise Refused("batch", order.batch, f"must be a multiple of the number of devices, {world}")

@@ -43,6 +43,8 @@ Config = Callable[..., DictConfig]
         ("activations.pass.lm_dtype=float64", "activations.pass.lm_dtype"),
         ("+trainer.max_epochs=5", "trainer.max_epochs"),
         ("+trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches"),
+        ("+trainer.gradient_clip_val=much", "trainer.gradient_clip_val"),
+        ("+trainer.gradient_clip_val=-1", "trainer.gradient_clip_val"),
         ("+trainer.val_check_interval=5", "trainer.val_check_interval"),
         ("+trainer.gradient_clip_val=1 optimizer=blocked", "trainer.gradient_clip_val"),
         ("trainer.precision=16-true", "trainer.precision"),

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler, TPESampler
 
 from bisae.cli.search import Search, show_best, space_of
+from bisae.cli.train import mean_metric, train
 from tests.conftest import ROOT, TINY, run
 
 PARSER = OverridesParser.create()
@@ -107,6 +108,17 @@ def test_a_search_that_cannot_work_is_refused_by_its_key(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_a_job_returns_the_mean_of_a_metric_over_its_cells_and_a_trial_nothing(
+    config: Callable[..., DictConfig],
+) -> None:
+    cells = train(config("sae.k=[2,4]", "data.epochs=1"))
+    for metric in ("val/fvu", "val/cosine/ja"):
+        values = [cell.read()["metrics"][metric] for cell in cells]
+        assert mean_metric(cells, metric) == pytest.approx(sum(values) / 2) and values[0] != values[1]
+    assert mean_metric(train(config("data.epochs=1", "+trainer.fast_dev_run=true")), "val/fvu") is None
+
+
+@pytest.mark.slow
 def test_without_optuna_a_search_is_refused_before_its_first_job_by_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "optuna.py").write_text("raise ImportError('none here')")
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
@@ -124,6 +136,7 @@ SEARCH = [
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # about ten processes that train, one after the other
 def test_a_killed_search_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     (tmp_path / "undisturbed").mkdir()
     (tmp_path / "killed").mkdir()

@@ -61,6 +61,18 @@ class Stops(Looks):
         trainer.should_stop = True
 
 
+class Dies(Callback):
+    """Ends the job at a step, as a kill does."""
+
+    changes_results = False
+    at = 0
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        if trainer.global_step == self.at:
+            raise RuntimeError("killed")
+
+
+DIES = f"+callbacks.dies._target_={HERE}.Dies"
 NUDGE = f"+callbacks.mine={{_target_: {HERE}.Nudge, by: 1e-5}}"
 
 
@@ -128,8 +140,16 @@ def test_one_that_only_looks_changes_no_name_and_one_that_then_stops_the_trainin
 
 
 @pytest.mark.slow
-def test_early_stopping_ends_the_training_of_a_cell_of_its_own_that_says_how_much_it_has_read(config: Config) -> None:
+def test_early_stopping_ends_the_training_of_a_cell_of_its_own_that_says_how_much_it_has_read(
+    config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
     (cell,) = train(config(EARLY, "+callbacks.stop.patience=1", "data.epochs=6"))
+    again = config(EARLY, "+callbacks.stop.patience=1", "data.epochs=6", DIES, f"runs={tmp_path}/killed")
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="killed"):
+        patched.setattr(Dies, "at", 31)
+        train(again)
+    (resumed,) = train(again)
+    assert resumed.name == cell.name and same(resumed, cell) and resumed.read()["metrics"] == cell.read()["metrics"]
     (short,) = train(config("data.epochs=2"))
     assert cell.name != short.name and cell.read()["provenance"]["sae_tokens"] == 2 * 6000
     assert same(cell, short)  # a minimal gain of 0.9 is never reached: the second epoch was the last

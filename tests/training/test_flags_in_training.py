@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning import Callback, Trainer
 from omegaconf import DictConfig
 
 from bisae.cli.train import train
-from tests.training.test_callbacks import same
+from tests.training.test_callbacks import DIES, Dies, same
 
 pytestmark = pytest.mark.slow
 
@@ -19,20 +18,6 @@ HARMLESS = [
     *("+trainer.inference_mode=false", "+trainer.max_time=01:00:00:00", "+trainer.strategy=ddp"),
     *("+trainer.enable_autolog_hparams=false", "+trainer.val_check_interval=0.5", "+trainer.min_epochs=1"),
 ]
-
-
-class Dies(Callback):
-    """Ends the job at a step, as a kill does."""
-
-    changes_results = False
-    at = 0
-
-    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
-        if trainer.global_step == self.at:
-            raise RuntimeError("killed")
-
-
-DIES = f"+callbacks.dies._target_={__name__}.Dies"
 
 
 @pytest.fixture(autouse=True)

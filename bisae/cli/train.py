@@ -197,12 +197,15 @@ def new_saes(settings: TrainSettings, job: "Job", d_model: int) -> "list[SparseA
 def made_trainer(
     settings: TrainSettings, order: "ReadingOrder", module: "SAETraining", results: "JobResults"
 ) -> "Trainer":
-    """Lightning's Trainer for the job of `results`, with all callbacks."""
+    """Lightning's Trainer for the job of `results`, with all callbacks; sets the precision of its products."""
+    import torch
+
     from bisae.training.module import Reports
     from bisae.training.saves import Saves
     from bisae.training.snapshots import Snapshots
     from bisae.training.trainer import make_trainer
 
+    torch.set_float32_matmul_precision(settings.matmul_precision)
     job, epochs = results.job, settings.data.epochs
     own = [instantiate(node, f"callbacks.{name}") for name, node in settings.callbacks.items() if node]
     with refused_by_key(settings, "trainer"):

@@ -1,6 +1,6 @@
 """The settings of `train`, and of what plans and watches its jobs."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from bisae.config.objects import Built, Node
 from bisae.config.settings import Checkpoint, Command, Keys, Layers, Object, OptimizerKeys, SAEKeys, Short, Size, Store
@@ -44,6 +44,7 @@ class TrainSettings(Command):
     save_every: Count
     keep_save: bool
     log_every: Count
+    matmul_precision: Literal["highest", "high", "medium"]
     optimized_metric: Text
     grid: dict[str, Any] | None = None  # of an experiment; bisae plan reads it
 

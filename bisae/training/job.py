@@ -90,6 +90,8 @@ def training_identity(config: Mapping[str, Any]) -> dict[str, Any]:
         **({"callbacks": called} if called else {}),
         **({"trial": trial} if trial else {}),  # so that no trial has the place, the save or the lock of a cell
     }
+    if (precision := config.get("matmul_precision", "highest")) != "highest":
+        found["matmul_precision"] = precision
     if config["scheduler"]["_target_"] != CONSTANT:
         scheduler = {key: value for key, value in config["scheduler"].items() if key != "_partial_"}
         found["scheduler"] = {key: float(value) if type(value) is int else value for key, value in scheduler.items()}

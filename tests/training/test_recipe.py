@@ -97,9 +97,11 @@ def test_what_changes_nothing_is_not_in_a_cells_name_and_what_does_is(config: Co
         return [cell.name for cell in train(config("data.epochs=1", *keys))]
 
     (default,) = names()
-    assert names("scheduler=constant", "sae.encoder_norm=1") == [default]
+    assert names("scheduler=constant", "sae.encoder_norm=1", "matmul_precision=highest") == [default]
+    assert names("matmul_precision=medium") != [default] and torch.get_float32_matmul_precision() == "medium"
     decaying = names("scheduler=linear")
     assert decaying == names("scheduler=linear", "scheduler.final=0", "scheduler.begin=0") != [default]
     shorter = names("sae.encoder_norm=[0.5,1]")
+    assert torch.get_float32_matmul_precision() == "highest"
     assert len(set(shorter)) == 2 and default in shorter
     assert len({default, *decaying, *shorter, *names("scheduler=cosine"), *names("optimizer=adamw")}) == 5

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from omegaconf import DictConfig
 from safetensors.torch import load_file
 
 from bisae.cells.cell import Cell
+from bisae.cli.analyze import analyze
 from bisae.cli.evaluate import evaluate
 from bisae.cli.train import train
 from bisae.lm.lm_pass import LMPass
@@ -192,6 +194,16 @@ def test_a_member_that_fails_leaves_no_snapshot_after_that(config: Config) -> No
     runs = Path(config().runs)
     found = [(cell["identity"]["sae"]["lr"], cell["identity"].get("snapshot")) for cell in _written(runs)]
     assert sorted(found, key=str) == [(0.002, 0), (0.002, 6000), (0.002, None), (1e38, 0)]
+
+
+def test_the_analysis_takes_snapshots_and_follows_features_along_warm_starts(config: Config, tmp_path: Path) -> None:
+    (warm,) = train(config("sae.start=previous", "ladder=[64,512]", "snapshots=[6000]"))
+    table = analyze(config(name="analyze"))
+    assert sorted(table["step"]) == [64, 64, 512, 512]
+    settings = table.set_index("hash")["setting"]
+    assert len(set(settings)) == 4 and "start=earlier step" in settings[warm.hash]
+    lineage = pd.read_parquet(tmp_path / "report" / "lineage.parquet")
+    assert set(lineage["hash"]) == {warm.identity["start"]} and set(lineage["next_step"]) == {512}
 
 
 @pytest.mark.parametrize(("place", "call"), [("step", 20), ("at-cell", 1)])

@@ -80,12 +80,16 @@ def test_the_layers_of_a_sweep_are_those_of_all_its_jobs(typed: list[str], layer
 def test_a_sweep_reads_the_lm_once_a_checkpoint_and_shows_all_cells_and_failures(tmp_path: Path) -> None:
     sweep = run([str(ROOT / "train.py"), "-m", *TINY, "checkpoint=512,7", "layer=1,2"], tmp_path)
     assert sweep.returncode == 1 and "Traceback" not in sweep.stderr
-    assert sweep.stdout.count("LM activations, training") == 1
+    first, second = (
+        [file.stat().st_mtime_ns for file in tmp_path.glob(f"cache/activations/**/{layer}/*.bin")]
+        for layer in ("layer01", "layer02")
+    )
+    assert len(first) == len(second) > 1 and min(second) < max(first) and min(first) < max(second)  # shard by shard
     table = sweep.stdout.split("\n model ")[-1].splitlines()
     assert [line.split()[:3] for line in table[1:3]] == [["embedded", "512", "1"], ["embedded", "512", "2"]]
-    *_, title, first, second = sweep.stderr.splitlines()
+    *_, title, one, other = sweep.stderr.splitlines()
     assert title == "2 of 4 jobs failed:"
-    assert first.startswith("  checkpoint=7 layer=1: error: checkpoint=7: ") and "layer=2: error: " in second
+    assert one.startswith("  checkpoint=7 layer=1: error: checkpoint=7: ") and "layer=2: error: " in other
     assert not list((tmp_path / "runs").glob(".sweep*"))
 
 

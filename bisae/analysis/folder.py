@@ -51,6 +51,14 @@ class Analysis:
             pq.read_schema(file)
         self.cell.metrics["val/fvu"]
 
+    def logged(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a logger is told: the LM, as axes of the cell's run, and the metrics of the analysis."""
+        found = self.read()
+        lm = {"parameters": found["lm"]["parameters"], "d_model": found["lm"]["d_model"]}
+        lm["lm_tokens"] = found["lm"]["tokens_seen"]
+        figures = {**found["metrics"], "tokens": found["tokens"], "rules": self.folder.name}
+        return lm, {f"analysis/{name}": value for name, value in figures.items()}
+
     def features(self) -> pd.DataFrame:
         return pd.read_parquet(self.folder / FEATURES)
 

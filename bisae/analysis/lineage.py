@@ -36,6 +36,13 @@ class AnalysedCell:
             return codes.block(0, codes.latents, tokens)
 
 
+def ladder_of(cell: FoundCell) -> str:
+    """A name that cells share if they differ only in the LM's step."""
+    read = {key: value for key, value in cell.identity["activations"].items() if key != "weights"}
+    identity = {key: value for key, value in cell.identity.items() if key != "imported"}  # the weights' checksum
+    return name_of({"model": cell.model, "layer": cell.layer, **identity, "activations": read})
+
+
 def ladders(places: Sequence[AnalysedCell]) -> list[list[AnalysedCell]]:
     """Group the cells that differ only in the LM's step, in the order of steps. Groups of one cell are left out.
 
@@ -44,11 +51,7 @@ def ladders(places: Sequence[AnalysedCell]) -> list[list[AnalysedCell]]:
     """
     found: dict[str, list[AnalysedCell]] = {}
     for place in sorted(places, key=lambda place: place.cell.step):
-        cell = place.cell
-        read = {key: value for key, value in cell.identity["activations"].items() if key != "weights"}
-        identity = {key: value for key, value in cell.identity.items() if key != "imported"}  # the weights' checksum
-        name = name_of({"model": cell.model, "layer": cell.layer, **identity, "activations": read})
-        found.setdefault(name, []).append(place)
+        found.setdefault(ladder_of(place.cell), []).append(place)
     groups = [ladder for ladder in found.values() if len(ladder) > 1]
     grouped = {place.cell.hash for ladder in groups for place in ladder}
     by_hash = {place.cell.hash: place for place in places if place.cell.hash not in grouped}

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
@@ -28,9 +29,7 @@ def show_cells(cells: Sequence[Cell], console: Console | None = None) -> None:
         described = [{**asdict(cell), "runs": str(cell.runs)} for cell in cells]
         (Path(folder) / "cells.json").write_text(json.dumps(described), encoding="utf-8")
     console = console or Console(width=max(110, Console().width))  # so that no number is cut
-    settings = [dict(flatten_keys(cell.identity)) for cell in cells]
-    keys = dict.fromkeys(key for setting in settings for key in setting if key not in UNSHOWN)
-    varied = [key for key in keys if any(other.get(key) != settings[0].get(key) for other in settings)]
+    settings, varied = settings_of_cells(cells)
     folder_column = Column("SAE", no_wrap=True, min_width=max(len(f"{cell.sae}-{cell.hash}") for cell in cells))
     names = [key.removeprefix("sae.") for key in varied]
     table = Table("model", "step", "layer", folder_column, *names, *METRICS.values(), box=None, header_style="bold")
@@ -44,6 +43,48 @@ def show_cells(cells: Sequence[Cell], console: Console | None = None) -> None:
         console.print(table)
     for runs in dict.fromkeys(cell.runs for cell in cells):
         console.print(Text(f"cells are in {runs}/"), soft_wrap=True)  # no markup: a path may hold brackets
+
+
+def settings_of_cells(cells: Sequence[Cell]) -> tuple[list[dict[str, object]], list[str]]:
+    """The settings of each cell by dotted keys, and the keys in which the cells differ."""
+    settings = [dict(flatten_keys(cell.identity)) for cell in cells]
+    keys = dict.fromkeys(key for setting in settings for key in setting if key not in UNSHOWN)
+    return settings, [key for key in keys if any(other.get(key) != settings[0].get(key) for other in settings)]
+
+
+def table_of_cells(cells: Sequence[Cell]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of the finished cells: place, id of the run, settings in which they differ, all metrics."""
+    settings, varied = settings_of_cells(cells)
+    found = [(cell, setting, cell.read()) for cell, setting in zip(cells, settings, strict=True) if cell.finished]
+    metrics = list(dict.fromkeys(name for *_, content in found for name in content["metrics"]))
+    rows = [
+        [
+            *(cell.model, cell.step, cell.layer, f"{cell.sae}-{cell.hash}", content["provenance"].get("wandb_run")),
+            *(setting.get(key) for key in varied),
+            *(content["metrics"].get(name) for name in metrics),
+        ]
+        for cell, setting, content in found
+    ]
+    return ["model", "step", "layer", "sae", "run", *varied, *metrics], rows
+
+
+def lines_over_steps(cells: Sequence[Cell]) -> dict[str, dict[str, dict[int, float]]]:
+    """By metric and line, the values of the finished cells by step of the LM.
+
+    A line is a layer, and all settings in which the cells differ; lines of a single step are left out.
+    """
+    settings, varied = settings_of_cells(cells)
+    models = {cell.model for cell in cells}
+    lines: dict[str, dict[str, dict[int, float]]] = {metric: {} for metric in METRICS}
+    for cell, setting in sorted(zip(cells, settings, strict=True), key=lambda pair: pair[0].step):
+        if cell.finished:
+            own = [f"{key.removeprefix('sae.')}={setting.get(key)}" for key in varied]
+            line = " ".join([*([cell.model] if len(models) > 1 else []), f"layer {cell.layer}", *own])
+            metrics = cell.read()["metrics"]
+            for metric, of in lines.items():
+                of.setdefault(line, {})[cell.step] = metrics[metric]
+    long = {metric: {line: of[line] for line in of if len(of[line]) > 1} for metric, of in lines.items()}
+    return {metric: of for metric, of in long.items() if of}
 
 
 def cells_of_jobs(folders: Iterable[Path]) -> list[Cell]:

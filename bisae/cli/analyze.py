@@ -44,6 +44,7 @@ def analyze(settings: AnalyzeSettings, cfg: Any) -> "pd.DataFrame":
     from bisae.runtime.library_warnings import silence
     from bisae.runtime.lock import sole_writer
     from bisae.runtime.values import flatten_keys
+    from bisae.training.loggers import CellLoggers
 
     if not settings.space:
         remedy = "choose shipped (for the shipped tokenizer), use, lm or sentence_transformers"
@@ -53,7 +54,10 @@ def analyze(settings: AnalyzeSettings, cfg: Any) -> "pd.DataFrame":
     writable({"cache": cache, "output": Path(output or cache)})
     settings.check_objects(late=True)
     rules, text = rules_of(settings), analysed_text(settings)
-    report, wandb_runs = instantiate(settings.report, "report"), instantiate(settings.logger, "logger")
+    report, loggers = (
+        instantiate(settings.report, "report"),
+        CellLoggers(settings.logger, settings.runs_folder),
+    )
 
     run_first("train.py", settings.train, [f"runs={settings.runs}", f"cache={settings.cache}"])
     with refused_by_key(settings, "only"):
@@ -67,9 +71,10 @@ def analyze(settings: AnalyzeSettings, cfg: Any) -> "pd.DataFrame":
             lineage = Lineage(**settings.lineage.model_dump())
             figures = report.write(Path(output), table, analysed, [lineage.follow(one) for one in ladders(analysed)])
             files = [Path(output, name) for name in ("cells.parquet", "index.html")]
-            wandb_runs.log_report(
-                "analysis", output, dict(flatten_keys(rules.describe)), {"cells": table}, figures, files
-            )
+            loggers.log_report("analysis", output, dict(flatten_keys(rules.describe)), {"cells": table}, figures, files)
+        for place in analysed:
+            if place.cell.folder in work.chosen:
+                loggers.add(place.cell, *place.analysis.logged())
     work.close()
     if failures := [*damaged, *(f"{cell}: {problem(error, settings)}" for cell, error in work.failures.items())]:
         raise AnalysisFailed("\n".join([f"{len(failures)} cells could not be analysed:", *failures]))

@@ -23,10 +23,12 @@ from bisae.runtime.values import flatten_keys, listed, numbers, writable
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bisae.cells.find import FoundCell
     from bisae.intervention.donor import DonorCells
     from bisae.intervention.measures import ContinuedPrompts, Measure, PerplexityText, TranslatedTasks
     from bisae.intervention.results import InterventionResult
     from bisae.lm.model import Checkpoint
+    from bisae.training.loggers import CellLoggers
     from bisae.translation.scores import Scorer
 
 
@@ -47,6 +49,7 @@ class Measures(NamedTuple):
 def intervene(settings: InterveneSettings, cfg: Any) -> "pd.DataFrame":
     """Measure what is missing; returns the table of all interventions in `output`."""
     # Here, since they are slow to import: --help and refused values answer at once.
+    from bisae.cells.find import chosen_cells
     from bisae.intervention.results import InterventionResult
     from bisae.intervention.specs import EditSettings, planned
     from bisae.intervention.work import InterventionWork
@@ -54,14 +57,20 @@ def intervene(settings: InterveneSettings, cfg: Any) -> "pd.DataFrame":
     from bisae.runtime.library_warnings import silence
     from bisae.runtime.naming import name_of
     from bisae.sae.own import named_classes
+    from bisae.training.loggers import CellLoggers
 
     silence()
     cache, output = Path(settings.cache), Path(settings.output)
     writable({"cache": cache, "output": output})
     dtype, device = torch_dtype(settings.dtype), torch_device(settings.device)
     operation = EditSettings(settings.mode, settings.norm, numbers("coefficient", listed(settings.coefficient)))
-    wandb_runs, classes = instantiate(settings.logger, "logger"), named_classes(settings.sae_classes)
-    donor = donor_of(settings)
+    settings.check_objects(late=True)
+    loggers, classes = (
+        CellLoggers(settings.logger, settings.runs_folder),
+        named_classes(settings.sae_classes),
+    )
+    cells, _, _ = chosen_cells(listed(settings.runs), None, None, None)
+    donor = donor_of(settings, cells)
     recipients = [donor.recipient(step) for step in listed(settings.recipient)]
     if not recipients:
         raise ConfigError("recipient", [], "name a step at least")
@@ -83,15 +92,40 @@ def intervene(settings: InterveneSettings, cfg: Any) -> "pd.DataFrame":
     ]
     parts = measures.text, donor.checkpoint, layers, donor.tokenizer, settings.batch, dtype, device
     InterventionWork(rows, measures.all, *parts).do()
-    return write_table(settings, donor, measures, [row for _, of_lm in rows for _, row in of_lm], wandb_runs)
+    table = write_table(settings, donor, measures, [row for _, of_lm in rows for _, row in of_lm], loggers)
+    log_cells(loggers, table, donor, recipients, cells)
+    return table
 
 
-def donor_of(settings: InterveneSettings) -> "DonorCells":
+def log_cells(
+    loggers: "CellLoggers",
+    table: "pd.DataFrame",
+    donor: "DonorCells",
+    recipients: "Sequence[Checkpoint]",
+    cells: "Sequence[FoundCell]",
+) -> None:
+    """Log what interventions do to each recipient into the runs of the donor's cells, and of the recipient's cells."""
+    from bisae.analysis.lineage import ladder_of
+    from bisae.report.interventions.figures_of_cells import figures_of_interventions
+
+    sae = "+".join(f"{cell.sae}-{cell.hash}" for cell in donor.cells.values())
+    for lm in recipients:
+        about = {"parameters": lm.parameters, "d_model": lm.d_model, "lm_tokens": lm.tokens_seen}
+        figures = figures_of_interventions(table, donor.recipe.corpus.languages, sae, lm.step)
+        for own in donor.cells.values():
+            origin = donor.checkpoint
+            of_donor = {**about, "parameters": origin.parameters, "lm_tokens": origin.tokens_seen}
+            loggers.add(own, of_donor, {f"intervention/into{lm.step}/{name}": figures[name] for name in figures})
+            same = [cell for cell in cells if cell.step == lm.step and ladder_of(cell) == ladder_of(own)]
+            for cell in same[:1]:
+                named = {f"intervention/from{origin.step}/{name}": figures[name] for name in figures}
+                loggers.add(cell, about, named)
+
+
+def donor_of(settings: InterveneSettings, cells: "Sequence[FoundCell]") -> "DonorCells":
     """The cells whose features are put in."""
-    from bisae.cells.find import chosen_cells
     from bisae.intervention.donor import DonorCells
 
-    cells, _, _ = chosen_cells(listed(settings.runs), None, None, None)
     nodes = settings.model, settings.corpus, Path(settings.cache)
     with refused_by_key(settings, "donor", checkpoint="donor.step"):
         return DonorCells.choose(cells, **settings.donor.model_dump(), layer=settings.layer, nodes=nodes)
@@ -149,7 +183,7 @@ def write_table(
     donor: "DonorCells",
     measures: Measures,
     rows: "Sequence[InterventionResult]",
-    wandb_runs: Any,
+    loggers: "CellLoggers",
 ) -> "pd.DataFrame":
     """Write the table of all interventions in `output`, with figures and generations; returns it."""
     import pandas as pd
@@ -172,7 +206,7 @@ def write_table(
         figures = write_interventions(output, table, samples, written, languages)
         tables = {"interventions": table, **({"generations": pd.DataFrame(written)} if written else {})}
         described, files = dict(flatten_keys(settings.model_dump(by_alias=True))), [output / "interventions.parquet"]
-        wandb_runs.log_report("intervention", str(output), described, tables, [*figures.values()], files)
+        loggers.log_report("intervention", str(output), described, tables, [*figures.values()], files)
     return table
 
 

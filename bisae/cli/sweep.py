@@ -7,6 +7,7 @@ sweep's; and whatever becomes of a job, its memory, its W&B runs and its environ
 import atexit
 import functools
 import inspect
+import json
 import logging
 import os
 import shlex
@@ -15,12 +16,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from traceback import format_exception, format_exception_only
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -31,10 +32,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bisae.cli.failure import JobLog, leave_failure
+from bisae.runtime.atomic import write_json
 from bisae.runtime.errors import STOPPED, Refused, explained
 from bisae.runtime.ranks import JOB, RANKS, rank, under_torchrun
 from bisae.runtime.subcommands import config_flags, with_this_code
 from bisae.runtime.values import writable
+
+if TYPE_CHECKING:
+    from bisae.cells.cell import Cell
 
 log = logging.getLogger("bisae.sweep")
 
@@ -180,6 +185,28 @@ def layers_of_all_jobs(overrides: Sequence[str]) -> str | None:
     return str(sorted({layer for layer in listed if isinstance(layer, int)})).replace(" ", "")
 
 
+def leave_logger(logger: Any, runs: str) -> None:
+    """In a job of a sweep: leave its config group `logger` for the end of the sweep, which does not know it."""
+    if (folder := os.environ.get(JOB)) and rank() == 0:
+        write_json(Path(folder) / "logger.json", {"node": logger, "runs": runs})
+
+
+def log_sweep(jobs: Iterable[Path], cells: "Sequence[Cell]") -> None:
+    """Log the table of a sweep's `cells`, and their metrics over the LM's steps, in a W&B run of the sweep."""
+    from bisae.cells.shown import lines_over_steps, table_of_cells
+
+    left = [file for folder in jobs if (file := folder / "logger.json").exists()]
+    if left:
+        from bisae.training.loggers import CellLoggers
+
+        try:
+            loggers = CellLoggers(**json.loads(left[0].read_text(encoding="utf-8"))).wandb
+            for logger in loggers:
+                logger.log_sweep(os.environ["WANDB_RUN_GROUP"], *table_of_cells(cells), lines_over_steps(cells))
+        except Exception as error:  # the sweep has ended well without it
+            log.warning("the sweep has no W&B run of its own: %s: %s", type(error).__name__, error)
+
+
 class Sweep(Callback):
     """What happens once a sweep (`hydra.callbacks`): before its first job and after its last."""
 
@@ -219,6 +246,7 @@ class Sweep(Callback):
         typed = {file.parent: file.read_text(encoding="utf-8").splitlines() for file in jobs}
         if cells := cells_of_jobs(typed):
             show_cells(cells)
+            log_sweep(typed, cells)
         searched = OmegaConf.select(config, "hydra.sweeper._target_") == SEARCH
         if searched:
             from bisae.cli.search import show_best

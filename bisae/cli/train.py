@@ -13,7 +13,7 @@ import hydra
 from omegaconf import OmegaConf
 
 from bisae.cli.command import command
-from bisae.cli.sweep import one_process_per_job
+from bisae.cli.sweep import leave_logger, one_process_per_job
 from bisae.config.choices import layers_of
 from bisae.config.folder import CONF
 from bisae.config.instantiate import instantiate
@@ -60,6 +60,7 @@ def train(settings: TrainSettings, cfg: Any) -> "list[Cell]":
     *_, (_, job) = jobs = planned_jobs(settings, order, corpus)
     cells = [member.cell for member in job.members]
     shown = [cell for member in job.members for cell in member.cells]
+    leave_logger(settings.logger, settings.runs)
     if settings.data.short_split == "refuse" and not settings.force:
         check_tokens(shown, settings.data.tokens, settings.data.validation_tokens)
     for checkpoint, due in jobs_due(settings, jobs):
@@ -234,6 +235,7 @@ def train_members(
     from bisae.training.data import ActivationData
     from bisae.training.fit import fit
     from bisae.training.job import check_snapshots
+    from bisae.training.loggers import CellLoggers
     from bisae.training.module import SAETraining
     from bisae.training.results import JobResults
     from bisae.training.schedule import check_schedule, schedule_of
@@ -246,12 +248,11 @@ def train_members(
     held_out = LMPass(checkpoint, corpus, data.validation_split, **reading)
     store = instantiate(store_node(settings.activations), "activations")
     optimizer = instantiate(settings.optimizer.partial, "optimizer.partial")
-    scheduler = instantiate(settings.scheduler, "scheduler", _partial_=True)
-    schedule = schedule_of(scheduler, settings.optimizer.warmup)
-    wandb_runs = instantiate(settings.logger, "logger")
+    schedule = schedule_of(instantiate(settings.scheduler, "scheduler", _partial_=True), settings.optimizer.warmup)
+    loggers = CellLoggers(settings.logger, settings.runs, len(job.members))
     saes = new_saes(settings, job, checkpoint.d_model)
-    module = SAETraining(job.members, saes, corpus.languages, optimizer, schedule, wandb_runs.log)
-    results = JobResults(job, checkpoint, config, wandb_runs, settings.keep_save)
+    module = SAETraining(job.members, saes, corpus.languages, optimizer, schedule, loggers.log)
+    results = JobResults(job, checkpoint, config, loggers, settings.keep_save)
     trainer = made_trainer(settings, order, module, results)
     with refused_by_key(settings, "trainer"):
         check_optimizer(optimizer, trainer.world_size, trainer.gradient_clip_val)

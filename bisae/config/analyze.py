@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt
 
+from bisae.config.objects import Loggers
 from bisae.config.settings import Command, Device, Keys, NotNegativeFloat, Object, PositiveFloat, Short, Size, Store
 from bisae.runtime.ranges import Count, Index, Text, Texts
 
@@ -44,7 +45,9 @@ class AnalyzeSettings(Command):
     patterns: Object
     space: Object | None = None
     report: Object
-    logger: Object
+    logger: Loggers
+    tags: Texts | None
+    notes: Text | None
     train: list[Any]
     sae_classes: list[Text]
     runs: Texts

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Lt, MaxLen
 from pydantic import BeforeValidator, Field
 
+from bisae.config.objects import Loggers
 from bisae.config.settings import Checkpoint, Command, Device, Keys, Layers, Object, Precision, Size
 from bisae.runtime.ranges import Count, Index, Number, Text, Texts
 
@@ -50,7 +51,9 @@ class InterveneSettings(Command):
     model: Object | None = None
     corpus: Object | None = None
     translation: Annotated[TranslationKeys | None, BeforeValidator(_or_none)] = None
-    logger: Object
+    logger: Loggers
+    tags: Texts | None
+    notes: Text | None
     sae_classes: list[Text]
     runs: Texts
     analyze: list[Text] | None

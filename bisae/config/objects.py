@@ -31,7 +31,7 @@ class Built:
 
     `base`: full name of the class it must be of; None: any. `given`: arguments that bisae adds. `beside`: the keys of
     the node that are no arguments. `lists`: a list stands for several values, one of each member. `late`: the class is
-    slow to import, so that the node is checked when there is work to do.
+    slow to import, so that the node is checked when there is work to do. `several`: see `separate`.
     """
 
     base: str | None = None
@@ -39,6 +39,19 @@ class Built:
     beside: type[BaseModel] | None = None
     lists: bool = False
     late: bool = False
+    several: bool = False
+
+
+Loggers = Annotated[Node, Built(late=True, several=True)]  # config group `logger`
+
+
+def separate(key: str, node: Any) -> dict[str, Any]:
+    """The objects of a node that may hold several, each by its key: the node itself, and those of its values."""
+    if not isinstance(node, Mapping):
+        return {key: node}
+    inner = {name: value for name, value in node.items() if isinstance(value, Mapping) and "_target_" in value}
+    own = {name: value for name, value in node.items() if name not in inner}
+    return ({key: own} if own else {}) | {f"{key}.{name}": value for name, value in inner.items()}
 
 
 def unknown(key: str, found: object, known: Mapping[str, Any] | list[str]) -> ConfigError:
@@ -117,7 +130,8 @@ def objects_in(annotation: Any, value: Any, key: str) -> Iterator[tuple[str, Any
     if get_origin(annotation) is Annotated:
         annotation, *metadata = get_args(annotation)
         if built := next((one for one in metadata if isinstance(one, Built)), None):
-            yield key, value, built
+            nodes = separate(key, value) if built.several else {key: value}
+            yield from ((place, node, built) for place, node in nodes.items())
             return
     if isinstance(value, BaseModel):
         for name, (attribute, declared) in fields_of(type(value)).items():

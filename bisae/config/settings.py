@@ -42,6 +42,11 @@ class Command(Keys):
     paths: PathKeys | None = None  # which other keys refer to
     print_config: bool = False
 
+    @property
+    def runs_folder(self) -> str:
+        """The folder of runs, whatever cells a command reads."""
+        return self.paths.runs if self.paths else "runs"
+
     def check_objects(self, late: bool) -> None:
         """Check the objects' classes and arguments: those that are slow to import with `late`, else the others.
 

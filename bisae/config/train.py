@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from bisae.config.objects import Built, Node
+from bisae.config.objects import Built, Loggers, Node
 from bisae.config.settings import Checkpoint, Command, Keys, Layers, Object, OptimizerKeys, SAEKeys, Short, Size, Store
-from bisae.runtime.ranges import Count, Index, Text
+from bisae.runtime.ranges import Count, Index, Text, Texts
 
 
 class DataKeys(Keys):
@@ -36,7 +36,7 @@ class TrainSettings(Command):
     scheduler: Annotated[Node, Built(given=("optimizer", "warmup", "steps"), late=True)]
     trainer: Annotated[Node, Built("lightning:Trainer", late=True)]
     callbacks: dict[str, Annotated[Node, Built("lightning:Callback", late=True)] | None] = {}
-    logger: Object
+    logger: Loggers
     runs: Text
     cache: Text
     snapshots: list[Index]
@@ -46,6 +46,10 @@ class TrainSettings(Command):
     log_every: Count
     matmul_precision: Literal["highest", "high", "medium"]
     optimized_metric: Text
+    tags: Texts | None
+    notes: Text | None
+    group: Text | None
+    job_type: Text | None
     grid: dict[str, Any] | None = None  # of an experiment; bisae plan reads it
 
 

@@ -66,6 +66,8 @@ class SAETraining(LightningModule):
         self.validated: dict[int, dict[str, float]] = {}
         self.take: Take | None = None  # of an optimizer that forms gradients itself
         self.rates: list[float] = []  # tokens/s of this process, a value a `log`
+        self.reporting = False  # whether a report follows this step
+        self.last_step: dict[int, dict[str, Any]] = {}  # what a report says of each member's last step alone
         self._logged = 0, time.monotonic()
 
     @property
@@ -117,6 +119,9 @@ class SAETraining(LightningModule):
         for index, sae, x, norm in self._healthy(batch):
             dead = self.clocks[index].dead if sae.aux_k else None
             losses[index], codes, x_hat = sae.objective(x, dead, self._average, self.take)
+            if self.reporting:
+                loss, error = losses[index].detach(), (x_hat - x).square().sum(1).mean()
+                self.last_step[index] = {"loss": loss, "loss_reconstruction": error, "loss_penalty": loss - error}
             fired[index] = self.clocks[index].fired(codes, batch.language)
             self.measures[index].update(x, norm, x_hat, codes, batch.language)
         if not losses:
@@ -199,6 +204,17 @@ class SAETraining(LightningModule):
             if gradient_clip_val and index not in self.failed:
                 clip(sae.parameters(), gradient_clip_val)
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Of a step that is reported: each member's learning rate, and the norm of its gradient before any clipping.
+
+        An optimizer with a `take` has no gradient as a whole, so no norm.
+        """
+        for index, found in self.last_step.items() if self.reporting else ():
+            found["lr"] = optimizer.param_groups[index]["lr"]
+            if not self.take:
+                gradients = [weight.grad for weight in self.saes[index].parameters() if weight.grad is not None]
+                found["gradient_norm"] = torch.nn.utils.get_total_norm(gradients)
+
     def optimizer_step(self, *arguments: Any, **keywords: Any) -> None:
         super().optimizer_step(*arguments, **keywords)
         for index, sae in enumerate(self.saes):
@@ -218,12 +234,21 @@ class SAETraining(LightningModule):
         for index, member in enumerate(self.members):
             if index not in self.failed:
                 values = self.measures[index].compute() | self.clocks[index].shares()
-                values |= self.saes[index].extra_metrics()
+                values |= self._last_step(index) | self.saes[index].extra_metrics()
                 self.measures[index].reset()
                 named = {f"train/{name}": value for name, value in values.items()} | {"train/tokens_per_s": rate}
                 self.log_run(member.cell.run_id, named, done * self.data.tokens_per_step)
                 fvu.append(values["fvu"])
         self.log_dict({"fvu": sum(fvu) / len(fvu), "tokens/s": rate}, prog_bar=True)
+
+    def _last_step(self, index: int) -> dict[str, float]:
+        """The loss of the last step and its parts, over all ranks, its learning rate and gradient's norm.
+
+        The penalty is all but the reconstruction: L1, the auxiliary loss, a class's own; left out where it is 0.
+        """
+        found = self.last_step.pop(index, {})
+        found |= {name: self._average(value) for name, value in found.items() if name.startswith("loss")}
+        return {name: float(value) for name, value in found.items() if name != "loss_penalty" or value != 0}
 
     def validation_step(self, batch: ActivationBatch, step: int) -> None:
         for index, sae, x, norm in self._healthy(batch):
@@ -279,6 +304,10 @@ class Reports(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         follow_idle_cores()
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
+        assert isinstance(module, SAETraining)
+        module.reporting = (trainer.global_step + 1) % self.every == 0
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
         if trainer.global_step % self.every == 0:

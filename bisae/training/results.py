@@ -1,6 +1,7 @@
-"""What a job leaves: the cells of its members, and their W&B runs."""
+"""What a job leaves: the cells of its members, and their runs in the loggers."""
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
@@ -8,18 +9,20 @@ from typing import Any
 
 from bisae.cells.cell import Cell, code_version
 from bisae.lm.model import Checkpoint
+from bisae.runtime.ranks import JOB
 from bisae.sae import SparseAutoencoder
+from bisae.training.cell_runs import axes, own_config, run_name
 from bisae.training.data import ActivationData
 from bisae.training.job import Job, Member
+from bisae.training.loggers import CellLoggers
 from bisae.training.module import SAETraining
-from bisae.training.wandb_runs import WandbRuns, axes
 
 log = logging.getLogger("bisae.training.fit")
 
 
 @dataclass(frozen=True)
 class JobResults:
-    """Writes the cells of `job` and logs their W&B runs.
+    """Writes the cells of `job` and logs their runs.
 
     `config`: the resolved config (YAML), kept in each cell; `keep_save`: whether the last save outlives the job.
     """
@@ -27,22 +30,29 @@ class JobResults:
     job: Job
     checkpoint: Checkpoint
     config: str
-    wandb_runs: WandbRuns
+    loggers: CellLoggers
     keep_save: bool
 
     def open_runs(self) -> None:
-        """Start, or go on in, the W&B run of each member; a trial has none."""
+        """Start, or go on in, the run of each member; a trial has none."""
         if self.job.trial:
             return
+        checkpoint, alone = self.checkpoint, len(self.job.members) == 1 and JOB not in os.environ
+        lm = {"parameters": checkpoint.parameters, "d_model": checkpoint.d_model, "lm_tokens": checkpoint.tokens_seen}
         for member in self.job.members:
-            found = axes(self.checkpoint, member, self.job.key)
-            self.wandb_runs.open(member.cell.run_id, member.cell.name, found["sweep"] or self.job.key, found)
-        if self.wandb_runs.mode == "offline":
-            folder = self.wandb_runs.folder
-            log.info("W&B offline: runs are in %s/wandb (logger=wandb_online or none changes that)", folder)
+            cell, settings = member.cell, member.settings
+            found = axes(cell, settings, lm, self.job.key)
+            config = own_config(self.config, cell, settings)
+            group = found["sweep"] or self.job.key
+            self.loggers.open(cell.run_id, run_name(cell, settings), group, {**found, "config": config}, alone)
+        for wandb in self.loggers.wandb:
+            if wandb.mode == "offline":
+                log.info("W&B offline: runs are in %s/wandb (logger=wandb_online or none changes that)", wandb.folder)
+            if wandb.mode != "disabled" and (overridden := wandb.overridden()):
+                log.info("W&B: %s", overridden)
 
     def write(self, module: SAETraining, data: ActivationData) -> None:
-        """Write the cells of a trained job, but those of members that failed; end their W&B runs. A trial has none."""
+        """Write the cells of a trained job, but those of members that failed; end their runs. A trial has none."""
         if self.job.trial:
             limits = ", ".join(f"trainer.{name}={value}" for name, value in self.job.trial.items())
             scored = [metrics["fvu"] for metrics in module.validated.values()]
@@ -55,12 +65,12 @@ class JobResults:
             log.info("SAEs trained: %d, at %s tokens/s", len(self.job.members), rate)
         for index, (member, sae) in enumerate(zip(self.job.members, module.saes, strict=True)):
             if index in module.failed:
-                self.wandb_runs.finish(member.cell.run_id, {}, failed=True)
+                self.loggers.finish(member.cell.run_id, {}, failed=True)
                 continue
             metrics = {f"val/{name}": value for name, value in module.validated[index].items()}
             self._write_cell(member.cell, sae, metrics, self._provenance(member, sae, data))
-            self.wandb_runs.log_cell(member.cell.run_id, member.cell.folder)
-            self.wandb_runs.finish(member.cell.run_id, metrics)
+            self.loggers.log_cell(member.cell.run_id, member.cell.folder)
+            self.loggers.finish(member.cell.run_id, metrics)
 
     def write_snapshots(self, module: SAETraining, tokens: int, measured: Mapping[int, Mapping[str, float]]) -> None:
         """Write the cells of the members in `measured` as they are after `tokens` tokens."""
@@ -96,8 +106,8 @@ class JobResults:
         }
 
     def close(self) -> None:
-        """Close the W&B runs that are still open: the job ended before these cells did."""
-        self.wandb_runs.close()
+        """Close the runs that are still open: the job ended before these cells did."""
+        self.loggers.close()
 
     def clean_up(self) -> None:
         """After the end of a job its save has served, unless it is kept."""

@@ -9,65 +9,85 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bisae.lm.model import Checkpoint
+from bisae.cells.find import FoundCell
+from bisae.runtime.atomic import write_json
 from bisae.runtime.errors import Refused
-from bisae.runtime.ranges import Text
-from bisae.training.job import Member
+from bisae.runtime.ranges import Text, Texts
+from bisae.training.cell_runs import axes, own_config, run_name
+from bisae.training.run_log import RunLog
 
 log = logging.getLogger("bisae.wandb")
 
 INIT_SECONDS = 30  # W&B waits 90 for a server that does not answer
 FINISH_SECONDS, UPLOAD_SECONDS = 60, 600  # W&B has no limit, and hangs if the network has gone away
+MODES = {"dryrun": "offline", "run": "online"}  # former names, which WANDB_MODE may have
+# Of the environment, what W&B would take and bisae decides: a cell's run follows from the cell.
+DECIDED = ("WANDB_RUN_ID", "WANDB_RESUME", "WANDB_RESUME_FROM", "WANDB_FORK_FROM")
 
 
-def axes(checkpoint: Checkpoint, member: Member, job: str) -> dict[str, Any]:
-    """The config of a cell's run, flat: what dashboards key on. `job` is its key; None stands for what is not known.
-
-    `sweep` is WANDB_RUN_GROUP, which a sweep sets for its jobs.
-    """
-    named = ("latents", "k", "lr", "seed")
-    others = member.settings.keys() - {"_target_", "name", *named}
-    return {
-        "model": checkpoint.model,
-        "parameters": checkpoint.parameters,
-        "d_model": checkpoint.d_model,
-        "step": checkpoint.step,
-        "lm_tokens": checkpoint.tokens_seen,
-        "layer": member.layer,
-        "sae": member.cell.sae,
-        **{key: member.settings.get(key) for key in named},
-        **{f"sae_{key}": member.settings[key] for key in sorted(others)},
-        "job": job,
-        "sweep": os.environ.get("WANDB_RUN_GROUP") or None,
-        "cell": member.cell.name,
-        "folder": str(member.cell.folder.resolve()),
-    }
+Lines = Mapping[str, Mapping[str, Mapping[int, float]]]
 
 
-class WandbRuns:
+class WandbRuns(RunLog):
     """Opens, feeds and closes the W&B run of each cell (config group `logger`).
 
-    `mode`: "offline", "online" or "disabled"; online becomes offline where W&B cannot be reached. `upload`: whether W&B
-    gets the cells themselves, not only where they lie. A run's id follows from its cell, so a resumed job goes on in
-    the same run. Whatever W&B raises is logged once and that run is given up.
+    A run's id follows from its cell, so a resumed job goes on in the same run, and so do analyses. Offline each part of
+    a run has a folder of its own, which `wandb sync` puts together.
+
+    Args:
+        mode: "offline", "online" or "disabled"; online becomes offline where W&B cannot be reached.
+        project, entity: where the runs go; entity None: WANDB_ENTITY, else the user's own.
+        folder: `wandb/` in it has the runs.
+        upload: whether W&B gets the cells themselves, not only where they lie.
+        name: of the run of a job with one cell; in jobs of several, and in sweeps, it stands before each cell's own.
+        tags, notes, group, job_type: of all runs; None: as the environment says (WANDB_TAGS, ...).
     """
+
+    title = "W&B"
+    log_to = log
 
     def __init__(
         self,
         mode: str,
         project: Text,
         entity: str | None,
-        folder: Text,
+        folder: Text | None,
         upload: bool,
+        name: Text | None = None,
+        tags: Texts | None = None,
+        notes: Text | None = None,
+        group: Text | None = None,
+        job_type: Text | None = None,
     ) -> None:
+        super().__init__()
+        mode = MODES.get(mode, mode)
         if mode not in ("offline", "online", "disabled"):
             raise Refused("mode", mode, "choose offline, online or disabled")
-        self.mode, self.project, self.entity, self.folder = mode, project, entity, Path(folder)
-        self.upload = upload
-        self._runs: dict[str, Any] = {}
+        self.mode, self.project, self.entity, self.folder = mode, project, entity, Path(folder or "runs")
+        self.upload, self.name = upload, name
+        each = tags.split(",") if isinstance(tags, str) else tags and list(tags)
+        about: dict[str, Any] = {"tags": each, "notes": notes, "group": group, "job_type": job_type}
+        self.about = {key: value for key, value in about.items() if value is not None}
+        self._kept: dict[str, dict[str, Any]] = {}  # of runs of cells, by id: what `add` needs to go on in them
 
-    def open(self, run: str, name: str, group: str, axes: Mapping[str, Any]) -> None:
-        """Start the run with id `run`; `axes` are what dashboards key on."""
+    def overridden(self) -> str:
+        """Each variable of W&B's that is set to something else than what is used, and what is used."""
+        about = {**self.about, "tags": ",".join(self.about.get("tags", ())) or None}
+        used: dict[str, Any] = {"MODE": self.mode, "PROJECT": self.project, "ENTITY": self.entity, "NAME": self.name}
+        used |= {"DIR": str(self.folder), "TAGS": about["tags"], "NOTES": about.get("notes")}
+        used |= {"RUN_GROUP": about.get("group"), "JOB_TYPE": about.get("job_type")}
+        found = {f"WANDB_{name}": value for name, value in used.items() if value is not None}
+        asked = {name: MODES.get(os.environ[name], os.environ[name]) for name in found if os.environ.get(name)}
+        lines = [f"{name}={asked[name]} gives way to {found[name]}" for name in asked if asked[name] != found[name]]
+        return ", ".join([*lines, *(f"{name} is not used" for name in DECIDED if os.environ.get(name))])
+
+    def open(self, run: str, name: str, group: str, axes: Mapping[str, Any], alone: bool = False) -> None:
+        if self.name:
+            name = self.name if alone else f"{self.name} {name}"
+        self._kept[run] = {"name": name, "group": group, "axes": dict(axes), "summary": {}}
+        self._start(run, name, axes, {"group": group, **self.about})
+
+    def _start(self, run: str, name: str, axes: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         if self.mode == "disabled":
             return
         try:
@@ -79,13 +99,12 @@ class WandbRuns:
             started = wandb.init(
                 id=run,
                 name=name,
-                group=group,
                 project=self.project,
                 entity=self.entity,
                 dir=self.folder,
                 mode=self.mode,  # type: ignore[arg-type]
                 config=dict(axes),
-                resume="allow" if self.mode == "online" else None,
+                resume="allow",  # offline it is for `wandb sync`
                 reinit="create_new",  # several cells of a job log side by side
                 settings=wandb.Settings(
                     silent=True,
@@ -94,6 +113,7 @@ class WandbRuns:
                     finish_timeout=UPLOAD_SECONDS if self.upload else FINISH_SECONDS,
                     finish_timeout_raises=True,
                 ),
+                **about,
             )
             # Tokens, not W&B's own step: a resumed offline run begins again at step 0.
             started.define_metric("*", step_metric="tokens")
@@ -107,15 +127,12 @@ class WandbRuns:
             if not self._runs:
                 with suppress(Exception):
                     wandb.teardown()  # else W&B says that the run which failed to start is in use
-            self.open(run, name, group, axes)
+            self._start(run, name, axes, about)
 
     def log(self, run: str, metrics: Mapping[str, float], tokens: int) -> None:
-        """Log metrics of one run against tokens seen by the SAE."""
         if run in self._runs:
-            try:
+            with self.tried(run):
                 self._runs[run].log({**metrics, "tokens": tokens})
-            except Exception as error:
-                self._give_up(run, error)
 
     def log_cell(self, run: str, folder: Path) -> None:
         """Log the finished cell in `folder` as an artifact of type "sae": by reference, or with `upload` itself."""
@@ -148,9 +165,9 @@ class WandbRuns:
         """
         about = json.dumps([next(iter(tables.values()))["hash"].tolist(), settings], sort_keys=True)
         run = hashlib.sha256(about.encode()).hexdigest()[:12]
-        self.open(run, name, kind, settings)
+        self._start(run, name, settings, {**self.about, "group": kind})  # by which `bisae dashboard` finds reports
         if run in self._runs:
-            try:
+            with self.tried(run):
                 import wandb
 
                 pictures = {f"figures/{path.stem}": wandb.Image(str(path)) for path in figures if path.suffix == ".png"}
@@ -160,27 +177,84 @@ class WandbRuns:
                 for file in files:
                     artifact.add_reference(file.resolve().as_uri())
                 self._runs[run].log_artifact(artifact)
-            except Exception as error:
-                self._give_up(run, error)
         self.finish(run, {})
 
-    def finish(self, run: str, summary: Mapping[str, Any], failed: bool = False) -> None:
-        """Close one run with its final metrics."""
+    def log_sweep(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], lines: Lines) -> None:
+        """A run of its own for a sweep.
+
+        Args:
+            name: of the sweep, the group of its runs.
+            columns, rows: the table of its cells.
+            lines: a chart each metric: each line's values by LM step, by the line's name.
+        """
+        run = hashlib.sha256(name.encode()).hexdigest()[:12]
+        about = {"group": name, **self.about, "job_type": "sweep"}
+        self._start(run, name, {"sweep": name, "cells": len(rows)}, about)
         if run in self._runs:
-            try:
+            with self.tried(run):
+                import wandb
+
+                charts = {
+                    f"over_step/{metric}": wandb.plot.line_series(
+                        [list(line) for line in of.values()],
+                        [list(line.values()) for line in of.values()],
+                        keys=list(of),
+                        title=f"{metric} over LM step",
+                        xname="LM step",
+                    )
+                    for metric, of in lines.items()
+                }
+                self._runs[run].log({"cells": wandb.Table(list(columns), [list(row) for row in rows]), **charts})
+        self.finish(run, {})
+
+    def add(self, cell: FoundCell, lm: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
+        """Add figures to the summary of a finished cell's run, unless it has them.
+
+        Offline this is another part of the run. Since W&B keeps the summary of the last part only, each part has all
+        figures: what training said is kept beside the runs, and a cell trained elsewhere says it itself.
+
+        Args:
+            cell: the cell, whose `cell.json` names the run.
+            lm: `parameters`, `d_model` and `lm_tokens` of its LM's checkpoint.
+            figures: by name; what is None is left out.
+        """
+        run = cell.provenance.get("wandb_run")
+        if self.mode == "disabled" or not run:
+            return
+        with self.tried(run):
+            kept = self._told(run, cell) or self._described(cell, lm)
+            summary = kept["summary"] | {name: value for name, value in figures.items() if value is not None}
+            if summary != kept["summary"]:
+                self._kept[run] = kept
+                self._start(run, kept["name"], kept["axes"], {"group": kept["group"], **self.about})
+                self.finish(run, summary)
+
+    def _place(self, folder: Path, run: str) -> Path:
+        return folder / "wandb" / ".cells" / f"{run}.json"
+
+    def _told(self, run: str, cell: FoundCell) -> dict[str, Any] | None:
+        """What is kept of a run, in this folder or else where the cell was trained."""
+        for folder in (self.folder, cell.folder.parents[3] if len(cell.folder.parents) > 3 else self.folder):
+            if (file := self._place(folder, run)).is_file():
+                told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+                return told
+        return None
+
+    def _described(self, cell: FoundCell, lm: Mapping[str, Any]) -> dict[str, Any]:
+        settings = cell.identity["sae"]
+        config = own_config((cell.folder / "config.yaml").read_text(encoding="utf-8"), cell, settings)
+        about = {**axes(cell, settings, lm), "config": config}
+        return {"name": run_name(cell, settings), "group": None, "axes": about, "summary": dict(cell.metrics)}
+
+    def finish(self, run: str, summary: Mapping[str, Any], failed: bool = False) -> None:
+        if run in self._runs:
+            with self.tried(run):
                 self._runs[run].summary.update(dict(summary))
+                if kept := self._kept.pop(run, None):
+                    place = self._place(self.folder, run)
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    write_json(place, {**kept, "summary": dict(self._runs[run].summary)})
                 self._runs.pop(run).finish(exit_code=int(failed))
-            except Exception as error:
-                self._give_up(run, error)
-
-    def close(self) -> None:
-        """Close what is still open: the job ended before these cells did."""
-        for run in list(self._runs):
-            self.finish(run, {}, failed=True)
-
-    def _give_up(self, run: str, error: Exception) -> None:
-        self._runs.pop(run, None)
-        log.warning("W&B run %s is given up, the work goes on: %s: %s", run, type(error).__name__, error)
 
 
 def _plain(table: Any) -> Any:

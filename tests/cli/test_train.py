@@ -197,7 +197,14 @@ def test_the_real_command_trains_logs_offline_and_answers_a_rerun_from_the_cell(
 
 
 def test_a_sweep_trains_one_job_a_checkpoint(tmp_path: Path) -> None:
-    sweep = run([str(ROOT / "train.py"), "-m", *TINY, "checkpoint=0,512", "layer=1"], tmp_path)
+    sweep = run([str(ROOT / "train.py"), "-m", *TINY[:-1], "checkpoint=0,512", "layer=1", "sae.k=2,4"], tmp_path)
     assert sweep.returncode == 0, sweep.stderr
     steps = {json.loads(f.read_text())["step"] for f in (tmp_path / "runs").rglob("cell.json")}
     assert steps == {0, 512}
+    media = [file for file in (tmp_path / "runs" / "wandb").rglob("media/table/*.table.json")]
+    (cells,) = (json.loads(file.read_text()) for file in media if file.name.startswith("cells_"))
+    rows = [dict(zip(cells["columns"], row, strict=True)) for row in cells["data"]]
+    assert {(row["step"], row["sae.k"]) for row in rows} == {(0, 2), (0, 4), (512, 2), (512, 4)}
+    lines = json.loads(next((tmp_path / "runs" / "wandb").rglob("media/table/over_step/val/fvu_table*")).read_text())
+    expected = {(row["step"], f"layer 1 k={row['sae.k']}", row["val/fvu"]) for row in rows}
+    assert {tuple(row) for row in lines["data"]} == expected

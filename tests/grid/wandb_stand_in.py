@@ -1,9 +1,11 @@
 """A stand-in for W&B's server: its GraphQL on this machine, as far as a report needs it."""
 
+import gzip
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -51,6 +53,7 @@ class StandIn:
     project: str
     runs: list[StoredRun]
     saved: list[dict[str, Any]]
+    synced: list[tuple[str, Any]] = field(default_factory=list)  # what `wandb sync` asks and sends, in order
 
     def answer(self, query: str, asked: dict[str, Any]) -> dict[str, Any]:
         if "upsertView" in query:
@@ -58,6 +61,11 @@ class StandIn:
             project = {"id": "1", "name": asked["projectName"], "entityName": asked["entityName"]}
             view = {key: asked[key] for key in ("name", "displayName", "description", "spec", "type")}
             return {"upsertView": {"view": {**view, "id": "Vmlldzox", "project": project}, "inserted": True}}
+        if "RunResumeStatus" in query or "UpsertBucket" in query:
+            return self._resumed(query, asked)
+        if "CreateRunFiles" in query:
+            files = [{"name": name, "uploadUrl": os.environ["WANDB_BASE_URL"]} for name in asked["files"]]
+            return {"createRunFiles": {"runID": "1", "uploadHeaders": [], "files": files}}
         if "query Runs" in query:
             if (asked["project"], asked["order"]) != (self.project, "-created_at"):
                 return {"project": None}
@@ -72,14 +80,32 @@ class StandIn:
         viewer = {"id": "1", "entity": USER, "username": USER, "flags": "{}", "teams": {"edges": []}}
         return {"viewer": viewer, "models": {**projects, "pageInfo": {"endCursor": None, "hasNextPage": False}}}
 
+    def _resumed(self, query: str, asked: dict[str, Any]) -> dict[str, Any]:
+        """A run that `wandb sync` goes on in, or begins."""
+        known, project = any(kind == "run" for kind, _ in self.synced), {"id": "1", "name": self.project}
+        bucket: dict[str, Any] = {"id": "1", "name": asked["name"], "displayName": "", "config": asked.get("config")}
+        of = {**project, "entity": {"id": "1", "name": USER}}
+        if "UpsertBucket" in query:
+            self.synced.append(("run", asked))
+            bucket |= {"description": "", "sweepName": None, "project": of, "historyLineCount": 0}
+            return {"upsertBucket": {"bucket": bucket, "inserted": not known}}
+        self.synced.append(("resume", asked["name"]))
+        counts = dict.fromkeys(("logLineCount", "historyLineCount", "eventsLineCount"), 0)
+        tails = {"historyTail": "[]", "eventsTail": "[]", "summaryMetrics": "{}", "config": "{}", "wandbConfig": "{}"}
+        return {"model": {**of, "bucket": {**bucket, **counts, **tails, "tags": [], "notes": None}} if known else None}
+
     @contextmanager
     def online(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         """Within it wandb talks to this server; `folder` for what it writes."""
-        answer = self.answer
+        answer, synced = self.answer, self.synced
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                content, sent = self.rfile.read(int(self.headers["Content-Length"])), b""
+                content, sent = self.rfile.read(int(self.headers["Content-Length"])), b"{}"
+                if self.headers.get("Content-Encoding") == "gzip":
+                    content = gzip.decompress(content)
+                if self.path.endswith("/file_stream"):
+                    synced.append(("files", json.loads(content)))
                 if self.path == "/graphql":  # the rest is about wandb's own health
                     body = json.loads(content)
                     sent = json.dumps({"data": answer(body["query"], body.get("variables") or {})}).encode()
@@ -87,6 +113,12 @@ class StandIn:
                 self.send_header("Content-Length", str(len(sent)))
                 self.end_headers()
                 self.wfile.write(sent)
+
+            def do_PUT(self) -> None:  # a file
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
 
             def log_message(self, *_: object) -> None: ...
 

@@ -1,17 +1,21 @@
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from omegaconf import DictConfig, OmegaConf
 
 from bisae.cells.cell import Cell
-from bisae.lm.model import Checkpoint
+from bisae.cells.find import FoundCell, find_cells
 from bisae.sae import TopK
-from bisae.training.job import Member
-from bisae.training.wandb_runs import WandbRuns, axes
+from bisae.training.cell_runs import axes, run_name
+from bisae.training.loggers import CellLoggers
+from bisae.training.wandb_runs import WandbRuns
 
 
 def make_runs(folder: Path, mode: str = "offline", upload: bool = False) -> WandbRuns:
@@ -60,11 +64,11 @@ def test_disabled_leaves_nothing(tmp_path: Path) -> None:
 def test_the_axes_are_flat_and_have_the_same_names_for_every_sae(
     sae: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint = Checkpoint("tiny", 512, tmp_path, "w", "t", None, 4, 128)
+    lm = {"parameters": None, "d_model": 128, "lm_tokens": None}
     settings = {"_target_": "bisae.sae.Any", "name": "any", "latents": 64, "lr": 0.1, "seed": 3, **sae}
     cell = Cell(tmp_path / "x" / ".." / "runs", "tiny", 512, 2, "any", {"layer": 2})
     monkeypatch.setenv("WANDB_RUN_GROUP", "sweep 1")
-    found = axes(checkpoint, Member(2, 0.1, settings, cell), "job1")
+    found = axes(cell, settings, lm, "job1")
     own = {f"sae_{key}": value for key, value in sae.items() if key != "k"}
     assert found == own | {
         "model": "tiny",
@@ -84,7 +88,7 @@ def test_the_axes_are_flat_and_have_the_same_names_for_every_sae(
         "folder": str(tmp_path / "runs" / cell.name),
     }
     monkeypatch.delenv("WANDB_RUN_GROUP")
-    assert axes(checkpoint, Member(2, 0.1, settings, cell), "job1")["sweep"] is None
+    assert axes(cell, settings, lm, "job1")["sweep"] is None
 
 
 @pytest.mark.slow
@@ -182,3 +186,128 @@ def test_online_goes_on_offline_where_wandb_lets_nobody_in(
     assert online == ([] if broken == "login" else [30]) and runs.mode == "offline"
     (warning,) = warnings(caplog)
     assert "goes on offline" in warning and ("wandb login" if broken == "login" else "not your project") in warning
+
+
+def found_cell(folder: Path, runs: str = "runs", run: str = "aaa") -> FoundCell:
+    """A finished cell below `folder`, as an analysis finds it."""
+    identity = {"layer": 2, "sae": {"_target_": "bisae.sae.TopK", "latents": 4, "k": 2, "lr": 0.1, "seed": 3}}
+    cell = Cell(folder / runs, "tiny", 512, 2, "topk", identity)
+    config = "layer: [1, 2]\nsae: {name: topk, k: [2, 4]}\ndata: {seed: 7}\n"
+    cell.write(TopK(d_model=3, latents=4, k=2), config, {"val/fvu": 0.4}, {"wandb_run": run})
+    (found,) = find_cells(str(cell.folder), folder)
+    return found
+
+
+LM = {"parameters": 9, "d_model": 3, "lm_tokens": 8}
+
+
+@pytest.mark.parametrize("trained_here", [True, False])
+def test_an_analysis_adds_to_a_cells_run_once_and_each_part_has_all_there_is(
+    trained_here: bool, tmp_path: Path
+) -> None:
+    cell = found_cell(tmp_path)
+    if trained_here:
+        training = make_runs(tmp_path / "runs")
+        training.open("aaa", "a name", "sweep 1", {"layer": 2, "config": {"data": {"seed": 7}}})
+        training.log("aaa", {"train/fvu": 0.5}, tokens=10)
+        training.finish("aaa", {"val/fvu": 0.4})
+    for figures in (
+        {"analysis/Mixed": 0.2, "analysis/aligned": None},
+        {"analysis/Mixed": 0.2},
+        {"intervention/a": 1.0},
+    ):
+        time.sleep(1.1)  # the folder of a run has its second in its name
+        make_runs(tmp_path / "analysis").add(cell, LM, figures)
+    first, last = (json.loads(inspect(run, "--summary")) for run in sorted(tmp_path.glob("analysis/wandb/offline-*")))
+    assert "intervention/a" not in first["summary"] and first["run_id"] == last["run_id"] == "aaa"
+    expected = {"val/fvu": 0.4, "analysis/Mixed": 0.2, "intervention/a": 1.0}
+    assert last["summary"].items() >= (expected | ({"train/fvu": 0.5, "tokens": 10} if trained_here else {})).items()
+    assert last["config"]["config"]["data"]["seed"] == 7 and last["config"]["layer"] == 2
+    assert last["name"] == ("a name" if trained_here else f"tiny step512 layer2 topk k2 n4 lr0.1 seed3 {cell.hash[:6]}")
+    if not trained_here:
+        assert last["config"]["config"]["sae"]["k"] == 2 and last["config"]["config"]["layer"] == 2
+        assert (last["config"]["parameters"], last["config"]["sweep"]) == (9, None)
+
+
+def test_a_disabled_logger_and_a_cell_without_a_run_add_nothing(tmp_path: Path) -> None:
+    make_runs(tmp_path / "w", "disabled").add(found_cell(tmp_path), LM, {"analysis/Mixed": 0.2})
+    make_runs(tmp_path / "w").add(found_cell(tmp_path, run="", runs="other"), LM, {"analysis/Mixed": 0.2})
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.slow
+def test_wandb_sync_goes_on_in_a_cells_run_with_what_an_analysis_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against a stand-in for the server: W&B asks it for the run before each part, in the order of their start."""
+    from tests.grid.wandb_stand_in import StandIn
+
+    cell, runs = found_cell(tmp_path), make_runs(tmp_path)
+    runs.open("aaa", "a name", "sweep 1", {"layer": 2})
+    runs.log("aaa", {"train/fvu": 0.5}, tokens=10)
+    runs.finish("aaa", {"val/fvu": 0.4})
+    time.sleep(1.1)
+    make_runs(tmp_path).add(cell, LM, {"analysis/Mixed": 0.2})
+    server = StandIn("bisae", [], [])
+    with server.online(tmp_path, monkeypatch):
+        parts = sorted(map(str, tmp_path.glob("wandb/offline-run-*")), reverse=True)
+        command = [str(Path(sys.executable).with_name("wandb")), "sync", *parts]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    kinds = [kind for kind, _ in server.synced if kind != "files"]
+    assert kinds == ["resume", "run", "run"] * 2  # begun, and its config at its end
+    files = [sent["files"] for kind, sent in server.synced if kind == "files" and "files" in sent]
+    summaries = [
+        json.loads(sent["wandb-summary.json"]["content"][-1]) for sent in files if "wandb-summary.json" in sent
+    ]
+    assert summaries[-1].items() >= {"train/fvu": 0.5, "val/fvu": 0.4, "analysis/Mixed": 0.2, "tokens": 10}.items()
+    assert sum(len(sent["wandb-history.jsonl"]["content"]) for sent in files if "wandb-history.jsonl" in sent) == 1
+
+
+def test_names_tell_saes_apart() -> None:
+    settings = {"_target_": "bisae.sae.TopK", "latents": 64, "k": 4, "lr": 0.002, "seed": 0}
+    others: list[dict[str, Any]] = [{"k": 8}, {"latents": 32}, {"lr": 0.004}, {"seed": 1}]
+    others.append({"_target_": "bisae.sae.architectures.candidate_topk.CandidateTopK"})
+    all_of_them = [settings, *({**settings, **other} for other in others)]
+    cells = [Cell(Path(), "embedded", 512, 2, "topk", {"sae": one}) for one in all_of_them]
+    names = [run_name(cell, one).rpartition(" ") for cell, one in zip(cells, all_of_them, strict=True)]
+    assert len({name for name, *_ in names}) == 6 and names[0][0] == "embedded step512 layer2 topk k4 n64 lr0.002 seed0"
+    assert "topk CandidateTopK k4" in names[-1][0] and names[0][2] == cells[0].hash[:6]
+
+
+def test_wandbs_variables_are_read_where_a_key_is_not_typed_and_what_gives_way_is_said(
+    config: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"MODE": "dryrun", "PROJECT": "mine", "DIR": "there", "NAME": "one", "RUN_ID": "x"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    monkeypatch.setenv("WANDB_TAGS", "a,b")
+
+    def made(*overrides: str) -> WandbRuns:
+        node: Any = OmegaConf.to_container(config(*overrides).logger, resolve=True)
+        (runs,) = CellLoggers(node, "runs").wandb
+        return runs
+
+    runs = made("logger=wandb")
+    assert (runs.mode, runs.project, str(runs.folder), runs.name) == ("offline", "mine", "there", "one")
+    assert runs.about == {} and runs.overridden() == "WANDB_RUN_ID is not used"  # W&B itself reads WANDB_TAGS
+    monkeypatch.delenv("WANDB_RUN_ID")
+    runs = made("logger=wandb_online", "logger.project=typed", "tags=[c]", "notes=hi", "group=g", "job_type=t")
+    assert runs.about == {"tags": ["c"], "notes": "hi", "group": "g", "job_type": "t"}
+    given = ["WANDB_MODE=offline gives way to online", "WANDB_PROJECT=mine gives way to typed"]
+    assert runs.overridden() == ", ".join([*given, "WANDB_TAGS=a,b gives way to c"])
+    for name in ("MODE", "PROJECT", "DIR", "NAME", "TAGS"):
+        monkeypatch.delenv(f"WANDB_{name}")
+    runs = made("logger=wandb")
+    assert (runs.mode, runs.project, str(runs.folder), runs.name) == ("offline", "bisae", "runs", None)
+    assert made().mode == "disabled"
+
+
+def test_a_name_is_that_of_a_lone_run_and_stands_before_others(tmp_path: Path) -> None:
+    runs = WandbRuns("offline", "bisae", None, str(tmp_path), False, name="mine", tags="a,b", job_type="t")
+    runs.open("aaa", "its name", "job", {}, alone=True)
+    runs.open("bbb", "its name", "job", {})
+    runs.close()
+    records = [inspect(run) for run in sorted(tmp_path.glob("wandb/offline-run-*"))]
+    found = [json.loads(next(line for line in text.splitlines() if '"type":"run"' in line))["run"] for text in records]
+    assert sorted(run["display_name"] for run in found) == ["mine", "mine its name"]
+    assert all((run["tags"], run["job_type"], run["run_group"]) == (["a", "b"], "t", "job") for run in found)

@@ -1,5 +1,6 @@
 """Real commands on two CPU processes (gloo)."""
 
+import csv
 import os
 import signal
 import subprocess
@@ -17,12 +18,24 @@ from tests.conftest import ROOT, TINY, run
 pytestmark = pytest.mark.slow
 
 # All 64 latents may fire: without a selection, rounding cannot flip one, and weights stay comparable.
-SMOOTH = [*TINY, "data.window_pools=2", "layer=[1,2]", "sae.k=64", "sae.aux_k=8", "sae.dead_after=500"]
+SMOOTH = [*TINY, "logger=csv", "data.window_pools=2", "layer=[1,2]", "sae.k=64", "sae.aux_k=8", "sae.dead_after=500"]
+
+PARTS = {f"train/{name}" for name in ("loss", "loss_reconstruction", "lr", "gradient_norm")}
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     files = sorted(folder.rglob("sae.safetensors"))
     return {f"{file.parent.name} {name}": value for file in files for name, value in load_file(file).items()}
+
+
+def logged(folder: Path) -> dict[str, list[float]]:
+    """By cell and metric what a job logged of its reported steps, but not how fast they were."""
+    found = {}
+    for file in sorted(folder.rglob("metrics.csv")):
+        rows = [row for row in csv.DictReader(file.read_text().splitlines()) if row["train/loss"]]
+        for name in (name for name in rows[0] if name.startswith("train/") and "tokens_per_s" not in name):
+            found[f"{file.parents[1].name} {name}"] = [float(row[name] or 0) for row in rows]
+    return found
 
 
 def same(one: Path, other: Path) -> bool:
@@ -47,6 +60,10 @@ def test_two_ranks_train_what_one_process_trains(two_ranks: Path, tmp_path: Path
     assert one.keys() == two.keys() and len(one) == 8
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=2e-6)
+    one_log, two_log = logged(tmp_path), logged(two_ranks)
+    assert one_log.keys() == two_log.keys() and len({name.split()[1] for name in one_log} & PARTS) == len(PARTS)
+    for name in one_log:
+        assert two_log[name] == pytest.approx(one_log[name], rel=1e-3, abs=1e-6), name
 
 
 def test_two_ranks_train_what_one_process_trains_by_another_recipe(two_ranks: Path, tmp_path: Path) -> None:

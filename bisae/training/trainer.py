@@ -117,6 +117,8 @@ def _machine(accelerator: str, devices: Any) -> tuple[str, Any, int, int]:
     """(accelerator, devices of a machine as Lightning takes them, machines, devices in all)."""
     if accelerator == "auto":  # not Lightning's: it would take Apple's GPU, which has no float64 for the metrics
         accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+    if accelerator != "cpu" and not torch.cuda.is_available():  # Lightning's `gpu` may be Apple's too
+        raise Refused("accelerator", accelerator, "there is no CUDA GPU here; choose auto or cpu")
     devices, nodes = torchrun_size() or (devices, 1)
     count = len(devices) if isinstance(devices, list) else devices
     if count in (-1, "auto"):

@@ -63,6 +63,15 @@ def test_what_could_change_results_unseen_is_refused_by_its_field(
     assert refused.value.field == field
 
 
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda"])
+def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accelerator: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for devices in (1, -1, "auto"):
+        with pytest.raises(Refused, match="no CUDA GPU") as refused:
+            made(tmp_path, accelerator=accelerator, devices=devices)
+        assert refused.value.field == "accelerator"
+
+
 class OwnBlocked(torch.optim.SGD):
     """An optimizer of a user's own that forms gradients itself."""
 

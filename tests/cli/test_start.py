@@ -25,6 +25,7 @@ pytestmark = pytest.mark.slow
 
 Config = Callable[..., DictConfig]
 LADDER = "ladder=[0,64,512]"
+EARLY = "lightning.pytorch.callbacks.EarlyStopping"
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -136,6 +137,12 @@ REFUSED: Sequence[tuple[str, str, str]] = (
     ("sae.start=previous ladder=[0,63,512]", "checkpoint", "has the steps"),
     ("sae.start=previous ladder=[0,128,512] trainer.devices=2", "sae.start", "hydra/launcher=basic"),
     ("sae.start=nowhere", "sae.start", "no such folder"),
+    ("sae.start=previous ladder=[64,512] +trainer.fast_dev_run=true", "sae.start", "a trial leaves no cells"),
+    (
+        f"+callbacks.stop={{_target_:{EARLY},monitor:val/fvu}} snapshots=[250]",
+        "snapshots",
+        "may end the training before",
+    ),
     ("sae.start=embedded/step0000064 layer=1", "sae.start", "no cell of layer 1, only of [2]"),
     ("sae.start=embedded/step0000064 sae.latents=32", "sae.start", "other latents"),
     ("sae.start=embedded/step0000064 sae=batch_topk", "sae.start", "is a topk SAE, but sae makes a batch_topk"),

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from bisae.cells.cell import Cell
-from bisae.runtime.ranks import JOB
+from bisae.runtime.ranks import JOB, leave
 from bisae.runtime.values import flatten_keys
 
 METRICS = {"val/fvu": "FVU", "val/fvu_raw": "FVU raw", "val/l0": "L0", "val/cosine": "cosine", "val/dead": "dead"}
@@ -25,9 +25,8 @@ def show_cells(cells: Sequence[Cell], console: Console | None = None) -> None:
 
     A job of a sweep also writes the list of its cells to a file, which `cells_of_jobs` reads after the sweep.
     """
-    if folder := os.environ.get(JOB):
-        described = [{**asdict(cell), "runs": str(cell.runs)} for cell in cells]
-        (Path(folder) / "cells.json").write_text(json.dumps(described), encoding="utf-8")
+    described = [{**asdict(cell), "runs": str(cell.runs)} for cell in cells]
+    leave(os.environ.get(JOB), "cells.json", json.dumps(described))
     console = console or Console(width=max(110, Console().width))  # so that no number is cut
     settings, varied = settings_of_cells(cells)
     folder_column = Column("SAE", no_wrap=True, min_width=max(len(f"{cell.sae}-{cell.hash}") for cell in cells))

@@ -32,9 +32,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bisae.cli.failure import JobLog, leave_failure
+from bisae.cli.slurm import answer_sigterm, end_as_failed, one_line_for_each_failure
 from bisae.runtime.atomic import write_json
 from bisae.runtime.errors import STOPPED, Refused, explained
-from bisae.runtime.ranks import JOB, RANKS, rank, under_torchrun
+from bisae.runtime.ranks import JOB, RANKS, leave, rank, under_torchrun
 from bisae.runtime.subcommands import config_flags, with_this_code
 from bisae.runtime.values import writable
 
@@ -49,10 +50,12 @@ LADDER = "BISAE_SWEEP_LADDER"  # and `ladder`, where SAEs start from the checkpo
 # What Lightning would take for the job's own: the ranks of whatever the sweep runs in.
 OUTER = {*RANKS, "SLURM_NTASKS"}
 PATIENCE = 10  # seconds an interrupted job has to end by itself
+TOLD = (STOPPED, -signal.SIGTERM)
 ENDED = {
-    STOPPED: "was told to stop; the same command goes on",
+    **dict.fromkeys(TOLD, "was told to stop; the same command goes on"),
     -signal.SIGKILL: "was killed, perhaps for its memory; the same command goes on, or with fewer SAEs in a job",
 }
+WAITS = "waits"  # in the folder of a sweep as long as its command runs
 SAVING = 100  # seconds a job that is told to stop has to save; less than signal_delay_s of hydra/launcher=slurm
 
 
@@ -75,8 +78,8 @@ def one_process_per_job(main: Callable[[Any], object]) -> Callable[[Any], object
                 return run_job(Path(inspect.getfile(main)).absolute(), cfg)
             logging.getLogger().addHandler(said)
             value = main(cfg)
-            if (folder := os.environ.get(JOB)) and isinstance(value, float):
-                (Path(folder) / "value").write_text(repr(value), encoding="utf-8")
+            if isinstance(value, float):
+                leave(os.environ.get(JOB), "value", repr(value))
             return value
         except KeyboardInterrupt:
             raise SystemExit("interrupted; run the same command again to go on") from None
@@ -86,9 +89,9 @@ def one_process_per_job(main: Callable[[Any], object]) -> Callable[[Any], object
             left = ""
             if rank() == 0 and not isinstance(error, Refused | OmegaConfBaseException):
                 left = leave_failure(cfg, [*said.lines, "".join(format_exception(error)).strip()])
-            if (folder := os.environ.get(JOB)) and rank() == 0:
+            if rank() == 0:
                 short = message.splitlines()[-1]
-                (Path(folder) / "error").write_text(f"{short} ({left})" if left else short, encoding="utf-8")
+                leave(os.environ.get(JOB), "error", f"{short} ({left})" if left else short)
             if mendable:
                 raise SystemExit("\n".join(filter(None, [message, left]))) from None
             if left:
@@ -133,8 +136,14 @@ def run_job(script: Path, cfg: Any) -> float | None:
             job.kill()  # nothing happens to a job that has ended
     if status and not (folder / "error").exists():
         ended = ENDED.get(status, f"ended with status {status}")
-        left = leave_failure(cfg, [shlex.join(command), ended]) if status != STOPPED else ""
-        (folder / "error").write_text(f"{ended} ({left})" if left else ended, encoding="utf-8")
+        left = leave_failure(cfg, [shlex.join(command), ended]) if status not in TOLD else ""
+        leave(folder, "error", f"{ended} ({left})" if left else ended)
+    if status:
+        end_as_failed()
+    if not Path(hydra.sweep.dir, WAITS).exists():  # its command has ended: nobody will look
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            Path(hydra.sweep.dir).rmdir()
     value = folder / "value"
     return float(value.read_text(encoding="utf-8")) if value.exists() else None
 
@@ -159,8 +168,10 @@ def _status(job: "subprocess.Popen[bytes]") -> int:
         status = job.wait()
     finally:
         signal.signal(signal.SIGUSR2, submit_again)
-    if status and (told or status in (STOPPED, -signal.SIGTERM)):  # SIGTERM: SLURM's preemption, which submitit ignores
+    if status and told:
         signal.raise_signal(signal.SIGUSR2)
+    elif status in TOLD:  # by SLURM's SIGTERM, which submitit ignores
+        answer_sigterm()
     return status
 
 
@@ -228,9 +239,15 @@ class Sweep(Callback):
             writable({"runs": folder})
         except Refused as error:  # Hydra would make a warning of it
             raise SystemExit(f"error: {error}") from None
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / WAITS).touch()
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         os.environ.setdefault("WANDB_RUN_GROUP", f"sweep {datetime.now():%Y-%m-%d %H:%M:%S}")
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))  # so that its job is ended too
+        for number in (signal.SIGTERM, signal.SIGHUP):  # so that its job is ended too
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+                signal.signal(number, lambda number, _: sys.exit(128 + number))
+        if "submitit" in config.hydra.launcher._target_:
+            one_line_for_each_failure(folder)
         params = OmegaConf.select(config, "hydra.sweeper.params") or {}
         typed = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
         if layers := layers_of_all_jobs(typed):

@@ -9,6 +9,8 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 ANNOUNCED, STARTED_BY = "BISAE_ANNOUNCED", "BISAE_STARTED_BY"
@@ -22,6 +24,13 @@ RANKS = (
 )  # of torchrun, Lightning
 JOB = "BISAE_SWEEP_JOB"  # environment of a sweep's job: the folder where it leaves what is shown at the sweep's end
 SECONDS_BETWEEN_LOOKS = 1.0
+
+
+def leave(folder: str | Path | None, name: str, text: str) -> None:
+    """Write what is shown at a sweep's end, where there is a sweep whose command has not ended."""
+    with suppress(FileNotFoundError):
+        if folder:
+            Path(folder, name).write_text(text, encoding="utf-8")
 
 
 class Part(NamedTuple):

@@ -41,6 +41,7 @@ def analyze(settings: AnalyzeSettings, cfg: Any) -> "pd.DataFrame":
     from bisae.analysis.lineage import Lineage, ladders
     from bisae.analysis.work import AnalysisWork
     from bisae.cells.find import chosen_cells
+    from bisae.report.shown import show_analysis
     from bisae.runtime.library_warnings import silence
     from bisae.runtime.lock import sole_writer
     from bisae.runtime.values import flatten_keys
@@ -76,6 +77,7 @@ def analyze(settings: AnalyzeSettings, cfg: Any) -> "pd.DataFrame":
             if place.cell.folder in work.chosen:
                 loggers.add(place.cell, *place.analysis.logged())
     work.close()
+    show_analysis(table, Path(output) if output is not None and analysed else None)
     if failures := [*damaged, *(f"{cell}: {problem(error, settings)}" for cell, error in work.failures.items())]:
         raise AnalysisFailed("\n".join([f"{len(failures)} cells could not be analysed:", *failures]))
     return table

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.syntax import Syntax
@@ -11,7 +12,7 @@ from rich.tree import Tree
 
 from bisae.config.keys import model_keys, refused_by_key
 from bisae.config.settings import Command, read_settings
-from bisae.runtime.errors import explained
+from bisae.runtime.errors import ConfigError, explained
 from bisae.runtime.ranks import rank
 
 Result = TypeVar("Result")
@@ -27,6 +28,10 @@ def command(kind: type[Settings]) -> Callable[[Callable[[Settings, Any], Result]
     def with_settings(run: Callable[[Settings, Any], Result]) -> Callable[[Any], Result]:
         @functools.wraps(run)
         def checked(cfg: Any) -> Result:
+            if HydraConfig.initialized() and HydraConfig.get().job.chdir:
+                raise ConfigError(
+                    "hydra.job.chdir", True, "paths are relative to where a command is typed; leave it out"
+                )
             settings = read_settings(kind, cfg)
             if settings.print_config and rank() == 0:
                 print_tree(cfg)

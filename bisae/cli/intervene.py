@@ -191,6 +191,7 @@ def write_table(
     from bisae.intervention.results import measured_results
     from bisae.intervention.table import InterventionTable, generations
     from bisae.report.interventions.write import write_interventions
+    from bisae.report.shown import show_interventions
     from bisae.runtime.atomic import atomic_file
     from bisae.runtime.lock import sole_writer
 
@@ -207,6 +208,7 @@ def write_table(
         tables = {"interventions": table, **({"generations": pd.DataFrame(written)} if written else {})}
         described, files = dict(flatten_keys(settings.model_dump(by_alias=True))), [output / "interventions.parquet"]
         loggers.log_report("intervention", str(output), described, tables, [*figures.values()], files)
+    show_interventions(table, output)
     return table
 
 

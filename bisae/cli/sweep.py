@@ -18,7 +18,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from traceback import format_exception, format_exception_only
 from typing import TYPE_CHECKING, Any
@@ -33,9 +32,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bisae.cli.failure import JobLog, leave_failure
 from bisae.cli.slurm import answer_sigterm, end_as_failed, one_line_for_each_failure
-from bisae.runtime.atomic import write_json
 from bisae.runtime.errors import STOPPED, Refused, explained
-from bisae.runtime.ranks import JOB, RANKS, leave, rank, under_torchrun
+from bisae.runtime.naming import name_of
+from bisae.runtime.ranks import JOB, RANKS, leave, rank, tell_torchrun, under_torchrun
 from bisae.runtime.subcommands import config_flags, with_this_code
 from bisae.runtime.values import writable
 
@@ -55,6 +54,11 @@ ENDED = {
     **dict.fromkeys(TOLD, "was told to stop; the same command goes on"),
     -signal.SIGKILL: "was killed, perhaps for its memory; the same command goes on, or with fewer SAEs in a job",
 }
+# Hydra's own keys that a job is given as they were typed; the others are about the sweep.
+OF_JOBS = (
+    *("hydra.searchpath", "hydra.verbose", "hydra.job.", "hydra.output_subdir"),
+    *(f"hydra{sign}{kind}_logging" for kind in ("job", "hydra") for sign in "./"),
+)
 WAITS = "waits"  # in the folder of a sweep as long as its command runs
 SAVING = 100  # seconds a job that is told to stop has to save; less than signal_delay_s of hydra/launcher=slurm
 
@@ -89,6 +93,8 @@ def one_process_per_job(main: Callable[[Any], object]) -> Callable[[Any], object
             left = ""
             if rank() == 0 and not isinstance(error, Refused | OmegaConfBaseException):
                 left = leave_failure(cfg, [*said.lines, "".join(format_exception(error)).strip()])
+            if under_torchrun():
+                tell_torchrun(message)
             if rank() == 0:
                 short = message.splitlines()[-1]
                 leave(os.environ.get(JOB), "error", f"{short} ({left})" if left else short)
@@ -110,8 +116,8 @@ def run_job(script: Path, cfg: Any) -> float | None:
     folder = Path(hydra.runtime.output_dir)
     (folder / "overrides").write_text("\n".join(hydra.overrides.task), encoding="utf-8")
     command = [sys.executable, str(script), *config_flags("main", "command-line")]
-    searched = [override for override in hydra.overrides.hydra if override.startswith("hydra.searchpath=")]
-    command += [f"--config-name={hydra.job.config_name}", "hydra.mode=RUN", *searched, *hydra.overrides.task]
+    of_jobs = [override for override in hydra.overrides.hydra if override.lstrip("+~").startswith(OF_JOBS)]
+    command += [f"--config-name={hydra.job.config_name}", "hydra.mode=RUN", *of_jobs, *hydra.overrides.task]
     if LAYERS in os.environ and OmegaConf.select(cfg, "activations.layers") == []:
         command.append(f"activations.layers={os.environ[LAYERS]}")
     start = OmegaConf.select(cfg, "sae.start")
@@ -198,8 +204,8 @@ def layers_of_all_jobs(overrides: Sequence[str]) -> str | None:
 
 def leave_logger(logger: Any, runs: str) -> None:
     """In a job of a sweep: leave its config group `logger` for the end of the sweep, which does not know it."""
-    if (folder := os.environ.get(JOB)) and rank() == 0:
-        write_json(Path(folder) / "logger.json", {"node": logger, "runs": runs})
+    if rank() == 0:
+        leave(os.environ.get(JOB), "logger.json", json.dumps({"node": logger, "runs": runs}))
 
 
 def log_sweep(jobs: Iterable[Path], cells: "Sequence[Cell]") -> None:
@@ -216,6 +222,14 @@ def log_sweep(jobs: Iterable[Path], cells: "Sequence[Cell]") -> None:
                 logger.log_sweep(os.environ["WANDB_RUN_GROUP"], *table_of_cells(cells), lines_over_steps(cells))
         except Exception as error:  # the sweep has ended well without it
             log.warning("the sweep has no W&B run of its own: %s: %s", type(error).__name__, error)
+
+
+def name_of_sweep(typed: Sequence[str]) -> str:
+    """The same for a sweep that is run again, or extended by more values: which keys it varies, and what it fixes."""
+    parsed = {one.key_or_group: one for one in OverridesParser.create().parse_overrides(list(typed))}
+    varied = sorted(key for key, one in parsed.items() if one.is_sweep_override())
+    fixed = {key: one.get_value_element_as_str() for key, one in parsed.items() if key not in (*varied, "force")}
+    return " ".join(["sweep", *varied, name_of({"varied": varied, "fixed": fixed})])
 
 
 class Sweep(Callback):
@@ -242,7 +256,6 @@ class Sweep(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / WAITS).touch()
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        os.environ.setdefault("WANDB_RUN_GROUP", f"sweep {datetime.now():%Y-%m-%d %H:%M:%S}")
         for number in (signal.SIGTERM, signal.SIGHUP):  # so that its job is ended too
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup
                 signal.signal(number, lambda number, _: sys.exit(128 + number))
@@ -250,6 +263,7 @@ class Sweep(Callback):
             one_line_for_each_failure(folder)
         params = OmegaConf.select(config, "hydra.sweeper.params") or {}
         typed = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
+        os.environ.setdefault("WANDB_RUN_GROUP", name_of_sweep(typed))
         if layers := layers_of_all_jobs(typed):
             os.environ[LAYERS] = layers
         if steps := swept("checkpoint", typed):

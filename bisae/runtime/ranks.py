@@ -4,6 +4,7 @@ Rank 0 alone plans the job, holds its locks, fills caches and writes results. Th
 they are started by Lightning, by rank 0 once everything is ready, or all at once by torchrun.
 """
 
+import json
 import logging
 import os
 import sys
@@ -71,6 +72,13 @@ def torchrun_size() -> tuple[int, int] | None:
         return None
     here = int(os.environ["LOCAL_WORLD_SIZE"])
     return here, int(os.environ["WORLD_SIZE"]) // here
+
+
+def tell_torchrun(text: str) -> None:
+    """Leave what has gone wrong in this process, with which torchrun then ends its own report."""
+    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        extra = {"py_callstack": text, "timestamp": str(int(time.time()))}
+        Path(file).write_text(json.dumps({"message": {"message": text, "extraInfo": extra}}), encoding="utf-8")
 
 
 def announce(text: str) -> None:

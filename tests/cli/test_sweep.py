@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import re
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bisae.cli.sweep import _status, layers_of_all_jobs
+from bisae.cli.sweep import _status, layers_of_all_jobs, name_of_sweep
 from bisae.runtime.errors import STOPPED
 from tests.conftest import ROOT, TINY, run
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 # Like train.py, but its jobs only write down how they were started, and end in the way that `layer` says.
 SCRIPT = f"""
-import json, os, time
+import json, logging, os, time
 from pathlib import Path
 
 import hydra
@@ -33,6 +34,7 @@ from bisae.cli.sweep import one_process_per_job
 @one_process_per_job
 def main(cfg):
     about = {{"process": os.getpid(), "environment": dict(os.environ), "config": OmegaConf.to_container(cfg)}}
+    about["level"] = logging.getLogger().level
     Path(f"job{{cfg.layer}}.tmp").write_text(json.dumps(about))
     os.rename(f"job{{cfg.layer}}.tmp", f"job{{cfg.layer}}.json")
     if cfg.layer == 1:
@@ -77,6 +79,14 @@ def test_the_layers_of_a_sweep_are_those_of_all_its_jobs(typed: list[str], layer
     assert layers_of_all_jobs(typed) == layers
 
 
+def test_a_sweep_that_is_extended_or_run_again_keeps_its_name() -> None:
+    name = name_of_sweep(["layer=1,2", "sae.k=4,8", "checkpoint=512"])
+    assert name.startswith("sweep layer sae.k ")
+    assert name == name_of_sweep(["checkpoint=512", "sae.k=16,32", "layer=range(1,5)", "force=true"])
+    others = [["layer=1,2", "sae.k=4,8", "checkpoint=7"], ["layer=1,2", "sae.k=4,8"], ["layer=1,2", "sae.k=4"]]
+    assert len({name, *map(name_of_sweep, others)}) == 4
+
+
 def test_a_sweep_reads_the_lm_once_a_checkpoint_and_shows_all_cells_and_failures(tmp_path: Path) -> None:
     sweep = run([str(ROOT / "train.py"), "-m", *TINY, "checkpoint=512,7", "layer=1,2"], tmp_path)
     assert sweep.returncode == 1 and "Traceback" not in sweep.stderr
@@ -103,12 +113,14 @@ def test_each_job_is_a_process_started_as_typed_with_no_ranks_in_sight(
     outer = {"LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_PORT": "1", "SLURM_NTASKS": "2"}
     for key, value in outer.items():
         monkeypatch.setenv(key, value)
-    sweep = run([script, "--config-dir=more", "--config-name=other", "checkpoint=512", "sae.name='a,b'"], tmp_path)
+    typed = ["checkpoint=512", "sae.name='a,b'", "hydra.job_logging.root.level=ERROR"]
+    sweep = run([script, "--config-dir=more", "--config-name=other", *typed], tmp_path)
     jobs = [json.loads((tmp_path / f"job{layer}.json").read_text()) for layer in range(4)]
     assert len({job["process"] for job in jobs}) == 4
     assert len({job["environment"]["WANDB_RUN_GROUP"] for job in jobs}) == 1
     for job in jobs:
         assert not outer.keys() & job["environment"].keys()
+        assert job["level"] == logging.ERROR
         assert job["config"]["log_every"] == 7 and job["config"]["sae"]["name"] == "a,b"
         assert job["config"]["activations"]["layers"] == [0, 1, 2, 3]
     assert sweep.returncode == 1
@@ -125,7 +137,7 @@ def test_each_job_is_a_process_started_as_typed_with_no_ranks_in_sight(
     assert set(kept) == {2, 3} and "was killed" in (kept[3] / "log").read_text()
 
 
-@pytest.mark.parametrize(("group", "number"), [(True, signal.SIGINT), (False, signal.SIGTERM)])
+@pytest.mark.parametrize(("group", "number"), [(True, signal.SIGINT), (False, signal.SIGTERM), (False, signal.SIGHUP)])
 def test_ctrl_c_and_a_kill_end_the_job_and_the_sweep(
     tmp_path: Path, script: str, group: bool, number: signal.Signals
 ) -> None:

@@ -1,0 +1,61 @@
+"""What analyze.py and intervene.py have found, in the terminal."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from bisae.features.measures.language import MIXED
+
+MOST = 20  # rows in the terminal; the report has all
+SETTING = Column("SAE", no_wrap=True)
+
+
+def show_analysis(cells: pd.DataFrame, output: Path | None) -> None:
+    """Print a row for each analysed cell, of the table of cells: its features and the shares of their classes."""
+    if cells.empty:
+        return
+    classes = [name for name in cells.columns if f"firing_{name}" in cells and name != MIXED]
+    shares = [name for name in (*classes, MIXED, "bilingual", "aligned", "aligned_null") if name in cells]
+    rows = [
+        [
+            row["model"],
+            str(row["step"]),
+            str(row["layer"]),
+            row["setting"],
+            f"{row['alive']:.0f} of {row['features']:.0f}",
+        ]
+        + [f"{row[name]:.3f}" for name in (*shares, "monosemanticity")]
+        for row in cells.to_dict("records")
+    ]
+    names = [name.replace("aligned_null", "by chance") for name in shares]
+    _show(["model", "step", "layer", SETTING, "alive", *names, "monosemanticity"], rows)
+    if output:
+        _say(f"{len(cells)} cells; shares are of alive features; the report is {output}/index.html")
+
+
+def show_interventions(rows: pd.DataFrame, output: Path) -> None:
+    """Print how many interventions were measured, and how often each ordering of kinds holds."""
+    verdicts = output / "tables" / "orderings.csv"
+    if verdicts.read_text(encoding="utf-8").strip():
+        held = pd.read_csv(verdicts)
+        counted = pd.crosstab(held["ordering"], held["holds"]).reindex(columns=["yes", "no", "undecided"], fill_value=0)
+        lines = [[ordering, *map(str, counted.loc[ordering])] for ordering in held["ordering"].unique()]
+        _show([Column("ordering", no_wrap=True), *counted.columns], lines)
+    _say(f"{len(rows)} interventions; the tables are in {output}/tables/, the figures in {output}/figures/")
+
+
+def _show(header: Sequence[str | Column], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(*header, box=None, header_style="bold")
+    for row in rows[:MOST]:
+        table.add_row(*map(Text, row))
+    Console(width=max(150, Console().width)).print(table)  # no number is cut
+    if len(rows) > MOST:
+        _say(f"... and {len(rows) - MOST} more")
+
+
+def _say(text: str) -> None:
+    Console().print(Text(text), soft_wrap=True)  # no markup: a path may hold brackets

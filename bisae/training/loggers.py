@@ -1,6 +1,6 @@
 """All loggers of a command, told the same."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,13 @@ class CellLoggers:
                 metrics of several cells.
         """
         self.all: list[RunLog] = []
+        self.wandb: list[WandbRuns] = []  # of them
         for key, settings in separate("logger", node).items():
             target = target_of(key, settings)
             if isinstance(target, type) and issubclass(target, WandbRuns):
                 folder = settings.get("folder") or runs
-                self.all.append(instantiate({**settings, "folder": folder}, key))
+                self.wandb.append(instantiate({**settings, "folder": folder}, key))
+                self.all.append(self.wandb[-1])
                 continue
             from lightning.pytorch.loggers import Logger  # slow to import
 
@@ -43,10 +45,6 @@ class CellLoggers:
                 remedy = "has one place for the cells of this job: put {cell}, {run} or {name} into one of its texts"
                 raise ConfigError(f"{key}._target_", settings["_target_"], remedy)
             self.all.append(runs_of_cells)
-
-    @property
-    def wandb(self) -> Sequence[WandbRuns]:
-        return [logger for logger in self.all if isinstance(logger, WandbRuns)]
 
     def open(self, run: str, name: str, group: str, axes: Mapping[str, Any], alone: bool = False) -> None:
         for logger in self.all:

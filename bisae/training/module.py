@@ -306,8 +306,7 @@ class Reports(Callback):
         follow_idle_cores()
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
-        assert isinstance(module, SAETraining)
-        module.reporting = (trainer.global_step + 1) % self.every == 0
+        cast(SAETraining, module).reporting = (trainer.global_step + 1) % self.every == 0
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
         if trainer.global_step % self.every == 0:

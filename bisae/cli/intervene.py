@@ -107,19 +107,24 @@ def log_cells(
     """Log what interventions do to each recipient into the runs of the donor's cells, and of the recipient's cells."""
     from bisae.analysis.lineage import ladder_of
     from bisae.report.interventions.figures_of_cells import figures_of_interventions
+    from bisae.training.cell_runs import lm_axes
 
     sae = "+".join(f"{cell.sae}-{cell.hash}" for cell in donor.cells.values())
+    # All figures of a cell at once: W&B's folder of a part is named by its second.
+    told: dict[Path, tuple[FoundCell, Checkpoint, dict[str, Any]]] = {}
     for lm in recipients:
-        about = {"parameters": lm.parameters, "d_model": lm.d_model, "lm_tokens": lm.tokens_seen}
         figures = figures_of_interventions(table, donor.recipe.corpus.languages, sae, lm.step)
         for own in donor.cells.values():
-            origin = donor.checkpoint
-            of_donor = {**about, "parameters": origin.parameters, "lm_tokens": origin.tokens_seen}
-            loggers.add(own, of_donor, {f"intervention/into{lm.step}/{name}": figures[name] for name in figures})
-            same = [cell for cell in cells if cell.step == lm.step and ladder_of(cell) == ladder_of(own)]
-            for cell in same[:1]:
-                named = {f"intervention/from{origin.step}/{name}": figures[name] for name in figures}
-                loggers.add(cell, about, named)
+            same = [cell for cell in cells if cell.step == lm.step and ladder_of(cell) == ladder_of(own)][:1]
+            ways = [
+                (own, donor.checkpoint, f"into{lm.step}"),
+                *((cell, lm, f"from{donor.checkpoint.step}") for cell in same),
+            ]
+            for cell, checkpoint, way in ways:
+                of_cell = told.setdefault(cell.folder, (cell, checkpoint, {}))[2]
+                of_cell |= {f"intervention/{way}/{name}": value for name, value in figures.items()}
+    for cell, checkpoint, of_cell in told.values():
+        loggers.add(cell, lm_axes(checkpoint), of_cell)
 
 
 def donor_of(settings: InterveneSettings, cells: "Sequence[FoundCell]") -> "DonorCells":

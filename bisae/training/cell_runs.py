@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from bisae.cells.cell import Cell
 from bisae.cells.find import FoundCell
+from bisae.lm.model import Checkpoint
 
 NAMED = ("latents", "k", "lr", "seed")  # settings of an SAE that are axes of the study
 
@@ -24,6 +25,12 @@ def run_name(cell: Cell | FoundCell, settings: Mapping[str, Any]) -> str:
     return " ".join([cell.model, f"step{cell.step}", f"layer{cell.layer}", cell.sae, *kinds, *given, cell.hash[:6]])
 
 
+def lm_axes(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What `axes` says of the LM."""
+    about = {"parameters": checkpoint.parameters, "d_model": checkpoint.d_model}
+    return {**about, "lm_tokens": checkpoint.tokens_seen}
+
+
 def axes(
     cell: Cell | FoundCell, settings: Mapping[str, Any], lm: Mapping[str, Any], job: str | None = None
 ) -> dict[str, Any]:
@@ -32,7 +39,7 @@ def axes(
     Args:
         cell: the cell.
         settings: config group `sae` with one value a key.
-        lm: `parameters`, `d_model` and `lm_tokens` of the LM's checkpoint.
+        lm: `lm_axes` of the LM's checkpoint.
         job: the key of the job that trains it. `sweep` is WANDB_RUN_GROUP, which a sweep sets for its jobs.
     """
     others = settings.keys() - {"_target_", "name", *NAMED}

@@ -11,7 +11,7 @@ from bisae.cells.cell import Cell, code_version
 from bisae.lm.model import Checkpoint
 from bisae.runtime.ranks import JOB
 from bisae.sae import SparseAutoencoder
-from bisae.training.cell_runs import axes, own_config, run_name
+from bisae.training.cell_runs import axes, lm_axes, own_config, run_name
 from bisae.training.data import ActivationData
 from bisae.training.job import Job, Member
 from bisae.training.loggers import CellLoggers
@@ -37,8 +37,7 @@ class JobResults:
         """Start, or go on in, the run of each member; a trial has none."""
         if self.job.trial:
             return
-        checkpoint, alone = self.checkpoint, len(self.job.members) == 1 and JOB not in os.environ
-        lm = {"parameters": checkpoint.parameters, "d_model": checkpoint.d_model, "lm_tokens": checkpoint.tokens_seen}
+        lm, alone = lm_axes(self.checkpoint), len(self.job.members) == 1 and JOB not in os.environ
         for member in self.job.members:
             cell, settings = member.cell, member.settings
             found = axes(cell, settings, lm, self.job.key)

@@ -56,7 +56,7 @@ def test_a_cells_run_holds_its_config_history_validation_analysis_and_interventi
 
     one = next(cell for cell in cells if cell.identity["sae"]["k"] == 8)
     chosen = ["translation=none", "kind=[en,mixed]", f"donor.sae={one.hash}"]
-    rows = intervene(config(*where, *chosen, name="intervene"))
+    rows = intervene(config(*where, *chosen, "recipient=[512,2048]", name="intervene"))
     en = rows[(rows["kind"] == "en") & (rows["recipient"] == 512)].set_index("control")["perplexity_en_change"]
     donor = last_part(runs, one)
     (recipient,) = (cell for cell in _peers(runs, 512) if cell.read()["identity"]["sae"]["k"] == 8)
@@ -68,6 +68,9 @@ def test_a_cells_run_holds_its_config_history_validation_analysis_and_interventi
         assert found[f"{base}_random_low"] <= found[f"{base}_random"] <= found[f"{base}_random_high"]
         assert f"intervention/{way}/none/perplexity_en" in found and part["summary"]["analysis/Mixed"] > 0
         assert part["summary"]["val/fvu"] > 0 and part["parts"] == 3
+    assert {name.split("/")[1] for name in donor["summary"] if name.startswith("intervention/")} == {
+        *("into512", "into2048", "from2048")
+    }
     untouched = next(cell for cell in cells if cell.identity["sae"]["k"] == 4)
     assert last_part(runs, untouched)["parts"] == 2
 

@@ -163,6 +163,7 @@ def test_loss_its_parts_and_the_gradients_norm_are_those_of_the_step(
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "blocked"])
 def test_what_is_reported_changes_no_bit(config: Config, tmp_path: Path, optimizer: str) -> None:
     chosen = [f"optimizer={optimizer}", "layer=[1,2]", "sae.aux_k=8", "sae.dead_after=500", OWN]

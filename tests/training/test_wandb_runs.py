@@ -201,6 +201,7 @@ def found_cell(folder: Path, runs: str = "runs", run: str = "aaa") -> FoundCell:
 LM = {"parameters": 9, "d_model": 3, "lm_tokens": 8}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trained_here", [True, False])
 def test_an_analysis_adds_to_a_cells_run_once_and_each_part_has_all_there_is(
     trained_here: bool, tmp_path: Path

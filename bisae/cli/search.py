@@ -108,9 +108,8 @@ class Search(Sweeper):
                 self.study.tell(trial, state=TrialState.FAIL)
             log.info("trial %d of %d: %s", number + 1, self.n_trials, "failed" if value is None else f"{value:.6g}")
             trials.append({"params": trial.params, "value": value})
-            assert job.hydra_cfg is not None
-            folder = Path(job.hydra_cfg.hydra.runtime.output_dir)
-            cells.append([str(cell.folder) for cell in cells_of_jobs([folder])])
+            folders = [Path(job.hydra_cfg.hydra.runtime.output_dir)] if job.hydra_cfg else []  # not of a lost SLURM job
+            cells.append([str(cell.folder) for cell in cells_of_jobs(folders)])
         found: dict[str, Any] = {"name": "optuna", "metric": self.metric}
         if any(trial["value"] is not None for trial in trials):
             best = self.study.best_trial

@@ -62,7 +62,8 @@ def searched(
         launched.append(list(overrides))
         lr, k = (override.partition("=")[2] for override in overrides[1:])
         made = OmegaConf.create({"hydra": {"runtime": {"output_dir": str(folder)}}})
-        return [SimpleNamespace(return_value=value_of(float(lr), int(k)), hydra_cfg=made)]
+        value = value_of(float(lr), int(k))
+        return [SimpleNamespace(return_value=value, hydra_cfg=None if value is None else made)]  # None: of a lost job
 
     params = {"sae.lr": "tag(log,interval(1e-4,1e-1))", "sae.k": "4,8"}
     search = Search(sampler or TPESampler(seed=0), direction, trials, params, str(folder / "found.yaml"))

@@ -4,7 +4,9 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import subprocess
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ log = logging.getLogger("bisae.wandb")
 
 INIT_SECONDS = 30  # W&B waits 90 for a server that does not answer
 FINISH_SECONDS, UPLOAD_SECONDS = 60, 600  # W&B has no limit, and hangs if the network has gone away
+KEPT = 1000  # rows of a run, of which W&B's service writes the last within seconds
 MODES = {"dryrun": "offline", "run": "online"}  # former names, which WANDB_MODE may have
 # Of the environment, what W&B would take and bisae decides: a cell's run follows from the cell.
 DECIDED = ("WANDB_RUN_ID", "WANDB_RESUME", "WANDB_RESUME_FROM", "WANDB_FORK_FROM")
@@ -68,6 +71,9 @@ class WandbRuns(RunLog):
         each = tags.split(",") if isinstance(tags, str) else tags and list(tags)
         about: dict[str, Any] = {"tags": each, "notes": notes, "group": group, "job_type": job_type}
         self.about = {key: value for key, value in about.items() if value is not None}
+        self._rows: dict[str, deque[dict[str, float]]] = {}  # by run, in case W&B's service dies before it writes them
+        self._started: dict[str, tuple[Any, ...]] = {}  # with what `_start` was called, by run
+        self._alive = True  # W&B's service is
         self._kept: dict[str, dict[str, Any]] = {}  # of runs of cells, by id: what `add` needs to go on in them
 
     def overridden(self) -> str:
@@ -117,7 +123,7 @@ class WandbRuns(RunLog):
             )
             # Tokens, not W&B's own step: a resumed offline run begins again at step 0.
             started.define_metric("*", step_metric="tokens")
-            self._runs[run] = started
+            self._runs[run], self._started[run] = started, (name, axes, about)
         except Exception as error:  # W&B may fail in any way; the job goes on
             if self.mode == "offline":
                 self._give_up(run, error)
@@ -131,8 +137,13 @@ class WandbRuns(RunLog):
 
     def log(self, run: str, metrics: Mapping[str, float], tokens: int) -> None:
         if run in self._runs:
+            self._rows.setdefault(run, deque(maxlen=KEPT)).append({**metrics, "tokens": tokens})
             with self.tried(run):
-                self._runs[run].log({**metrics, "tokens": tokens})
+                try:
+                    if self._alive:
+                        self._runs[run].log(self._rows[run][-1])
+                except ConnectionError:  # `finish` logs what is missing, since the job may have to save first
+                    self._alive = False
 
     def log_cell(self, run: str, folder: Path) -> None:
         """Log the finished cell in `folder` as an artifact of type "sae": by reference, or with `upload` itself."""
@@ -246,10 +257,44 @@ class WandbRuns(RunLog):
         about = {**axes(cell, settings, lm), "config": config}
         return {"name": run_name(cell, settings), "group": None, "axes": about, "summary": dict(cell.metrics)}
 
+    def _revive(self) -> None:
+        """Go on in all open runs with another service, and with the rows that the last one has not written.
+
+        A cluster's SIGTERM goes to all processes of a job, and ends W&B's service at once.
+        """
+        import wandb
+
+        with suppress(Exception, SystemExit):
+            wandb.teardown()
+        lost, self._runs, self._alive = list(self._runs), {}, True
+        for run in lost:
+            written = max(self._written(run), default=-1)
+            self._start(run, *self._started[run])
+            for row in self._rows.get(run, ()) if run in self._runs else ():
+                if row["tokens"] > written:
+                    self._runs[run].log(row)
+                self._runs[run].summary.update(row)  # of which only the last part's is kept
+
+    def _written(self, run: str) -> Iterator[float]:
+        """The tokens of the rows in the local files of a run."""
+        from wandb.util import get_core_path
+
+        for file in sorted(self.folder.absolute().glob(f"wandb/*run-*-{run}/run-{run}.wandb")):
+            command = [get_core_path(), "leet", "inspect", "--json", "--run-file", str(file), str(file.parents[1])]
+            for line in subprocess.run(command, capture_output=True, text=True).stdout.splitlines():
+                if "tokens" in (item := json.loads(line).get("history", {}).get("item", {})):
+                    yield item["tokens"]
+
     def finish(self, run: str, summary: Mapping[str, Any], failed: bool = False) -> None:
         if run in self._runs:
             with self.tried(run):
-                self._runs[run].summary.update(dict(summary))
+                try:
+                    self._runs[run].summary.update(dict(summary))
+                except ConnectionError:
+                    self._alive = False
+                if not self._alive:
+                    self._revive()
+                    self._runs[run].summary.update(dict(summary))
                 if kept := self._kept.pop(run, None):
                     place = self._place(self.folder, run)
                     place.parent.mkdir(parents=True, exist_ok=True)

@@ -95,10 +95,11 @@ class Cluster:
             "SLURM_CONF": str(folder / "slurm.conf"),
             "PATH": f"{folder}/bin:{os.environ['PATH']}",
         }
-        self._daemons = [
+        self._daemons: list[subprocess.Popen[bytes]] = [
             subprocess.Popen(command, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             for command in (["slurmctld", "-D"], ["slurmd", "-D", "-N", host])
         ]
+        self.commands: list[subprocess.Popen[bytes]] = []  # that wait for jobs
         wait_until(lambda: "idle" in self.ask("sinfo", "-h", "-o", "%T"), "the node is idle")
 
     def ask(self, *command: str) -> str:
@@ -112,12 +113,12 @@ class Cluster:
         return [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines if "JobId=" in line]
 
     def close(self) -> None:
-        """End all jobs, then the daemons."""
+        """End all jobs and commands, then the daemons."""
         self.ask("scancel", "--user=root")
         self.ask("scancel", "--user=root", "--signal=KILL", "--full")
-        for daemon in reversed(self._daemons):
-            daemon.terminate()
+        for process in [*self.commands, *reversed(self._daemons)]:
+            process.terminate()
             try:
-                daemon.wait(20)
+                process.wait(20)
             except subprocess.TimeoutExpired:
-                daemon.kill()
+                process.kill()

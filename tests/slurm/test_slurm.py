@@ -1,5 +1,6 @@
 """Sweeps on a real SLURM of one node. Skipped where it is not installed: apt-get install slurmctld slurmd, as root."""
 
+import json
 import re
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from tests.slurm.cluster import Cluster, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
+TRAINED = [key for key in TINY if key not in ("logger=none", "log_every=5", "save_every=7")]
 SLOW = """
 import time
 
@@ -36,13 +38,14 @@ class Sweep:
 
     def __init__(self, cluster: Cluster, folder: Path, *typed: str) -> None:
         (folder / "slow.py").write_text(SLOW)
-        command = [sys.executable, str(ROOT / "train.py"), "-m", *TINY, "save_every=2", *JOBS, *typed]
+        command = [sys.executable, str(ROOT / "train.py"), "-m", *TRAINED, "save_every=2", "log_every=1", *JOBS, *typed]
         environment = {**cluster.environment, "PYTHONPATH": f"{ROOT}:{folder}"}
         self.folder, self.cluster = folder, cluster
         with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
             self.process = subprocess.Popen(
                 [*command, "+callbacks.slow._target_=slow.Slow"], cwd=folder, env=environment, stdout=out, stderr=err
             )
+        cluster.commands.append(self.process)
 
     def said(self) -> str:
         return (self.folder / "out").read_text() + (self.folder / "err").read_text()
@@ -76,6 +79,17 @@ class Sweep:
 
     def states(self) -> dict[str, str]:
         return {number: job["JobState"] for number, job in self.jobs().items()}
+
+
+def rows_of_runs(runs: Path) -> list[int]:
+    """The tokens of each row of training metrics in all parts of the W&B runs, in the order of the parts."""
+    found = []
+    for part in sorted(runs.glob("wandb/offline-run-*")):
+        command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(part)]
+        lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+        items = [json.loads(line)["history"]["item"] for line in lines if '"type":"history"' in line]
+        found += [item["tokens"] for item in items if "train/fvu" in item]
+    return found
 
 
 def test_a_cluster_without_gpus_is_said_in_a_line(cluster: Cluster, tmp_path: Path) -> None:
@@ -121,9 +135,10 @@ def test_preempted_jobs_are_run_again_and_end_in_the_same_cell(
     wait_until(lambda: sweep.runs() or sweep.process.poll() is not None, "the job runs", 300)
     assert sweep.process.wait() == 0
     assert sweep.states() == {"0": "COMPLETED"} and "Traceback" not in sweep.said() + sweep.logs()
-    assert run([str(ROOT / "train.py"), *TINY, "layer=1", "runs=alone"], tmp_path).returncode == 0
+    assert run([str(ROOT / "train.py"), *TRAINED, "log_every=1", "layer=1", "runs=alone"], tmp_path).returncode == 0
     (cell,) = tmp_path.glob("runs/embedded/**/sae.safetensors")
     alone = load_file(tmp_path / "alone" / cell.relative_to(tmp_path / "runs"))
+    assert rows_of_runs(tmp_path / "runs") == rows_of_runs(tmp_path / "alone") != []
     assert {name: values.tobytes() for name, values in load_file(cell).items()} == {
         name: values.tobytes() for name, values in alone.items()
     }

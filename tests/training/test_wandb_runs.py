@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import time
@@ -28,6 +29,12 @@ def inspect(run: Path, *options: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+def inspected(run: Path, *options: str) -> str:
+    """The same of a run whose file may end within a record."""
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", *options, str(run)]
+    return subprocess.run(command, capture_output=True, text=True).stdout
+
+
 def test_two_cells_of_one_job_get_a_run_each(tmp_path: Path) -> None:
     runs = make_runs(tmp_path)
     for name in ("aaa", "bbb"):
@@ -37,6 +44,38 @@ def test_two_cells_of_one_job_get_a_run_each(tmp_path: Path) -> None:
         runs.finish(name, {"val/fvu": 0.4})
     folders = sorted(f.name for f in (tmp_path / "wandb").glob("offline-run-*"))
     assert [name[-3:] for name in folders] == ["aaa", "bbb"]
+
+
+KILLS_THE_SERVICE = """
+import os, signal, subprocess, sys
+from bisae.training.wandb_runs import WandbRuns
+
+runs = WandbRuns("offline", "bisae", None, sys.argv[1], False)
+for run in ("aaa", "bbb"):
+    runs.open(run, run, "job", {"layer": 1})
+    for tokens in range(40):
+        runs.log(run, {"train/fvu": 0.5}, tokens)
+listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
+(service,) = [int(line.split()[0]) for line in listed.stdout.splitlines() if "wandb-core" in line]
+os.kill(service, signal.SIGTERM)
+os.waitpid(service, 0)
+for tokens in range(40, 43):
+    runs.log("aaa", {"train/fvu": 0.4}, tokens)
+runs.close()
+"""
+
+
+def test_a_clusters_sigterm_to_all_processes_of_a_job_costs_no_row(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLS_THE_SERVICE, str(tmp_path)]
+    environment = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}  # of this process
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr
+    for run, count in (("aaa", 43), ("bbb", 40)):
+        killed, last = sorted(tmp_path.glob(f"wandb/offline-run-*-{run}"))
+        lines = [line for part in (killed, last) for line in inspected(part).splitlines()]
+        rows = [json.loads(line)["history"]["item"] for line in lines if '"type":"history"' in line]
+        assert [row["tokens"] for row in rows] == list(range(count))
+        assert json.loads(inspected(last, "--summary"))["summary"]["tokens"] == count - 1
 
 
 def test_a_table_with_missing_integers_and_texts_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,14 +11,14 @@ from rich.text import Text
 from bisae.features.measures.language import MIXED
 
 MOST = 20  # rows in the terminal; the report has all
-SETTING = Column("SAE", no_wrap=True)
 
 
 def show_analysis(cells: pd.DataFrame, output: Path | None) -> None:
     """Print a row for each analysed cell, of the table of cells: its features and the shares of their classes."""
     if cells.empty:
         return
-    classes = [name for name in cells.columns if f"firing_{name}" in cells and name != MIXED]
+    firing = [name for name in cells if name.startswith("firing_") and f"{name}_low" in cells]
+    classes = [name for name in (name.removeprefix("firing_") for name in firing) if name != MIXED]
     shares = [name for name in (*classes, MIXED, "bilingual", "aligned", "aligned_null") if name in cells]
     rows = [
         [
@@ -32,7 +32,7 @@ def show_analysis(cells: pd.DataFrame, output: Path | None) -> None:
         for row in cells.to_dict("records")
     ]
     names = [name.replace("aligned_null", "by chance") for name in shares]
-    _show(["model", "step", "layer", SETTING, "alive", *names, "monosemanticity"], rows)
+    _show(["model", "step", "layer", "SAE", "alive", *names, "monosemanticity"], rows)
     if output:
         _say(f"{len(cells)} cells; shares are of alive features; the report is {output}/index.html")
 
@@ -44,12 +44,12 @@ def show_interventions(rows: pd.DataFrame, output: Path) -> None:
         held = pd.read_csv(verdicts)
         counted = pd.crosstab(held["ordering"], held["holds"]).reindex(columns=["yes", "no", "undecided"], fill_value=0)
         lines = [[ordering, *map(str, counted.loc[ordering])] for ordering in held["ordering"].unique()]
-        _show([Column("ordering", no_wrap=True), *counted.columns], lines)
+        _show(["ordering", *counted.columns], lines)
     _say(f"{len(rows)} interventions; the tables are in {output}/tables/, the figures in {output}/figures/")
 
 
-def _show(header: Sequence[str | Column], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(*header, box=None, header_style="bold")
+def _show(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(*(Column(name, no_wrap=True) for name in header), box=None, header_style="bold")
     for row in rows[:MOST]:
         table.add_row(*map(Text, row))
     Console(width=max(150, Console().width)).print(table)  # no number is cut

@@ -7,8 +7,10 @@ from bisae.report.shown import MOST, show_analysis, show_interventions
 
 
 def cells(count: int) -> pd.DataFrame:
-    found = {"alive": 60.0, "features": 64.0, "English": 0.5, "firing_English": 0.4, "Japanese": 0.25}
-    found |= {"firing_Japanese": 0.2, "Mixed": 0.25, "firing_Mixed": 0.4, "bilingual": 0.125, "monosemanticity": 0.75}
+    shares = {"English": 0.5, "Japanese": 0.25, "Mixed": 0.25, "bilingual": 0.125, "monosemanticity": 0.75}
+    shares |= {f"firing_{name}": 0.1 for name in ("English", "Japanese", "Mixed")}
+    found = {"model": "m", "layer": 2, "setting": "topk 64", "alive": 60.0, "features": 64.0}
+    found |= shares | {f"{name}_low": 0.0 for name in shares}
     return pd.DataFrame(
         [{"model": "m", "step": step, "layer": 2, "setting": "topk 64", **found} for step in range(count)]
     )

@@ -47,7 +47,7 @@ def test_two_cells_of_one_job_get_a_run_each(tmp_path: Path) -> None:
 
 
 KILLS_THE_SERVICE = """
-import os, signal, subprocess, sys
+import os, signal, subprocess, sys, time
 from bisae.training.wandb_runs import WandbRuns
 
 runs = WandbRuns("offline", "bisae", None, sys.argv[1], False)
@@ -59,6 +59,7 @@ listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], 
 (service,) = [int(line.split()[0]) for line in listed.stdout.splitlines() if "wandb-core" in line]
 os.kill(service, signal.SIGTERM)
 os.waitpid(service, 0)
+time.sleep(1)  # W&B's folders are named by the second
 for tokens in range(40, 43):
     runs.log("aaa", {"train/fvu": 0.4}, tokens)
 runs.close()

@@ -68,7 +68,7 @@ def test_wandb_that_goes_down_in_the_middle_is_given_up_and_the_job_ends_well(
 
     class Run:
         def __init__(self) -> None:
-            self.logged = 0
+            self.logged, self.summary = 0, dict[str, float]()
 
         def define_metric(self, *_: object, **__: object) -> None: ...
 

@@ -147,6 +147,8 @@ class WandbRuns(RunLog):
 
     def log_cell(self, run: str, folder: Path) -> None:
         """Log the finished cell in `folder` as an artifact of type "sae": by reference, or with `upload` itself."""
+        if run in self._runs and not self._alive:
+            self._revive()
         if run in self._runs:
             try:
                 import wandb
@@ -270,10 +272,11 @@ class WandbRuns(RunLog):
         for run in lost:
             written = max(self._written(run), default=-1)
             self._start(run, *self._started[run])
-            for row in self._rows.get(run, ()) if run in self._runs else ():
-                if row["tokens"] > written:
-                    self._runs[run].log(row)
-                self._runs[run].summary.update(row)  # of which only the last part's is kept
+            with self.tried(run):
+                for row in self._rows.get(run, ()) if run in self._runs else ():
+                    if row["tokens"] > written:
+                        self._runs[run].log(row)
+                    self._runs[run].summary.update(row)  # of which only the last part's is kept
 
     def _written(self, run: str) -> Iterator[float]:
         """The tokens of the rows in the local files of a run."""
@@ -294,6 +297,8 @@ class WandbRuns(RunLog):
                     self._alive = False
                 if not self._alive:
                     self._revive()
+                    if run not in self._runs:
+                        return
                     self._runs[run].summary.update(dict(summary))
                 if kept := self._kept.pop(run, None):
                     place = self._place(self.folder, run)

@@ -27,10 +27,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from bisae.cli.failure import JobLog, leave_failure
+from bisae.cli.packing import packed
 from bisae.cli.slurm import answer_sigterm, end_as_failed, one_line_for_each_failure
 from bisae.runtime.errors import STOPPED, Refused, explained
 from bisae.runtime.naming import name_of
@@ -268,6 +269,10 @@ class Sweep(Callback):
             os.environ[LAYERS] = layers
         if steps := swept("checkpoint", typed):
             os.environ[LADDER] = f"[{','.join(map(str, steps))}]"
+        most = OmegaConf.select(config, "sweep.pack") or 1
+        if config.hydra.launcher._target_.endswith(".BasicLauncher") and config.hydra.sweeper._target_ != SEARCH:
+            with read_write(config), open_dict(config):
+                config.hydra.overrides.task = packed(config.hydra.overrides.task, most)
 
     def on_multirun_end(self, config: Any, **_: Any) -> None:
         """Show the cells of all jobs; SystemExit that names the failed jobs, if any."""

@@ -18,6 +18,7 @@ PositiveFloat = Annotated[float, Gt(0)]  # a whole number becomes one of these
 NotNegativeFloat = Annotated[float, Ge(0)]
 ShareFloat = Annotated[float, Ge(0), Le(1)]
 Device = Literal["auto", "cpu", "cuda"]
+Pack = Count | Literal[False]
 Short = Literal["refuse", "take"]  # what becomes of a split with fewer tokens than asked for
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -109,6 +110,7 @@ class Size(Keys):
     epochs: Count
     batch: Count
     window_pools: Count
+    pack: Pack
     dead_after: Count
     context: Count
     shortest: Count

@@ -3,7 +3,19 @@
 from typing import Annotated, Any, Literal
 
 from bisae.config.objects import Built, Loggers, Node
-from bisae.config.settings import Checkpoint, Command, Keys, Layers, Object, OptimizerKeys, SAEKeys, Short, Size, Store
+from bisae.config.settings import (
+    Checkpoint,
+    Command,
+    Keys,
+    Layers,
+    Object,
+    OptimizerKeys,
+    Pack,
+    SAEKeys,
+    Short,
+    Size,
+    Store,
+)
 from bisae.runtime.ranges import Count, Index, Text, Texts
 
 
@@ -19,6 +31,10 @@ class DataKeys(Keys):
     block: Count
     pool_batches: Count
     window_pools: Count
+
+
+class SweepKeys(Keys):
+    pack: Pack
 
 
 class TrainSettings(Command):
@@ -41,6 +57,7 @@ class TrainSettings(Command):
     cache: Text
     snapshots: list[Index]
     force: bool
+    sweep: SweepKeys
     save_every: Count
     keep_save: bool
     log_every: Count

@@ -88,7 +88,7 @@ def test_a_sweep_that_is_extended_or_run_again_keeps_its_name() -> None:
 
 
 def test_a_sweep_reads_the_lm_once_a_checkpoint_and_shows_all_cells_and_failures(tmp_path: Path) -> None:
-    sweep = run([str(ROOT / "train.py"), "-m", *TINY, "checkpoint=512,7", "layer=1,2"], tmp_path)
+    sweep = run([str(ROOT / "train.py"), "-m", *TINY, "checkpoint=512,7", "layer=1,2", "sweep.pack=false"], tmp_path)
     assert sweep.returncode == 1 and "Traceback" not in sweep.stderr
     first, second = (
         [file.stat().st_mtime_ns for file in tmp_path.glob(f"cache/activations/**/{layer}/*.bin")]
@@ -141,7 +141,7 @@ def test_each_job_is_a_process_started_as_typed_with_no_ranks_in_sight(
 def test_ctrl_c_and_a_kill_end_the_job_and_the_sweep(
     tmp_path: Path, script: str, group: bool, number: signal.Signals
 ) -> None:
-    command = [sys.executable, script, "-m", "checkpoint=512", "activations=streaming", "layer=4,5"]
+    command = [sys.executable, script, "-m", "checkpoint=512", "activations=streaming", "layer=4,5", "sweep.pack=false"]
     sweep = subprocess.Popen(
         command,
         cwd=tmp_path,

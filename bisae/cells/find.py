@@ -16,7 +16,8 @@ from bisae.runtime.errors import Refused
 
 log = logging.getLogger("bisae.analysis")
 OLD = re.compile(r"\.old\d+")  # Cell.move_aside
-RUN = re.compile(r"([^/]+/[^/]+/)?([0-9a-f]{12}(?:-\d+)?)")  # entity/project/ and Cell.run_id
+# entity/project/, and Cell.run_id or an id that W&B gave under its agent
+RUN = re.compile(r"([^/]+/[^/]+/)?([0-9a-f]{12}(?:-\d+)?|[0-9a-z]{8})")
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def find_cells(where: str, runs: Path, damaged: list[Refused] | None = None) -> 
     cells, run = _named(where, runs, damaged), RUN.fullmatch(where)
     if run and not cells:
         cells = _of_run(run[2], runs.rglob("cell.json"))
-        if run[1] and not cells:
+        if run[1] and not cells and not any((base / run[1]).is_dir() for base in (Path(), runs)):
             cells = _from_wandb(where, run[2], runs)
     if not cells and not damaged:
         raise Refused(
@@ -106,7 +107,10 @@ def _named(where: str, runs: Path, damaged: list[Refused] | None) -> list[FoundC
 
 
 def _of_run(run: str, files: Iterable[Path]) -> list[FoundCell]:
-    return [cell for cell in map(_read, filter(_whole, files)) if cell.provenance.get("wandb_run") == run]
+    def has_it(cell: FoundCell) -> bool:
+        return run in (cell.provenance.get("wandb_run"), *cell.provenance.get("wandb_runs_before", ()))
+
+    return [cell for cell in map(_read, filter(_whole, files)) if has_it(cell)]
 
 
 def _from_wandb(path: str, run: str, runs: Path) -> list[FoundCell]:

@@ -35,7 +35,7 @@ from bisae.cli.packing import packed
 from bisae.cli.slurm import answer_sigterm, end_as_failed, one_line_for_each_failure
 from bisae.runtime.errors import STOPPED, Refused, explained
 from bisae.runtime.naming import name_of
-from bisae.runtime.ranks import JOB, RANKS, leave, rank, tell_torchrun, under_torchrun
+from bisae.runtime.ranks import JOB, RANKS, leave, rank, tell_torchrun, under_torchrun, under_wandb_agent
 from bisae.runtime.subcommands import config_flags, with_this_code
 from bisae.runtime.values import writable
 
@@ -240,6 +240,9 @@ class Sweep(Callback):
         """Refuse torchrun; hand to all jobs, by environment, the name of the sweep and the layers of all."""
         if under_torchrun():
             raise SystemExit("error: -m starts its jobs itself; start single runs with torchrun")
+        if under_wandb_agent():
+            remedy = "its runs would all be the agent's one: leave -m out, or unset WANDB_SWEEP_ID"
+            raise SystemExit(f"error: -m under wandb agent: {remedy}")
         if config.hydra.sweeper._target_ == SEARCH:
             try:
                 from hydra_plugins._bisae import Search

@@ -22,7 +22,7 @@ from bisae.config.settings import pass_keys, store_node
 from bisae.config.train import TrainSettings
 from bisae.metrics import RECONSTRUCTION
 from bisae.runtime.errors import ConfigError, RankLost, TrainingFailed
-from bisae.runtime.ranks import rank
+from bisae.runtime.ranks import rank, under_wandb_agent
 from bisae.runtime.values import listed
 
 if TYPE_CHECKING:
@@ -63,7 +63,10 @@ def train(settings: TrainSettings, cfg: Any) -> "list[Cell]":
     leave_logger(settings.logger, settings.runs)
     if settings.data.short_split == "refuse" and not settings.force:
         check_tokens(shown, settings.data.tokens, settings.data.validation_tokens)
-    for checkpoint, due in jobs_due(settings, jobs):
+    due_jobs = jobs_due(settings, jobs)
+    if under_wandb_agent() and not job.trial:
+        check_agent(settings, [due for _, due in due_jobs])
+    for checkpoint, due in due_jobs:
         with due.hold(settings.force and due is job) as remaining:
             if remaining.members:
                 try:
@@ -81,6 +84,17 @@ def train(settings: TrainSettings, cfg: Any) -> "list[Cell]":
             job.save.unlink(missing_ok=True)  # of a job killed after its last cell
         show_cells(shown)
     return cells
+
+
+def check_agent(settings: TrainSettings, jobs: "Sequence[Job]") -> None:
+    """Refuse several SAEs in the one run that a W&B agent has for this process."""
+    from bisae.training.loggers import CellLoggers
+
+    lists = {f"sae.{key}": value for key, value in settings.sae.items() if isinstance(value, list) and len(value) > 1}
+    several = {"layer": settings.layer} if len(jobs[-1].layers) > 1 else lists
+    key, found = next(iter({**several, "sae.start": settings.sae.get("start")}.items()))
+    cells = sum(len(job.members) for job in jobs if settings.force or not job.finished)
+    CellLoggers(settings.logger, settings.runs).check_agent(key, found, cells)
 
 
 def mean_metric(cells: "Sequence[Cell]", metric: str) -> float | None:

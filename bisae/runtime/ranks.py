@@ -61,6 +61,11 @@ def forget_ranks() -> None:
         os.environ.pop(name, None)
 
 
+def under_wandb_agent() -> bool:
+    """Whether `wandb agent` has started this process. W&B then gives all its runs the agent's one id and project."""
+    return bool(os.environ.get("WANDB_SWEEP_ID"))
+
+
 def under_torchrun() -> bool:
     """True if torchrun started the ranks."""
     return "TORCHELASTIC_RUN_ID" in os.environ

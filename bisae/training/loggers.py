@@ -50,6 +50,17 @@ class CellLoggers:
         for logger in self.all:
             logger.open(run, name, group, axes, alone)
 
+    @property
+    def ids(self) -> dict[str, str]:
+        """The ids that W&B has given the runs of cells: their own, but under `wandb agent`."""
+        return {run: given for logger in self.wandb for run, given in logger.ids.items()}
+
+    def check_agent(self, key: str, found: object, cells: int) -> None:
+        """Under `wandb agent`: ConfigError if several `cells` would share its run; `key` makes them so."""
+        if cells > 1 and any(logger.mode != "disabled" for logger in self.wandb):
+            remedy = f"these {cells} SAEs would share the run of `wandb agent`: train one SAE a run, or use logger=none"
+            raise ConfigError(key, found, remedy)
+
     def log(self, run: str, metrics: Mapping[str, float], tokens: int) -> None:
         for logger in self.all:
             logger.log(run, metrics, tokens)

@@ -1,14 +1,17 @@
 """What a job leaves: the cells of its members, and their runs in the loggers."""
 
+import json
 import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bisae.cells.cell import Cell, code_version
 from bisae.lm.model import Checkpoint
+from bisae.runtime.atomic import write_json
 from bisae.runtime.ranks import JOB
 from bisae.sae import SparseAutoencoder
 from bisae.training.cell_runs import axes, lm_axes, own_config, run_name
@@ -44,11 +47,30 @@ class JobResults:
             config = own_config(self.config, cell, settings)
             group = found["sweep"] or self.job.key
             self.loggers.open(cell.run_id, run_name(cell, settings), group, {**found, "config": config}, alone)
+        self._note_runs()
         for wandb in self.loggers.wandb:
             if wandb.mode == "offline":
                 log.info("W&B offline: runs are in %s/wandb (logger=wandb_online or none changes that)", wandb.folder)
             if wandb.mode != "disabled" and (overridden := wandb.overridden()):
                 log.info("W&B: %s", overridden)
+
+    @property
+    def _runs_file(self) -> Path:
+        return self.job.folder / "wandb_runs.json"
+
+    def _runs(self) -> dict[str, list[str]]:
+        """The ids of the W&B runs that each member has had since its training began, by `Cell.run_id`."""
+        found: dict[str, list[str]] = json.loads(self._runs_file.read_text()) if self._runs_file.exists() else {}
+        return found
+
+    def _note_runs(self) -> None:
+        """Keep the ids beside the save: a killed job may go on in another run, by hand or under a W&B agent."""
+        if not self.job.going_on:
+            self._runs_file.unlink(missing_ok=True)
+        if now := self.loggers.ids:
+            before = self._runs()
+            self._runs_file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self._runs_file, {run: list(dict.fromkeys([*before.get(run, ()), now[run]])) for run in now})
 
     def write(self, module: SAETraining, data: ActivationData) -> None:
         """Write the cells of a trained job, but those of members that failed; end their runs. A trial has none."""
@@ -77,7 +99,8 @@ class JobResults:
             member, sae = self.job.members[index], module.saes[index]
             metrics = {f"val/{name}": value for name, value in values.items()}
             about = self._provenance(member, sae, module.data) | {"sae_tokens": tokens, "snapshot_of": member.cell.name}
-            del about["wandb_run"]  # which stands for the member's own cell
+            for runs in ("wandb_run", "wandb_runs_before"):  # which stand for the member's own cell
+                about.pop(runs, None)
             self._write_cell(member.snapshots[tokens], sae, metrics, about)
 
     def _write_cell(
@@ -92,7 +115,9 @@ class JobResults:
                 raise
 
     def _provenance(self, member: Member, sae: SparseAutoencoder, data: ActivationData) -> dict[str, Any]:
-        asked = data.streams.asked
+        asked, run = data.streams.asked, member.cell.run_id
+        given = self.loggers.ids.get(run, run)
+        before = [other for other in self._runs().get(run, ()) if other != given]
         return {
             "code": code_version(),
             "activations": data.streams.training.name,
@@ -100,7 +125,8 @@ class JobResults:
             "tokens": {"training": asked.order.tokens, "validation": asked.held_out_tokens},  # distinct
             "sae_tokens": data.tokens_read,
             "seeds": {"sae": sae.seed, "data": asked.order.seed},
-            "wandb_run": member.cell.run_id,
+            "wandb_run": given,
+            **({"wandb_runs_before": before} if before else {}),
             **({"start": str(member.start.folder)} if member.start else {}),
         }
 
@@ -112,3 +138,4 @@ class JobResults:
         """After the end of a job its save has served, unless it is kept."""
         if not self.keep_save:
             self.job.save.unlink(missing_ok=True)
+            self._runs_file.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from bisae.cells.find import FoundCell
 from bisae.runtime.atomic import write_json
 from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Text, Texts
+from bisae.runtime.ranks import under_wandb_agent
 from bisae.training.cell_runs import axes, own_config, run_name
 from bisae.training.run_log import RunLog
 
@@ -26,6 +27,7 @@ KEPT = 1000  # rows of a run, of which W&B's service writes the last within seco
 MODES = {"dryrun": "offline", "run": "online"}  # former names, which WANDB_MODE may have
 # Of the environment, what W&B would take and bisae decides: a cell's run follows from the cell.
 DECIDED = ("WANDB_RUN_ID", "WANDB_RESUME", "WANDB_RESUME_FROM", "WANDB_FORK_FROM")
+AGENTS = ("sweep_id", "run_id", "sweep_param_path")  # settings of W&B that its agent gives by environment
 
 
 Lines = Mapping[str, Mapping[str, Mapping[int, float]]]
@@ -34,8 +36,9 @@ Lines = Mapping[str, Mapping[str, Mapping[int, float]]]
 class WandbRuns(RunLog):
     """Opens, feeds and closes the W&B run of each cell (config group `logger`).
 
-    A run's id follows from its cell, so a resumed job goes on in the same run, and so do analyses. Offline each part of
-    a run has a folder of its own, which `wandb sync` puts together.
+    A run's id follows from its cell, so a resumed job goes on in the same run, and so do analyses. Under `wandb agent`
+    the run of a cell is the agent's, with the agent's id (`ids`). Offline each part of a run has a folder of its own,
+    which `wandb sync` puts together.
 
     Args:
         mode: "offline", "online" or "disabled"; online becomes offline where W&B cannot be reached.
@@ -74,6 +77,7 @@ class WandbRuns(RunLog):
         self._rows: dict[str, deque[dict[str, float]]] = {}  # by run, in case W&B's service dies before it writes them
         self._started: dict[str, tuple[Any, ...]] = {}  # with what `_start` was called, by run
         self._alive = True  # W&B's service is
+        self.ids: dict[str, str] = {}  # that W&B has given the runs which were opened
         self._kept: dict[str, dict[str, Any]] = {}  # of runs of cells, by id: what `add` needs to go on in them
 
     def overridden(self) -> str:
@@ -84,21 +88,36 @@ class WandbRuns(RunLog):
         used |= {"RUN_GROUP": about.get("group"), "JOB_TYPE": about.get("job_type")}
         found = {f"WANDB_{name}": value for name, value in used.items() if value is not None}
         asked = {name: MODES.get(os.environ[name], os.environ[name]) for name in found if os.environ.get(name)}
-        lines = [f"{name}={asked[name]} gives way to {found[name]}" for name in asked if asked[name] != found[name]]
-        return ", ".join([*lines, *(f"{name} is not used" for name in DECIDED if os.environ.get(name))])
+        lines: list[str] = []
+        decided: tuple[str, ...] = DECIDED
+        if under_wandb_agent():
+            decided = tuple(name for name in DECIDED if name != "WANDB_RUN_ID")
+            for name in ("PROJECT", "ENTITY"):
+                agents, own = asked.pop(f"WANDB_{name}", None), used[name]
+                lines += [f"logger.{name.lower()}={own} gives way to the agent's {agents}"] if agents != own else []
+        lines += [f"{name}={asked[name]} gives way to {found[name]}" for name in asked if asked[name] != found[name]]
+        return ", ".join([*lines, *(f"{name} is not used" for name in decided if os.environ.get(name))])
 
     def open(self, run: str, name: str, group: str, axes: Mapping[str, Any], alone: bool = False) -> None:
         if self.name:
             name = self.name if alone else f"{self.name} {name}"
         self._kept[run] = {"name": name, "group": group, "axes": dict(axes), "summary": {}}
-        self._start(run, name, axes, {"group": group, **self.about})
+        self._start(run, name, axes, {"group": group, **self.about}, agents=under_wandb_agent())
+        if run in self._runs:
+            self.ids[run] = self._runs[run].id
 
-    def _start(self, run: str, name: str, axes: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    def _start(
+        self, run: str, name: str, axes: Mapping[str, Any], about: Mapping[str, Any], agents: bool = False
+    ) -> None:
+        """Start the run with this id, or go on in it; `agents`: the run of W&B's agent, with its id."""
         if self.mode == "disabled":
             return
         try:
             import wandb
 
+            if under_wandb_agent() and not agents:
+                for setting in AGENTS:  # which else count more than what `init` is told
+                    setattr(wandb.setup().settings, setting, None)
             if self.mode == "online" and not wandb.login(prompt=False):  # init would ask and wait
                 raise ConnectionError("not logged in; run `wandb login`")
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +142,7 @@ class WandbRuns(RunLog):
             )
             # Tokens, not W&B's own step: a resumed offline run begins again at step 0.
             started.define_metric("*", step_metric="tokens")
-            self._runs[run], self._started[run] = started, (name, axes, about)
+            self._runs[run], self._started[run] = started, (name, axes, about, agents)
         except Exception as error:  # W&B may fail in any way; the job goes on
             if self.mode == "offline":
                 self._give_up(run, error)
@@ -133,7 +152,7 @@ class WandbRuns(RunLog):
             if not self._runs:
                 with suppress(Exception):
                     wandb.teardown()  # else W&B says that the run which failed to start is in use
-            self._start(run, name, axes, about)
+            self._start(run, name, axes, about, agents)
 
     def log(self, run: str, metrics: Mapping[str, float], tokens: int) -> None:
         if run in self._runs:
@@ -282,6 +301,7 @@ class WandbRuns(RunLog):
         """The tokens of the rows in the local files of a run."""
         from wandb.util import get_core_path
 
+        run = self.ids.get(run, run)
         for file in sorted(self.folder.absolute().glob(f"wandb/*run-*-{run}/run-{run}.wandb")):
             command = [get_core_path(), "leet", "inspect", "--json", "--run-file", str(file), str(file.parents[1])]
             for line in subprocess.run(command, capture_output=True, text=True).stdout.splitlines():
@@ -301,7 +321,7 @@ class WandbRuns(RunLog):
                         return
                     self._runs[run].summary.update(dict(summary))
                 if kept := self._kept.pop(run, None):
-                    place = self._place(self.folder, run)
+                    place = self._place(self.folder, self.ids.get(run, run))
                     place.parent.mkdir(parents=True, exist_ok=True)
                     write_json(place, {**kept, "summary": dict(self._runs[run].summary)})
                 self._runs.pop(run).finish(exit_code=int(failed))

@@ -67,6 +67,8 @@ def test_wandb_that_goes_down_in_the_middle_is_given_up_and_the_job_ends_well(
     import wandb
 
     class Run:
+        id = "aaa"
+
         def __init__(self) -> None:
             self.logged, self.summary = 0, dict[str, float]()
 

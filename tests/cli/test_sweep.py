@@ -187,6 +187,7 @@ def test_a_job_that_is_told_to_stop_has_saved_before_it_is_submitted_again(told:
     ("environment", "typed", "message"),
     [
         ({"TORCHELASTIC_RUN_ID": "1"}, [], "error: -m starts its jobs itself; "),
+        ({"WANDB_SWEEP_ID": "sweep123"}, [], "error: -m under wandb agent: "),
         ({}, ["runs=/dev/null/runs"], "error: runs=/dev/null/runs"),
     ],
 )

@@ -162,7 +162,7 @@ class FakeRun:
     """A run of W&B whose method `broken` fails."""
 
     def __init__(self, broken: str) -> None:
-        self.broken = broken
+        self.id, self.broken = "aaa", broken
         self.summary: dict[str, float] = {}
         self.calls: list[str] = []
 

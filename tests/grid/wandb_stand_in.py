@@ -53,7 +53,9 @@ class StandIn:
     project: str
     runs: list[StoredRun]
     saved: list[dict[str, Any]]
-    synced: list[tuple[str, Any]] = field(default_factory=list)  # what `wandb sync` asks and sends, in order
+    synced: list[tuple[str, Any]] = field(default_factory=list)  # what runs ask and send, in order
+    command: list[str] = field(default_factory=list)  # of its one sweep
+    due: list[dict[str, Any]] = field(default_factory=list)  # what a `wandb agent` is told to run, one at a time
 
     def answer(self, query: str, asked: dict[str, Any]) -> dict[str, Any]:
         if "upsertView" in query:
@@ -63,6 +65,14 @@ class StandIn:
             return {"upsertView": {"view": {**view, "id": "Vmlldzox", "project": project}, "inserted": True}}
         if "RunResumeStatus" in query or "UpsertBucket" in query:
             return self._resumed(query, asked)
+        if "SweepWithRuns" in query:
+            sweep = {"name": asked["sweep"], "state": "RUNNING", "config": json.dumps({"command": self.command})}
+            return {"project": {"sweep": {**sweep, "runs": {"edges": []}}}}
+        if "CreateAgent" in query:
+            return {"createAgent": {"agent": {"id": "1"}}}
+        if "Heartbeat" in query:
+            told = [self.due.pop(0)] if self.due and not json.loads(asked["runState"]) else []
+            return {"agentHeartbeat": {"agent": {"id": "1"}, "commands": json.dumps(told)}}
         if "CreateRunFiles" in query:
             files = [{"name": name, "uploadUrl": os.environ["WANDB_BASE_URL"]} for name in asked["files"]]
             return {"createRunFiles": {"runID": "1", "uploadHeaders": [], "files": files}}

@@ -1,6 +1,9 @@
 """Under `wandb agent`, which starts a command with the id of a run that W&B then uses whatever it is told."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +16,8 @@ from bisae.cli.train import train
 from bisae.runtime.errors import ConfigError, Refused
 from bisae.training.loggers import CellLoggers
 from bisae.training.wandb_runs import WandbRuns
+from tests.conftest import ROOT, TINY
+from tests.grid.wandb_stand_in import USER, StandIn
 from tests.training.test_wandb_runs import LM, inspect
 
 Config = Callable[..., DictConfig]
@@ -88,6 +93,33 @@ def test_a_killed_job_that_another_agent_ends_names_both_runs(
     (again,) = train(config("logger=wandb", "force=true"))
     provenance = again.read()["provenance"]
     assert provenance["wandb_run"] == "cccc3333" and "wandb_runs_before" not in provenance
+
+
+@pytest.mark.slow
+def test_wandb_agent_trains_a_cell_a_run_and_its_sweep_gets_the_metrics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W&B's own agent and client, online, against a stand-in for the server."""
+    command = [sys.executable, str(ROOT / "train.py"), *TINY[:-1], "logger=wandb_online", "${args_no_hyphens}"]
+    due = [
+        {"type": "run", "run_id": run, "program": "train.py", "args": {"sae.k": {"value": k}}}
+        for run, k in (("aaaa1111", 2), ("bbbb2222", 4))
+    ]
+    server = StandIn("bisae", [], [], command=command, due=due)
+    with server.online(tmp_path, monkeypatch):
+        wandb = str(Path(sys.executable).with_name("wandb"))
+        typed = [wandb, "agent", "--count", "2", f"{USER}/bisae/sweep123"]
+        environment = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}  # of this process
+        done = subprocess.run(typed, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and not server.due, done.stderr
+    for run, k in (("aaaa1111", 2), ("bbbb2222", 4)):
+        (found,) = find_cells(run, tmp_path / "runs")
+        assert found.identity["sae"]["k"] == k
+        (begun, *_) = [asked for kind, asked in server.synced if kind == "run" and asked["name"] == run]
+        assert (begun["sweep"], begun["project"]) == ("sweep123", "bisae")
+    files = [sent["files"] for kind, sent in server.synced if kind == "files" and "files" in sent]
+    last = [json.loads(sent["wandb-summary.json"]["content"][-1]) for sent in files if "wandb-summary.json" in sent]
+    assert found.metrics["val/fvu"] in [summary.get("val/fvu") for summary in last]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A stand-in for W&B's server: its GraphQL on this machine, as far as a report needs it."""
+"""A stand-in for W&B's server: its GraphQL on this machine, as far as reports, runs and `wandb agent` need it."""
 
 import gzip
 import json

@@ -22,6 +22,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 
 from bisae.cells.shown import cells_of_jobs
+from bisae.metrics import RECONSTRUCTION
 from bisae.runtime.atomic import atomic_file
 from bisae.runtime.errors import ConfigError
 
@@ -30,8 +31,8 @@ optuna_logging.set_verbosity(optuna_logging.WARNING)
 
 
 def refused(key: str, found: object, remedy: str) -> SystemExit:
-    """What ends a search by a key of Hydra's, which would show errors of its plugins otherwise."""
-    return SystemExit(f"error: {ConfigError(f'hydra.sweeper.{key}', found, remedy)}")
+    """What ends a search, since Hydra shows errors of its plugins otherwise."""
+    return SystemExit(f"error: {ConfigError(key, found, remedy)}")
 
 
 def distribution_of(override: Override) -> BaseDistribution:
@@ -76,9 +77,9 @@ class Search(Sweeper):
         results: str,
     ) -> None:
         if direction not in ("minimize", "maximize"):
-            raise refused("direction", direction, "choose minimize or maximize")
-        if n_trials < 1:
-            raise refused("n_trials", n_trials, "must be at least 1")
+            raise refused("hydra.sweeper.direction", direction, "choose minimize or maximize")
+        if not isinstance(n_trials, int) or n_trials < 1:
+            raise refused("hydra.sweeper.n_trials", n_trials, "must be a whole number, at least 1")
         self.study = create_study(sampler=sampler, direction=direction)
         self.n_trials, self.params, self.results = n_trials, params, Path(results)
 
@@ -88,13 +89,20 @@ class Search(Sweeper):
             hydra_context=hydra_context, task_function=task_function, config=config
         )
         self.metric = str(config.get("optimized_metric"))
+        self.check_metric(self.metric)
+
+    def check_metric(self, metric: str) -> None:
+        """Refuse, before the first job, what no job measures; of which languages there are metrics, each job checks."""
+        there = [f"val/{name}" for name in RECONSTRUCTION]
+        if metric not in there and metric.rpartition("/")[0] not in there:
+            raise refused("optimized_metric", metric, f"no such metric; there are {', '.join(there)}, and by language")
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the jobs, tell Optuna their values, and write the results."""
         typed = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         space, fixed = space_of(self.parser.parse_overrides(typed))
         if not space:
-            raise refused("params", {}, "nothing to search; add a key, as 'sae.lr=interval(1e-4,1e-2)'")
+            raise refused("hydra.sweeper.params", {}, "nothing to search; add a key, as 'sae.lr=interval(1e-4,1e-2)'")
         trials: list[dict[str, Any]] = []
         cells: list[list[str]] = []
         for number in range(self.n_trials):

@@ -33,7 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bisae.cli.failure import JobLog, leave_failure
 from bisae.cli.packing import packed
 from bisae.cli.slurm import answer_sigterm, end_as_failed, one_line_for_each_failure
-from bisae.runtime.errors import STOPPED, Refused, explained
+from bisae.runtime.errors import STOPPED, ConfigError, Refused, explained
 from bisae.runtime.naming import name_of
 from bisae.runtime.ranks import JOB, RANKS, leave, rank, tell_torchrun, under_torchrun, under_wandb_agent
 from bisae.runtime.subcommands import config_flags, with_this_code
@@ -81,6 +81,8 @@ def one_process_per_job(main: Callable[[Any], object]) -> Callable[[Any], object
         try:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 return run_job(Path(inspect.getfile(main)).absolute(), cfg)
+            if JOB not in os.environ and HydraConfig.get().sweeper.get("_target_") == SEARCH:
+                raise ConfigError("hparams_search", "optuna", "is a search, which needs -m after train.py")
             logging.getLogger().addHandler(said)
             value = main(cfg)
             if isinstance(value, float):

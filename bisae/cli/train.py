@@ -4,6 +4,7 @@ config -> corpus, checkpoint -> members -> activations -> training -> cells. Fin
 killed job goes on from its last save when the same command is run again.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from bisae.training.module import SAETraining
     from bisae.training.results import JobResults
 
+log = logging.getLogger("bisae.training.fit")
+
 
 @command(TrainSettings)
 def train(settings: TrainSettings, cfg: Any) -> "list[Cell]":
@@ -55,7 +58,10 @@ def train(settings: TrainSettings, cfg: Any) -> "list[Cell]":
     if rank() > 0:
         follow()
     corpus = instantiate(settings.corpus, "corpus")
-    check_metric(settings.optimized_metric, corpus.languages)
+    check_metric("optimized_metric", settings.optimized_metric, corpus.languages)
+    for name, node in settings.callbacks.items():
+        if node and str(node["_target_"]).endswith(".EarlyStopping") and node.get("monitor") != "fvu":  # of training
+            check_metric(f"callbacks.{name}.monitor", node.get("monitor"), corpus.languages)
     order = reading_order(settings)
     *_, (_, job) = jobs = planned_jobs(settings, order, corpus)
     cells = [member.cell for member in job.members]
@@ -68,6 +74,8 @@ def train(settings: TrainSettings, cfg: Any) -> "list[Cell]":
         check_agent(settings, [due for _, due in due_jobs])
     for checkpoint, due in due_jobs:
         with due.hold(settings.force and due is job) as remaining:
+            if rank() == 0 and (before := len(due.members) - len(remaining.members)):
+                log.info("SAEs trained before: %d (force=true trains them again)", before)
             if remaining.members:
                 try:
                     at = OmegaConf.merge(cfg, {} if due is job else {"checkpoint": checkpoint.step})
@@ -104,11 +112,11 @@ def mean_metric(cells: "Sequence[Cell]", metric: str) -> float | None:
     return fmean(cell.read()["metrics"][metric] for cell in cells)
 
 
-def check_metric(metric: str, languages: "Sequence[str]") -> None:
-    """Refuse a metric that no cell of these languages will have."""
+def check_metric(key: str, metric: str | None, languages: "Sequence[str]") -> None:
+    """Refuse a metric, asked for by `key`, that no cell of these languages will have."""
     there = [f"val/{name}{of}" for name in RECONSTRUCTION for of in ("", *(f"/{language}" for language in languages))]
     if metric not in there:
-        raise ConfigError("optimized_metric", metric, f"no such metric; there are {', '.join(there)}")
+        raise ConfigError(key, metric, f"no such metric; there are {', '.join(there)}")
 
 
 def reading_order(settings: TrainSettings) -> "ReadingOrder":

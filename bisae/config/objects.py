@@ -65,12 +65,13 @@ def unknown(key: str, found: object, known: Mapping[str, Any] | list[str]) -> Co
 def target_of(key: str, node: Mapping[str, Any]) -> Any:
     """The class, or function, that a node names."""
     target = current(node.get("_target_"))
+    remedy = "must be the full name of a class that can be imported"
     try:
         found = resolve_name(str(target))
-    except (ImportError, AttributeError, ValueError):
-        found = None
+    except (ImportError, AttributeError, ValueError) as error:
+        found, remedy = None, f"{remedy} ({error}); is its folder in PYTHONPATH?"
     if not callable(found):
-        raise ConfigError(f"{key}._target_", target, "must be the full name of a class that can be imported")
+        raise ConfigError(f"{key}._target_", target, remedy)
     return found
 
 

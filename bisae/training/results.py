@@ -84,6 +84,9 @@ class JobResults:
         if module.rates:
             rate = f"{median(module.rates):,.0f}"
             log.info("SAEs trained: %d, at %s tokens/s", len(self.job.members), rate)
+        if module.trainer.global_step < data.steps:
+            read, asked = data.tokens_read, data.steps * data.tokens_per_step
+            log.info("stopped early by a callback, after %s of %s tokens", f"{read:,}", f"{asked:,}")
         for index, (member, sae) in enumerate(zip(self.job.members, module.saes, strict=True)):
             if index in module.failed:
                 self.loggers.finish(member.cell.run_id, {}, failed=True)

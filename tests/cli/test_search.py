@@ -100,12 +100,22 @@ def test_failed_trials_are_told_as_failed_and_are_never_the_best(tmp_path: Path)
 
 
 def test_a_search_that_cannot_work_is_refused_by_its_key(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="error: hydra.sweeper.n_trials=0: must be at least 1"):
+    with pytest.raises(SystemExit, match="error: hydra.sweeper.n_trials=0: must be a whole number, at least 1"):
         searched(tmp_path, bowl, trials=0)
     search = Search(TPESampler(), "minimize", 1, {}, "")
     search.parser = PARSER
     with pytest.raises(SystemExit, match="nothing to search"):
         search.sweep(["sae.k=8"])
+    for metric in ("val/fvuu", "val/fvuu/ja", "fvu", "None"):  # rather than in each of its jobs
+        with pytest.raises(SystemExit, match=f"error: optimized_metric={metric}: no such metric; there are val/fvu, "):
+            search.check_metric(metric)
+    for metric in ("val/fvu", "val/cosine/ja"):
+        search.check_metric(metric)
+
+
+def test_a_search_without_m_is_refused(tmp_path: Path) -> None:
+    done = run([str(ROOT / "train.py"), "hparams_search=optuna"], tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith("error: hparams_search=optuna: is a search, which needs -m")
 
 
 @pytest.mark.slow

@@ -192,6 +192,7 @@ def test_the_real_command_trains_logs_offline_and_answers_a_rerun_from_the_cell(
     stamp = cell.stat().st_mtime_ns
     again = run(command, tmp_path)
     assert again.returncode == 0 and cell.stat().st_mtime_ns == stamp and "W&B" not in again.stdout
+    assert again.stdout.startswith("SAEs trained before: 1 (force=true trains them again)\n")
     refused = run([*command, "layer=9"], tmp_path)
     assert refused.returncode == 1 and refused.stderr.strip().startswith("error: layer=9: choose layers within 0..4")
 

@@ -141,9 +141,13 @@ def test_one_that_only_looks_changes_no_name_and_one_that_then_stops_the_trainin
 
 @pytest.mark.slow
 def test_early_stopping_ends_the_training_of_a_cell_of_its_own_that_says_how_much_it_has_read(
-    config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+    config: Config, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Any
 ) -> None:
-    (cell,) = train(config(EARLY, "+callbacks.stop.patience=1", "data.epochs=6"))
+    with pytest.raises(ConfigError, match=r"callbacks\.stop\.monitor=val_loss: no such metric; there are val/fvu, "):
+        train(config(EARLY, "callbacks.stop.monitor=val_loss"))
+    with caplog.at_level("INFO", "bisae.training.fit"):
+        (cell,) = train(config(EARLY, "+callbacks.stop.patience=1", "data.epochs=6"))
+    assert "stopped early by a callback, after 12,000 of 36,000 tokens" in caplog.text
     again = config(EARLY, "+callbacks.stop.patience=1", "data.epochs=6", DIES, f"runs={tmp_path}/killed")
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="killed"):
         patched.setattr(Dies, "at", 31)

@@ -53,7 +53,9 @@ def test_an_installed_bisae_trains_from_any_folder_with_its_own_configs(
     (cell,) = tmp_path.glob("runs/embedded/step0000512/layer02/*/cell.json")
     assert cell.parent.name.startswith("installed-")
     refused = called([*start, "train", "-m", "hparams_search=optuna", "hydra.sweeper.n_trials=0"], tmp_path, installed)
-    assert refused.stderr == "error: hydra.sweeper.n_trials=0: must be at least 1\n", refused.stderr[-2000:]
+    assert refused.stderr == "error: hydra.sweeper.n_trials=0: must be a whole number, at least 1\n", refused.stderr[
+        -2000:
+    ]
     listed = called([*start, "nothing"], tmp_path, installed)
     assert listed.returncode == 1 and "intervene" in listed.stderr
 

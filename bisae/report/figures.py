@@ -83,4 +83,4 @@ def _lines(picture: Picture) -> Iterator[tuple[str, pd.DataFrame, Figure]]:
     if values > 1:
         yield picture.name, picture.data, draw_lines(picture)
     else:
-        log.info("no figure %s: %d values of %s", picture.name, values, picture.x)
+        log.info("no figure %s: it needs two values of %s, the cells have %d", picture.name, picture.x, values)

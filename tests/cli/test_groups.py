@@ -49,8 +49,9 @@ def test_private_overrides_are_read_where_there_are_any_and_what_is_typed_wins(t
     (tmp_path / "local").mkdir()
     search = f"hydra.searchpath=[file://{tmp_path}]"
     assert composed("train", search) == composed("train")
-    for name, text in (("default", "save_every: 7\nlogger: {entity: us}"), ("analyze", "threshold: 0.8")):
-        (tmp_path / "local" / f"{name}.yaml").write_text(f"# @package _global_\n{text}\n")
+    header = "# @package _global_"  # as in files of other groups; not needed here
+    for name, text in (("default", "save_every: 7\nlogger: {entity: us}"), ("analyze", f"{header}\nthreshold: 0.8")):
+        (tmp_path / "local" / f"{name}.yaml").write_text(f"{text}\n")
     cfg = composed("train", search, "logger.entity=them")
     assert (cfg.save_every, cfg.logger.entity) == (7, "them")
     assert read_settings(TrainSettings, cfg) and composed("analyze", search).threshold == 0.8

@@ -197,8 +197,8 @@ def test_figures_are_written_with_their_numbers_and_reasons_for_those_left_out(
     names = {"over_layer", "distributions_日本語 LM", "thresholds_日本語 LM"}
     assert {path.name for path in written} == {f"{name}.{end}" for name in names for end in ("png", "pdf", "csv")}
     assert all(path.stat().st_size for path in written) and len(list(tmp_path.iterdir())) == len(written)
-    assert "no figure over_size: 1 values of parameters of the LM" in caplog.text
-    assert "no figure over_step_日本語 LM: 1 values of LM training step" in caplog.text
+    assert "no figure over_size: it needs two values of parameters of the LM, the cells have 1" in caplog.text
+    assert "no figure over_step_日本語 LM: it needs two values of LM training step, the cells have 1" in caplog.text
     assert "no figure emergence_日本語 LM: no LM was analysed at several steps" in caplog.text
     assert "no figure alignment_日本語 LM: no feature has an alignment" in caplog.text
     assert "fontTools" not in caplog.text

@@ -119,7 +119,7 @@ def _refused_as(field: str) -> Iterator[None]:
     except Refused:
         raise
     except Exception as error:
-        raise Refused(field, "...", str(error)) from error
+        raise Refused(field, "...", f"cannot be used: {error}") from error
 
 
 class WarmedUp(LRScheduler):

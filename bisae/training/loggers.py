@@ -29,6 +29,7 @@ class CellLoggers:
         """
         self.all: list[RunLog] = []
         self.wandb: list[WandbRuns] = []  # of them
+        self.places: list[str] = []  # of the others
         for key, settings in separate("logger", node).items():
             target = target_of(key, settings)
             if isinstance(target, type) and issubclass(target, WandbRuns):
@@ -45,6 +46,8 @@ class CellLoggers:
                 remedy = "has one place for the cells of this job: put {cell}, {run} or {name} into one of its texts"
                 raise ConfigError(f"{key}._target_", settings["_target_"], remedy)
             self.all.append(runs_of_cells)
+            if place := settings.get("save_dir") or settings.get("tracking_uri"):
+                self.places.append(f"{target.__name__}: {place}")
 
     def open(self, run: str, name: str, group: str, axes: Mapping[str, Any], alone: bool = False) -> None:
         for logger in self.all:

@@ -48,6 +48,8 @@ class JobResults:
             group = found["sweep"] or self.job.key
             self.loggers.open(cell.run_id, run_name(cell, settings), group, {**found, "config": config}, alone)
         self._note_runs()
+        for place in self.loggers.places:
+            log.info("metrics are logged by %s", place)
         for wandb in self.loggers.wandb:
             if wandb.mode == "offline":
                 log.info("W&B offline: runs are in %s/wandb (logger=wandb_online or none changes that)", wandb.folder)

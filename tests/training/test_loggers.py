@@ -181,3 +181,5 @@ def test_no_logger_at_all_leaves_nothing(config: Config, tmp_path: Path) -> None
     train(config())
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {".jobs", "embedded"}
     assert CellLoggers({}, "runs").all == []
+    csv = {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "runs/csv"}
+    assert CellLoggers({"csv": csv}, "runs").places == ["CSVLogger: runs/csv"]  # what the terminal says

@@ -26,7 +26,8 @@ def run(
     arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
 ) -> "subprocess.CompletedProcess[str] | None":
     """What `python *arguments` does in `folder`; None if it has to start afresh."""
-    if arguments[0].startswith("-") and arguments[0] != "-m" or not hasattr(os, "fork"):
+    afresh = arguments[1] == "pytest" if arguments[0] == "-m" else arguments[0].startswith("-")
+    if afresh or not hasattr(os, "fork"):
         return None
     server, started = _server()
     if read_at_import(environment) != started:

@@ -198,7 +198,13 @@ def test_a_sweep_shares_the_work_and_its_report_has_all_cells(place: Path) -> No
     done = run([str(ROOT / "analyze.py"), "-m", *typed, "only.step=0,512"], place)
     assert done.returncode == 0, done.stderr
     assert len(pd.read_csv(place / "report/cells.csv")) == 4
-    assert done.stdout.count("LM activations, analysis") == 2
+    caches = [*(place / "cache/activations").iterdir()]
+    assert len(caches) > 4  # of training, and of the analysis of two steps
+    for cache in caches:  # each written in one LM pass: the layers shard by shard
+        first, second = (
+            sorted(f.stat().st_mtime_ns for f in cache.glob(f"{layer}/*")) for layer in ("layer01", "layer03")
+        )
+        assert len(first) == len(second) and all(one > other for one, other in zip(first[1:], second, strict=False))
     none = run([str(ROOT / "analyze.py"), "runs=runs"], place)
     assert none.returncode == 1 and "space" in none.stderr and "shipped" in none.stderr
 

@@ -26,7 +26,7 @@ def test_the_same_command_twice_at_once_trains_once_and_both_answer(tmp_path: Pa
     ]
     printed = [process.communicate() for process in both]
     assert [process.returncode for process in both] == [0, 0], printed
-    assert sum("SAEs trained" in out for out, _ in printed) == 1
+    assert sum("SAEs trained:" in out for out, _ in printed) == 1
     assert all("topk-" in out for out, _ in printed)
 
 

@@ -54,4 +54,4 @@ def test_the_cells_of_a_packed_sweep_are_those_of_a_job_each(tmp_path: Path) -> 
     assert cells(tmp_path / "packed") == cells(tmp_path / "apart") and len(cells(tmp_path / "packed")) == 2
     assert "1 of 1 jobs failed" in ends["packed"].stderr and "2 of 4 jobs failed" in ends["apart"].stderr
     again = run([str(ROOT / "train.py"), *typed[:-1], "sae.lr=0.001"], tmp_path / "apart")
-    assert again.returncode == 0 and "SAEs trained" not in again.stdout
+    assert again.returncode == 0 and "SAEs trained:" not in again.stdout

@@ -94,7 +94,7 @@ def test_torchrun_starts_the_same_ranks(two_ranks: Path, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     assert same(tmp_path / "runs", two_ranks / "runs")
     again = run([*torchrun, *SMOOTH], tmp_path)
-    assert again.returncode == 0 and "SAEs trained" not in again.stdout, again.stderr
+    assert again.returncode == 0 and "SAEs trained:" not in again.stdout, again.stderr
 
 
 def test_a_member_that_fails_on_two_ranks_leaves_the_other_as_it_is(two_ranks: Path, tmp_path: Path) -> None:

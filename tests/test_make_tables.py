@@ -50,6 +50,7 @@ def test_a_table_on_no_page_is_printed_and_one_on_two_pages_is_refused(
     assert "old" in pages[0].read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_table_of_cells_is_made_by_its_command(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- table: cells -->\nold\n<!-- end: cells -->\nafter\n", encoding="utf-8")

@@ -7,6 +7,7 @@ from tests.conftest import ROOT, run
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="pins its processes to cores")
+@pytest.mark.slow
 def test_the_benchmark_passes_its_gates_and_writes_its_rows(tmp_path: Path) -> None:
     few = ["--shapes", "smoke", "--variants", "autograd", "candidates_64", "--rounds", "1", "--pairs", "1"]
     done = run([str(ROOT / "benchmarks/sae_step.py"), *few, "--json", "found.json"], tmp_path)

@@ -68,6 +68,7 @@ def test_the_tree_of_the_config_is_printed_resolved(config: Config, capsys: pyte
     assert "${" not in printed
 
 
+@pytest.mark.slow
 def test_a_failed_job_leaves_its_config_and_log_and_a_refused_one_only_its_message(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     for layer, left in ((1, 0), (2, 1)):

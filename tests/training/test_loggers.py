@@ -66,6 +66,7 @@ def forgotten() -> None:
         kept.clear()
 
 
+@pytest.mark.slow
 def test_each_cell_of_a_job_has_an_instance_of_a_logger_of_ones_own(config: Config) -> None:
     cells = train(config("sae.k=[2,4]", OWN, "+logger.own.place='<{cell}> {run} {name}'"))
     places = {f"<{cell.name}> {cell.run_id}": cell.identity["sae"]["k"] for cell in cells}
@@ -78,6 +79,7 @@ def test_each_cell_of_a_job_has_an_instance_of_a_logger_of_ones_own(config: Conf
 
 
 @pytest.mark.parametrize("broken", ["log_metrics", "finalize", "place"])
+@pytest.mark.slow
 def test_a_failing_logger_is_given_up_with_one_line_and_the_job_ends_well(
     config: Config, caplog: pytest.LogCaptureFixture, broken: str
 ) -> None:
@@ -129,6 +131,7 @@ def test_two_loggers_at_once_and_a_csv_file_a_cell(config: Config, tmp_path: Pat
     assert not list(tmp_path.rglob("offline-run-*"))
 
 
+@pytest.mark.slow
 def test_loss_its_parts_and_the_gradients_norm_are_those_of_the_step(
     config: Config, step512: Checkpoint, tmp_path: Path
 ) -> None:
@@ -177,6 +180,7 @@ def test_what_is_reported_changes_no_bit(config: Config, tmp_path: Path, optimiz
     assert any("train/loss_penalty" in step for step in told)
 
 
+@pytest.mark.slow
 def test_no_logger_at_all_leaves_nothing(config: Config, tmp_path: Path) -> None:
     train(config())
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {".jobs", "embedded"}

@@ -36,6 +36,7 @@ from tests.training.test_data import activations, trainer
     ("recipe", "length", "decay"),
     [([], 1.0, 0.0), (["scheduler=linear", "scheduler.final=0.25", "sae.encoder_norm=0.5"], 0.5, 0.75)],
 )
+@pytest.mark.slow
 def test_training_is_the_plain_loop_of_the_method(
     config: Callable[..., DictConfig],
     step512: Checkpoint,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from omegaconf import DictConfig
 from safetensors.torch import load_file
@@ -20,6 +21,7 @@ def test_blocks_train_the_bits_of_whole_gradients(config: Callable[..., DictConf
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_a_killed_job_of_both_forms_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     for folder, point in (("undisturbed", "never"), ("killed", "step")):
         (tmp_path / folder).mkdir()

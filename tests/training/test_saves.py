@@ -22,6 +22,7 @@ Config = Callable[..., DictConfig]
 SPARSE = [*TINY, "save_every=1000"]
 
 
+@pytest.mark.slow
 def test_a_job_told_to_stop_goes_on_from_that_very_step_and_ends_as_undisturbed(config: Config, tmp_path: Path) -> None:
     (undisturbed,) = train(config("save_every=1000", f"runs={tmp_path}/undisturbed"))
     told = run(["-m", "tests.killed", "train", "told", "17", *SPARSE], tmp_path)
@@ -62,6 +63,7 @@ def test_a_ladder_told_to_stop_goes_on_from_that_step(tmp_path: Path) -> None:
     assert torch.load(tmp_path / "toy/last.ckpt", weights_only=True)["global_step"] == 5
 
 
+@pytest.mark.slow
 def test_two_ranks_told_at_once_stop_together(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "train.py"), *TINY, "data.epochs=200", "trainer.devices=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

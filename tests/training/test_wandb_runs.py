@@ -66,6 +66,7 @@ runs.close()
 """
 
 
+@pytest.mark.slow
 def test_a_clusters_sigterm_to_all_processes_of_a_job_costs_no_row(tmp_path: Path) -> None:
     command = [sys.executable, "-c", KILLS_THE_SERVICE, str(tmp_path)]
     environment = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}  # of this process

@@ -14,6 +14,7 @@ needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, re
 
 
 @needs_triton
+@pytest.mark.slow
 def test_in_tritons_interpreter_the_kernels_are_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     cases = ["tests/sae/triton_cases.py", "-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path}/cases"]
@@ -22,6 +23,7 @@ def test_in_tritons_interpreter_the_kernels_are_pytorch(tmp_path: Path, monkeypa
 
 
 @needs_triton
+@pytest.mark.slow
 def test_the_kernels_compile_for_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))

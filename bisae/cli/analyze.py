@@ -55,10 +55,8 @@ def analyze(settings: AnalyzeSettings, cfg: Any) -> "pd.DataFrame":
     writable({"cache": cache, "output": Path(output or cache)})
     settings.check_objects(late=True)
     rules, text = rules_of(settings), analysed_text(settings)
-    report, loggers = (
-        instantiate(settings.report, "report"),
-        CellLoggers(settings.logger, settings.runs_folder),
-    )
+    report = instantiate(settings.report, "report")
+    loggers = CellLoggers(settings.logger, settings.runs_folder)
 
     run_first("train.py", settings.train, [f"runs={settings.runs}", f"cache={settings.cache}"])
     with refused_by_key(settings, "only"):

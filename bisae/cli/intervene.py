@@ -65,10 +65,8 @@ def intervene(settings: InterveneSettings, cfg: Any) -> "pd.DataFrame":
     dtype, device = torch_dtype(settings.dtype), torch_device(settings.device)
     operation = EditSettings(settings.mode, settings.norm, numbers("coefficient", listed(settings.coefficient)))
     settings.check_objects(late=True)
-    loggers, classes = (
-        CellLoggers(settings.logger, settings.runs_folder),
-        named_classes(settings.sae_classes),
-    )
+    loggers = CellLoggers(settings.logger, settings.runs_folder)
+    classes = named_classes(settings.sae_classes)
     cells, _, _ = chosen_cells(listed(settings.runs), None, None, None)
     donor = donor_of(settings, cells)
     recipients = [donor.recipient(step) for step in listed(settings.recipient)]

@@ -31,7 +31,7 @@ optuna_logging.set_verbosity(optuna_logging.WARNING)
 
 
 def refused(key: str, found: object, remedy: str) -> SystemExit:
-    """What ends a search, since Hydra shows errors of its plugins otherwise."""
+    """Return the exit that ends a search with a refusal, since Hydra shows errors of its plugins otherwise."""
     return SystemExit(f"error: {ConfigError(key, found, remedy)}")
 
 

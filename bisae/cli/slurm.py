@@ -42,7 +42,7 @@ def end_as_failed() -> None:
 
 
 def one_line_for_each_failure(sweep: Path) -> None:
-    """Of the submitting command: a refused submission ends it with a line; a lost job is a failed job of the sweep.
+    """Make a refused submission end the submitting command with a line, and a lost job a failed job of the sweep.
 
     A job is lost if it leaves no result: cancelled before it began, or killed with its node. Without this, submitit's
     exception would end the command, and the other jobs' cells would not be shown.

@@ -23,7 +23,7 @@ from bisae.config.settings import pass_keys, store_node
 from bisae.config.train import TrainSettings
 from bisae.metrics import RECONSTRUCTION
 from bisae.runtime.errors import ConfigError, RankLost, TrainingFailed
-from bisae.runtime.ranks import rank, under_wandb_agent
+from bisae.runtime.ranks import Part, rank, under_torchrun, under_wandb_agent
 from bisae.runtime.values import listed
 
 if TYPE_CHECKING:
@@ -159,8 +159,6 @@ def jobs_due(settings: TrainSettings, jobs: "Sequence[tuple[Checkpoint, Job]]") 
     Each is trained once, whatever jobs of a sweep ask for it at the same time, since `Job.hold` locks it. With several
     devices, whose processes are started for one job, what is missing is refused.
     """
-    from bisae.runtime.ranks import rank, under_torchrun
-
     first = len(jobs) - 1
     needs = settings.force or not jobs[first][1].finished
     while needs and first > 0 and not jobs[first][1].going_on and rank() == 0:
@@ -253,7 +251,6 @@ def train_members(
     from bisae.activations.job_activations import open_activations
     from bisae.activations.store import Request
     from bisae.lm.lm_pass import LMPass
-    from bisae.runtime.ranks import Part
     from bisae.training.data import ActivationData
     from bisae.training.fit import fit
     from bisae.training.job import check_snapshots

@@ -22,11 +22,16 @@ from bisae.sae.store import saved_arguments
 
 # A cell may come from anybody: only these classes are made from its config, whatever else `_target_` names.
 KNOWN = {
-    "model": ("bisae.lm.model.EmbeddedModel", "bisae.lm.model.HuggingFaceModel"),
+    "model": (
+        "bisae.lm.model.EmbeddedModel",
+        "bisae.lm.model.HuggingFaceModel",
+        "bisae.planted.model.PlantedModel",
+    ),
     "corpus": (
         "bisae.corpus.embedded.EmbeddedCorpus",
         "bisae.corpus.jsonl.JsonlCorpus",
         "bisae.corpus.hub.HubCorpus",
+        "bisae.planted.corpus.PlantedCorpus",
     ),
 }
 READING = ("context", "shortest", "lm_batch", "shard_batches", "lm_dtype")

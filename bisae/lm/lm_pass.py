@@ -97,12 +97,10 @@ class LMPass(PassSettings):
     def ready(self, layers: Sequence[int]) -> None:
         """Load the LM up to the deepest layer. Raises Refused if it cannot be read (see `bisae.lm.residual`)."""
         if self._reader is None or set(self._reader.layers) != set(layers):
-            from bisae.lm.residual import ResidualReader
-
             device = torch_device(self.device)
             if device.type == "cuda":
                 device = torch.device("cuda", self.gpu)
-            self._reader = ResidualReader(self.checkpoint, sorted(layers), getattr(torch, self.lm_dtype), device)
+            self._reader = self.checkpoint.reader(sorted(layers), getattr(torch, self.lm_dtype), device)
 
     def activations(self, shard: int, layers: Sequence[int]) -> dict[int, BFloat16[Tensor, "token d_model"]]:
         """Run the LM once over a shard; BOS and padding are dropped."""

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bisae.lm.fetch import fetch
 from bisae.lm.step_names import STEP, check_listed, check_step, named
@@ -17,6 +17,9 @@ from bisae.runtime.atomic import atomic_folder
 from bisae.runtime.errors import Refused
 from bisae.runtime.naming import checksum
 from bisae.runtime.ranges import Count, Index, Name, Text
+
+if TYPE_CHECKING:
+    import torch
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"
 FINAL = "final"
@@ -40,6 +43,8 @@ class Checkpoint:
             stream.
         tokenizer_folder: Folder of the tokenizer; None if it is `folder`.
     """
+
+    predicts: ClassVar[bool] = True  # tokens: False for an LM that has activations only
 
     model: str
     step: int
@@ -66,6 +71,17 @@ class Checkpoint:
     def load_tokenizer(self) -> TextTokenizer:
         """Return the LM's tokenizer. Raises Refused (`tokenizer`) if it gives ids that the LM has no embedding for."""
         return load_tokenizer(self.tokenizer_folder or self.folder, self.trust_remote_code, self.embeddings)
+
+    def reader(self, layers: Sequence[int], dtype: "torch.dtype", device: "torch.device") -> Any:
+        """Load the LM to read its activations at `layers`; see `bisae.lm.residual.ResidualReader`."""
+        from bisae.lm.residual import ResidualReader  # slow to import, and a finished job needs none
+
+        return ResidualReader(self, layers, dtype, device)
+
+    def check_predicts(self) -> None:
+        """Raises Refused (`model`) if the LM predicts no tokens."""
+        if not self.predicts:
+            raise Refused("model", self.model, "is planted: it has activations, but predicts no tokens")
 
 
 def read_at(model: str, hook: str | None) -> str:

@@ -25,11 +25,11 @@ class TextTokenizer:
         read: The `tokenizers.Tokenizer` that turns text into ids. Its special tokens have names that no text spells.
             None for a tokenizer that is written in Python.
         special: The special tokens as they are spelled.
-        folder: Folder of the tokenizer, for messages.
+        folder: Folder of the tokenizer.
     """
 
     def __init__(self, written: Any, read: Any, special: Collection[str], folder: Path) -> None:
-        self.written, self._read, self._folder = written, read, folder
+        self.written, self.folder, self._read = written, folder, read
         self.special = tuple(sorted(special, key=len, reverse=True))
 
     def __getattr__(self, name: str) -> Any:
@@ -67,7 +67,7 @@ class TextTokenizer:
         encoding: dict[str, list[Any]]
         if self._read is None:
             if return_offsets_mapping:
-                raise Refused("tokenizer", self._folder, "is written in Python: it does not say where its tokens stand")
+                raise Refused("tokenizer", self.folder, "is written in Python: it does not say where its tokens stand")
             encoded = self.written(texts, add_special_tokens=False, split_special_tokens=True)
             encoding = {"input_ids": self._checked(encoded.input_ids)}
         else:
@@ -85,7 +85,7 @@ class TextTokenizer:
         if self._read is None:
             spelled = next((token for token in self.special if token in text), None)
             if spelled is not None:
-                raise Refused("tokenizer", self._folder, f"is written in Python: {spelled!r} would be read as text")
+                raise Refused("tokenizer", self.folder, f"is written in Python: {spelled!r} would be read as text")
             return text
         return self._spelled.sub(lambda match: hidden(match[0]), text) if self.special else text
 
@@ -103,7 +103,7 @@ class TextTokenizer:
         if found := {token for row in rows for token in never.intersection(row)}:
             name = self.written.convert_ids_to_tokens(min(found))
             raise Refused(
-                "tokenizer", self._folder, f"reads text as the special token {name!r}; give its tokenizer.json"
+                "tokenizer", self.folder, f"reads text as the special token {name!r}; give its tokenizer.json"
             )
         return rows
 

@@ -47,8 +47,6 @@ class LMSpace(VectorSpace):
     def vectors(self, tokenizer: Any) -> Float32[np.ndarray, "vocabulary dimension"]:
         import torch
 
-        from bisae.lm.residual import ResidualReader
-
         lm = self.checkpoint
         if not same_vocabulary(tokenizer, lm.load_tokenizer()):
             remedy = "has another vocabulary than the LM analysed; choose that LM, use or sentence_transformers"
@@ -58,7 +56,7 @@ class LMSpace(VectorSpace):
             names = ", ".join(tokenizer.convert_ids_to_tokens(list(range(most, len(tokenizer))))[:3])
             remedy = f"has {most} embeddings, its tokenizer {len(tokenizer)} ids (as {names}); choose another space"
             raise Refused("model", lm.model, remedy)
-        reader = ResidualReader(lm, [self._layer], torch.float32, device)
+        reader = lm.reader([self._layer], torch.float32, device)
         ids = torch.arange(len(tokenizer))[:, None]
         if tokenizer.bos_token_id is not None:
             ids = torch.cat([torch.full_like(ids, tokenizer.bos_token_id), ids], 1)

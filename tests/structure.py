@@ -9,7 +9,7 @@ from pathlib import Path
 # Each room imports only from rooms before it.
 ORDER = (
     *("runtime", "config", "corpus", "activations", "lm", "sae", "cells", "metrics", "features", "training", "edits"),
-    *("analysis", "translation", "intervention", "report", "planted", "grid", "convert", "pretrain", "cli"),
+    *("planted", "analysis", "translation", "intervention", "report", "grid", "convert", "pretrain", "cli"),
 )
 Arrows = Mapping[tuple[str, str], int]  # (importing room, imported room): how many imports
 

@@ -98,7 +98,7 @@ class CheckpointCells:
         sae = self.text.sae(cell)
         tokenizer = self._lm_pass.tokenizer
         clustering = self.rules.space.clustering(tokenizer, self.recipe.checkpoint.tokenizer)
-        languages, tokens = self.recipe.corpus.languages, self._tokens
+        languages, tokens = self.recipe.corpus.languages, self.tokens
         with self.encoded(cell, sae) as codes:
             if analysis.finished:  # by another process, while this one waited
                 return analysis
@@ -168,7 +168,8 @@ class CheckpointCells:
         return self.recipe.lm_pass(self.text.split, self.text.device)
 
     @cached_property
-    def _tokens(self) -> Tokens:
+    def tokens(self) -> Tokens:
+        """The tokens of the analysed text."""
         tokens = Tokens.read(self._lm_pass, self.text.tokens, self.text.take_short)
         for remark in self._lm_pass.remarks():
             log.warning("%s", remark)
@@ -183,7 +184,7 @@ class CheckpointCells:
     @cached_property
     def _reading(self) -> AnalysedActivations:
         return AnalysedActivations.open(
-            self.text.store, self._lm_pass, self._tokens, self.layers, "LM activations, analysis"
+            self.text.store, self._lm_pass, self.tokens, self.layers, "LM activations, analysis"
         )
 
     @cached_property
@@ -214,4 +215,4 @@ class CheckpointCells:
 
     @cached_property
     def _language(self) -> np.ndarray:
-        return self.rules.language_of_rows(self._tokens, self._texts, self.recipe.corpus.languages)
+        return self.rules.language_of_rows(self.tokens, self._texts, self.recipe.corpus.languages)

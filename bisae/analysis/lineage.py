@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from jaxtyping import Float32, Float64, Int64
 
 from bisae.analysis.checkpoint import CheckpointCells
 from bisae.analysis.folder import Analysis
@@ -29,6 +31,11 @@ class AnalysedCell:
     @property
     def cell(self) -> FoundCell:
         return self.analysis.cell
+
+    def directions(self) -> Float32[np.ndarray, "latent d_model"]:
+        """The decoder's directions, of norm 1."""
+        sae = load(self.cell.folder, classes=self.checkpoint.text.classes)
+        return torch.nn.functional.normalize(sae.W_dec.detach(), dim=1).float().numpy()
 
     def firings(self, tokens: int) -> Firings:
         """All firings on the first `tokens` tokens."""
@@ -70,12 +77,14 @@ class Followed:
 
     `lineage`: for each cell but the last one, by its hash, a table with one row per feature. `emergence`: one row per
     final feature that is alive. `about`: the co-activation by chance, from the last two checkpoints, one of them
-    shifted by half the text.
+    shifted by half the text. `coactivation`: of each final feature with its best match at each of the earlier `steps`.
     """
 
     lineage: Mapping[str, pd.DataFrame]
     emergence: pd.DataFrame
     about: Mapping[str, Any]
+    steps: Int64[np.ndarray, " step"]
+    coactivation: Float64[np.ndarray, "step feature"]
 
 
 @dataclass(frozen=True)
@@ -97,19 +106,19 @@ class Lineage:
                 table = pd.concat([onward, to_final], axis=1)
                 table.insert(0, "feature", np.arange(len(table), dtype=np.int32))
                 table.insert(1, "next_step", following.cell.step)
-                lineage[here.cell.hash] = _with_axes(table, here)
+                lineage[here.cell.hash] = with_axes(table, here)
                 since.append(self.match(final, here)["coactivation"].to_numpy(np.float64))
                 progress(number, len(ladder) - 1)
         features = final.analysis.features()
         alive = (features["class"] != "dead").to_numpy()
         steps = np.array([place.cell.step for place in ladder[:-1]])
         emergence = features[["feature", "class", "bilingual", "monosemanticity"]].copy()
-        emergence["appears"] = appears(steps, np.stack(since), self.least)
+        emergence["appears"] = appears(steps, coactivation := np.stack(since), self.least)
         chance = self.match(final, ladder[-2], chance=True)["coactivation"].to_numpy()[alive]
         about = {**_axes(final), "least": self.least, "tokens": self.tokens}
         if len(chance):
             about |= {"chance_median": float(np.median(chance)), "chance_99": float(np.quantile(chance, 0.99))}
-        return Followed(lineage, _with_axes(emergence[alive], final), about)
+        return Followed(lineage, with_axes(emergence[alive], final), about, steps, coactivation)
 
     def match(self, here: AnalysedCell, there: AnalysedCell, chance: bool = False) -> pd.DataFrame:
         """For each feature of `here` its best match in `there`. The result is stored in the analysis of `here`."""
@@ -145,7 +154,7 @@ def _axes(place: AnalysedCell) -> dict[str, Any]:
     return {**about, "step": cell.step, "hash": cell.hash}
 
 
-def _with_axes(table: pd.DataFrame, place: AnalysedCell) -> pd.DataFrame:
+def with_axes(table: pd.DataFrame, place: AnalysedCell) -> pd.DataFrame:
     """Add columns, in front, that name the cell."""
     axes = pd.DataFrame(_axes(place), index=table.index)
     words = axes.select_dtypes(exclude="number").columns

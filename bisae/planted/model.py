@@ -13,15 +13,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bisae.lm.model import FINAL, Checkpoint
+from bisae.lm.model import FINAL, Checkpoint, read_at
 from bisae.planted.lexicon import MARK, UNKNOWN, Lexicon
-from bisae.planted.truth import CONTEXTUAL, NEVER, TRUTH, Truth
+from bisae.planted.truth import CODES, CONTEXTUAL, NEVER, TRUTH, Truth
 from bisae.planted.world import UNRELATED, Draw, directions
 from bisae.runtime.atomic import atomic_folder
 from bisae.runtime.errors import Refused
 from bisae.runtime.naming import name_of
 from bisae.runtime.ranges import Count, Index, Name, NotNegative, Positive, Share, Text
 
+NOT_OF_WORLD = ("name", "unpack_to", "hook")
 VERSION = 1  # raise it when the same settings make other activations
 
 
@@ -41,7 +42,7 @@ class PlantedCheckpoint(Checkpoint):
         return Truth.load(self.folder / TRUTH)
 
     def reader(self, layers: Sequence[int], dtype: torch.dtype, device: torch.device) -> "PlantedReader":
-        return PlantedReader(self.truth, self.step, layers, dtype)
+        return PlantedReader(self.truth, self.step, layers, dtype, self.hook == CODES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +53,18 @@ class PlantedReader:
     step: int
     layers: Sequence[int]
     dtype: torch.dtype
+    codes: bool  # in place of activations
 
     def read(self, ids: Int[Tensor, "sequence position"]) -> dict[int, Float[Tensor, "sequence position d_model"]]:
         """Return the activations at each layer; those of padding are without meaning."""
         tokens, position = ids.cpu().numpy().ravel(), np.tile(np.arange(ids.shape[1]), len(ids))
-        streams = {layer: self.truth.stream(tokens, position, self.step, layer) for layer in self.layers}
+        streams = {layer: self._rows(tokens, position, layer) for layer in self.layers}
         return {layer: torch.from_numpy(rows).to(self.dtype).view(*ids.shape, -1) for layer, rows in streams.items()}
+
+    def _rows(self, tokens: np.ndarray, position: np.ndarray, layer: int) -> np.ndarray:
+        if self.codes:
+            return self.truth.codes(tokens, position, self.step, layer).toarray()
+        return self.truth.stream(tokens, position, self.step, layer)
 
 
 @dataclass(frozen=True)
@@ -87,10 +94,13 @@ class PlantedModel:
     correlation: Share
     deaths: Share
     seed: Index
+    hook: Text | None = None
 
     def __post_init__(self) -> None:
         """Raises Refused for settings from which no world can be made."""
         lexicon, languages = self._words, len(self._words.languages)
+        if self.hook not in (None, CODES):
+            raise Refused("hook", self.hook, f"must be null or {CODES}: a planted LM has no parts")
         if not self.steps or list(self.steps) != sorted(set(self.steps)) or max(self.steps) >= NEVER:
             raise Refused("steps", list(self.steps), "must be ascending numbers of steps")
         for key in ("second", "strength"):
@@ -118,7 +128,7 @@ class PlantedModel:
     @cached_property
     def _settings(self) -> dict[str, Any]:
         """All that changes an activation, as JSON values."""
-        plain = {key: getattr(self, key) for key in self.__dataclass_fields__ if key not in ("name", "unpack_to")}
+        plain = {key: getattr(self, key) for key in self.__dataclass_fields__ if key not in NOT_OF_WORLD}
         lists = {key: list(value) for key, value in plain.items() if isinstance(value, list | tuple)}
         return {**plain, **lists, "lexicon": self._words.settings, "version": VERSION}
 
@@ -131,14 +141,15 @@ class PlantedModel:
         if not folder.exists():
             self._write(folder)
         return PlantedCheckpoint(
-            model=self.name,
+            model=read_at(self.name, self.hook),
             step=number,
             folder=folder,
             weights=f"planted-{name_of({**self._settings, 'step': number})}",
             tokenizer=f"planted-{name_of(self._words.settings)}",
             tokens_seen=None,
             layers=self.layers,
-            d_model=self.d_model,
+            d_model=Truth.load(folder / TRUTH).features if self.hook else self.d_model,
+            hook=self.hook,
         )
 
     def _write(self, folder: Path) -> None:

@@ -21,6 +21,7 @@ from scipy.sparse import csr_array
 from bisae.runtime.atomic import atomic_file
 
 TRUTH = "truth.safetensors"
+CODES = "codes"  # the hook that reads true codes in place of activations
 # The kinds of features, in the order of `Truth.kind`. What each is, is in docs/planted.md.
 WORD, GRAMMAR, MEANING, MIXED, CONTEXTUAL, SINGLE = range(6)
 KINDS = ("word", "grammar", "meaning", "mixed", "contextual", "single")

@@ -12,11 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bisae.analysis.lineage import AnalysedCell, Followed
+from bisae.analysis.precision_recall import score
 from bisae.report.averages import check_kinds
 from bisae.report.bins import Bins
 from bisae.report.browser import BrowserCell, Neighbours, write_browser
 from bisae.report.examples import Examples
 from bisae.report.figures import draw_figures
+from bisae.report.precision_recall import write_scores
 from bisae.report.tables import write_tables
 from bisae.report.written import forget
 from bisae.runtime.atomic import atomic_file, write_json
@@ -77,6 +79,9 @@ class Report:
         write_json(folder / "lineage.json", [ladder.about for ladder in followed])
         tables = write_tables(cells, read, self.bins, self.intervals, self.examples, folder / "tables")
         figures = draw_figures(cells, read, emergence, self.bins, self.band, self.panels, folder / "figures")
+        scored = score(places, followed)
+        if len(scored.labels):  # of a planted LM
+            figures += write_scores(scored, folder)
         shown = {
             "title": "Features of a bilingual LM",
             "figures": {

@@ -19,7 +19,7 @@ from bisae.sae.architectures.batch_topk import BatchTopK
 from bisae.sae.architectures.candidate_topk import CandidateTopK
 from bisae.sae.architectures.jump_relu import JumpReLU
 from bisae.sae.architectures.matryoshka import Matryoshka
-from bisae.sae.architectures.raw import RawJumpReLU, RawReLU, RawTopK
+from bisae.sae.architectures.raw import Identity, RawJumpReLU, RawReLU, RawTopK
 from bisae.sae.architectures.relu_l1 import ReLUL1
 from bisae.sae.architectures.topk import TopK
 from bisae.sae.architectures.triton_topk import TritonTopK
@@ -28,7 +28,8 @@ from bisae.sae.sparse_autoencoder import SparseAutoencoder
 FORMAT = 1
 KINDS = (TopK, ReLUL1, BatchTopK, JumpReLU, Matryoshka, RawTopK, RawReLU, RawJumpReLU)
 ARCHITECTURES: dict[str, type[SparseAutoencoder]] = {kind.architecture: kind for kind in KINDS}
-TRAINED_OTHERWISE = (CandidateTopK, TritonTopK)  # TopK SAEs that compute differently in training, and are saved as TopK
+# Computed differently in training than the class that they are saved as.
+TRAINED_OTHERWISE = (CandidateTopK, TritonTopK, Identity)
 SUMMED_UP = 8  # number of activations that `summary` encodes
 
 

@@ -112,7 +112,7 @@ def measure(tokens: int, d_model: int, latents: int, k: int, random_codes: bool)
             patterns=Paper(50, 0.7),
             language="document",
             threshold=0.9,
-            space=ShippedSpace(),
+            space=ShippedSpace("average", 0.62),
             monosemanticity=MonosemanticityRule(100, 0.99),
             bilingual="monosemantic",
             alignment=AlignmentRule(None, 1, 0.2, 0.05),

@@ -1,4 +1,4 @@
-"""What the package ships: the corpus, the tokenizer and its clusters, the ladders."""
+"""What the package ships: the corpus, the tokenizer, the ladders."""
 
 import hashlib
 import json
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.numpy import load_file
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import bisae
@@ -17,12 +16,6 @@ from bisae.pretrain.tatoeba import SPLITS, VULGAR, clean, key
 EMBEDDED = Path(bisae.__file__).parent / "embedded"
 ABOUT_CORPUS = json.loads((EMBEDDED / "corpus" / "corpus.json").read_text(encoding="utf-8"))
 LADDERS = sorted(file.parent.name for file in EMBEDDED.glob("lm/*/ladder.json"))
-
-TRANSLATIONS = """
-    dog 犬   cat 猫   water 水   book 本   mother 母   father 父   school 学校   teacher 先生   car 車   music 音楽
-    money お金   friend 友達   house 家   sea 海   mountain 山   letter 手紙   time 時間   tennis テニス   Japan 日本
-    doctor 医者   rain 雨   river 川   bird 鳥   fish 魚   war 戦争   door ドア   child 子供   snow 雪   night 夜
-"""
 
 
 def sha256(path: Path) -> str:
@@ -130,30 +123,3 @@ def test_the_main_ladder_gets_better_from_each_checkpoint_to_the_next(language: 
     scores = [rung["perplexity"][language] for _, rung in checkpoints("embedded")]
     assert all(after < before for before, after in zip(scores, scores[1:], strict=False))
     assert scores[-1] < scores[0] / 50
-
-
-def test_each_token_has_a_cluster(tokenizer: PreTrainedTokenizerFast) -> None:
-    clusters = load_file(EMBEDDED / "tokenizer" / "clusters.safetensors")["clusters"]
-    about = json.loads((EMBEDDED / "tokenizer" / "clusters.json").read_text(encoding="utf-8"))
-    assert clusters.shape == (len(tokenizer),)
-    assert set(clusters.tolist()) == set(range(about["clusters"]))
-
-
-def test_specials_and_bytes_are_one_cluster_of_their_own(tokenizer: PreTrainedTokenizerFast) -> None:
-    clusters = load_file(EMBEDDED / "tokenizer" / "clusters.safetensors")["clusters"]
-    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    marked = [token.startswith("<") and token.endswith(">") for token in tokens]
-    assert sum(marked) == 260
-    assert [cluster == 0 for cluster in clusters.tolist()] == marked
-
-
-def test_words_and_their_translations_mostly_share_a_cluster(tokenizer: PreTrainedTokenizerFast) -> None:
-    clusters = load_file(EMBEDDED / "tokenizer" / "clusters.safetensors")["clusters"]
-    vocabulary, words = tokenizer.get_vocab(), TRANSLATIONS.split()
-    english = [clusters[vocabulary[f"▁{word}"]] for word in words[::2]]
-    japanese = [clusters[vocabulary[word]] for word in words[1::2]]
-    together = sum(one == other for one, other in zip(english, japanese, strict=True))
-    assert together >= 0.9 * len(english)
-    # ... and not since everything does:
-    shifted = sum(one == other for one, other in zip(english, japanese[1:], strict=False))
-    assert shifted <= 0.1 * len(english)

@@ -26,7 +26,7 @@ def rules(**changed: Any) -> Rules:
         "patterns": Top(20),
         "language": "document",
         "threshold": 0.7,
-        "space": ShippedSpace(),
+        "space": ShippedSpace("average", 0.62),
         "monosemanticity": MonosemanticityRule(shuffles=10, quantile=0.9),
         "bilingual": "monosemantic",
         "alignment": AlignmentRule(None, 99, 0.2, 0.1),

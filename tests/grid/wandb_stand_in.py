@@ -65,6 +65,10 @@ class StandIn:
             return {"upsertView": {"view": {**view, "id": "Vmlldzox", "project": project}, "inserted": True}}
         if "RunResumeStatus" in query or "UpsertBucket" in query:
             return self._resumed(query, asked)
+        if "ArtifactType" in query:  # a new one
+            return {"project": None}
+        if artifact := self._artifact(query, asked):
+            return artifact
         if "SweepWithRuns" in query:
             sweep = {"name": asked["sweep"], "state": "RUNNING", "config": json.dumps({"command": self.command})}
             return {"project": {"sweep": {**sweep, "runs": {"edges": []}}}}
@@ -90,19 +94,39 @@ class StandIn:
         viewer = {"id": "1", "entity": USER, "username": USER, "flags": "{}", "teams": {"edges": []}}
         return {"viewer": viewer, "models": {**projects, "pageInfo": {"endCursor": None, "hasNextPage": False}}}
 
+    def rows(self, run: str) -> list[dict[str, Any]]:
+        """The history of a run that it was sent."""
+        return [json.loads(line) for kind, sent in self.synced if kind == run for line in sent]
+
     def _resumed(self, query: str, asked: dict[str, Any]) -> dict[str, Any]:
-        """A run that `wandb sync` goes on in, or begins."""
-        known, project = any(kind == "run" for kind, _ in self.synced), {"id": "1", "name": self.project}
-        bucket: dict[str, Any] = {"id": "1", "name": asked["name"], "displayName": "", "config": asked.get("config")}
-        of = {**project, "entity": {"id": "1", "name": USER}}
+        """A run that begins or goes on."""
+        run, known = asked["name"], any(kind == "run" for kind, _ in self.synced)
+        bucket: dict[str, Any] = {"id": "1", "name": run, "displayName": "", "config": asked.get("config")}
+        of, rows = {"id": "1", "name": self.project, "entity": {"id": "1", "name": USER}}, self.rows(run)
         if "UpsertBucket" in query:
             self.synced.append(("run", asked))
-            bucket |= {"description": "", "sweepName": None, "project": of, "historyLineCount": 0}
+            bucket |= {"description": "", "sweepName": None, "project": of, "historyLineCount": len(rows)}
             return {"upsertBucket": {"bucket": bucket, "inserted": not known}}
-        self.synced.append(("resume", asked["name"]))
-        counts = dict.fromkeys(("logLineCount", "historyLineCount", "eventsLineCount"), 0)
-        tails = {"historyTail": "[]", "eventsTail": "[]", "summaryMetrics": "{}", "config": "{}", "wandbConfig": "{}"}
+        self.synced.append(("resume", run))
+        counts = {"logLineCount": 0, "historyLineCount": len(rows), "eventsLineCount": 0}
+        tails = {"eventsTail": "[]", "summaryMetrics": "{}", "config": "{}", "wandbConfig": "{}"}
+        tails["historyTail"] = json.dumps([json.dumps(row) for row in rows[-1:]])
         return {"model": {**of, "bucket": {**bucket, **counts, **tails, "tags": [], "notes": None}} if known else None}
+
+    def _artifact(self, query: str, asked: dict[str, Any]) -> dict[str, Any] | None:
+        """An artifact that a run logs: it is made, then its manifest, a file, and then it is committed."""
+        url = os.environ["WANDB_BASE_URL"]
+        if "mutation CreateArtifact " in query:
+            self.synced.append(("artifact", asked["input"]))
+            made = {"id": "a1", "state": "PENDING", "artifactSequence": {"id": "s1", "latestArtifact": None}}
+            return {"createArtifact": {"artifact": made}}
+        if "ArtifactManifest" in query:
+            key = "createArtifactManifest" if "CreateArtifactManifest" in query else "updateArtifactManifest"
+            file = {"id": "f1", "name": "m", "displayName": "m", "uploadUrl": url + "/manifest", "uploadHeaders": []}
+            return {key: {"artifactManifest": {"id": "m1", "file": file}}}
+        if "CommitArtifact" in query:
+            return {"commitArtifact": {"artifact": {"id": "a1", "digest": ""}}}
+        return None
 
     @contextmanager
     def online(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -115,7 +139,9 @@ class StandIn:
                 if self.headers.get("Content-Encoding") == "gzip":
                     content = gzip.decompress(content)
                 if self.path.endswith("/file_stream"):
-                    synced.append(("files", json.loads(content)))
+                    synced.append(("files", told := json.loads(content)))
+                    if history := told.get("files", {}).get("wandb-history.jsonl"):
+                        synced.append((self.path.split("/")[-2], history["content"]))
                 if self.path == "/graphql":  # the rest is about wandb's own health
                     body = json.loads(content)
                     sent = json.dumps({"data": answer(body["query"], body.get("variables") or {})}).encode()
@@ -125,7 +151,9 @@ class StandIn:
                 self.wfile.write(sent)
 
             def do_PUT(self) -> None:  # a file
-                self.rfile.read(int(self.headers["Content-Length"]))
+                content = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.path == "/manifest":
+                    synced.append(("manifest", json.loads(content)))
                 self.send_response(200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()

@@ -124,7 +124,7 @@ def test_preempted_jobs_are_run_again_and_end_in_the_same_cell(
     cluster: Cluster, tmp_path: Path, partition: str
 ) -> None:
     sweep = Sweep(cluster, tmp_path, f"hydra.launcher.partition={partition}", "layer=1")
-    for restarts, grace in enumerate((0, 100), start=1):
+    for restarts, grace in enumerate((0, 100, 100), start=1):
         cluster.ask("scontrol", "update", f"PartitionName={partition}", f"GraceTime={grace}")
         wait_until(sweep.runs, "the job runs", 300)
         sweep.wait_for_saves()

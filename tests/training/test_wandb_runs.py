@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from bisae.sae import TopK
 from bisae.training.cell_runs import axes, run_name
 from bisae.training.loggers import CellLoggers
 from bisae.training.wandb_runs import WandbRuns
+from tests.killed import killing
 
 
 def make_runs(folder: Path, mode: str = "offline", upload: bool = False) -> WandbRuns:
@@ -49,6 +51,7 @@ def test_two_cells_of_one_job_get_a_run_each(tmp_path: Path) -> None:
 KILLS_THE_SERVICE = """
 import os, signal, subprocess, sys, time
 from bisae.training.wandb_runs import WandbRuns
+from tests.killed import killing
 
 runs = WandbRuns("offline", "bisae", None, sys.argv[1], False)
 for run in ("aaa", "bbb"):
@@ -296,14 +299,14 @@ def test_wandb_sync_goes_on_in_a_cells_run_with_what_an_analysis_added(
         command = [str(Path(sys.executable).with_name("wandb")), "sync", *parts]
         done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
-    kinds = [kind for kind, _ in server.synced if kind != "files"]
+    kinds = [kind for kind, _ in server.synced if kind not in ("files", "aaa")]
     assert kinds == ["resume", "run", "run"] * 2  # begun, and its config at its end
     files = [sent["files"] for kind, sent in server.synced if kind == "files" and "files" in sent]
     summaries = [
         json.loads(sent["wandb-summary.json"]["content"][-1]) for sent in files if "wandb-summary.json" in sent
     ]
     assert summaries[-1].items() >= {"train/fvu": 0.5, "val/fvu": 0.4, "analysis/Mixed": 0.2, "tokens": 10}.items()
-    assert sum(len(sent["wandb-history.jsonl"]["content"]) for sent in files if "wandb-history.jsonl" in sent) == 1
+    assert len(server.rows("aaa")) == 1
 
 
 def test_names_tell_saes_apart() -> None:
@@ -353,3 +356,32 @@ def test_a_name_is_that_of_a_lone_run_and_stands_before_others(tmp_path: Path) -
     found = [json.loads(next(line for line in text.splitlines() if '"type":"run"' in line))["run"] for text in records]
     assert sorted(run["display_name"] for run in found) == ["mine", "mine its name"]
     assert all((run["tags"], run["job_type"], run["run_group"]) == (["a", "b"], "t", "job") for run in found)
+
+
+@pytest.mark.slow
+def test_a_job_preempted_three_times_has_every_row_once_on_wandbs_server_and_its_cell_beside_them(
+    config: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    from bisae.cli.train import train
+    from bisae.training.module import SAETraining
+    from tests.grid.wandb_stand_in import StandIn
+
+    server = StandIn("bisae", [], [])
+    step: Any = SAETraining.training_step
+    wandb.teardown()
+    with server.online(tmp_path, monkeypatch):
+        for call in (12, 6, 5):
+            with monkeypatch.context() as patch, pytest.raises(SystemExit):
+                patch.setattr(SAETraining, "training_step", killing(step, call, by=signal.SIGTERM))
+                train(config("logger=wandb_online", "log_every=1"))
+            wandb.teardown()
+        (cell,) = train(config("logger=wandb_online", "log_every=1"))
+        wandb.teardown()
+    rows = server.rows(cell.read()["provenance"]["wandb_run"])
+    assert [row["tokens"] for row in rows if "train/fvu" in row] == list(range(250, 12001, 250))
+    (manifest,) = [sent for kind, sent in server.synced if kind == "manifest"]
+    assert {name: entry["ref"] for name, entry in manifest["contents"].items()} == {
+        file.name: file.as_uri() for file in cell.folder.iterdir()
+    }

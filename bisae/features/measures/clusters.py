@@ -127,8 +127,10 @@ def global_clusters(
     return np.argsort(np.argsort(first))[inverse].astype(np.int32)
 
 
-def centred(vectors: Float[np.ndarray, "token dimension"]) -> Float32[np.ndarray, "token dimension"]:
+def centred(
+    vectors: Float[np.ndarray, "token dimension"], mean: Float[np.ndarray, " dimension"]
+) -> Float32[np.ndarray, "token dimension"]:
     """Subtract the mean vector and scale to unit length. The mean would join most short fragments of words."""
-    less = vectors - vectors.mean(0)
+    less = vectors - mean
     less /= np.maximum(np.linalg.norm(less, axis=1, keepdims=True), 1e-12)
     return less.astype(np.float32)

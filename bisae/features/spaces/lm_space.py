@@ -1,5 +1,6 @@
 """The space of an LM's own activations."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,7 +24,10 @@ class Model(Protocol):
 
 
 class LMSpace(VectorSpace):
-    """A token's vector is the LM's residual stream at `layer` after BOS and that token. Layer 0: its embedding."""
+    """A token's vector is the LM's residual stream at `layer` after BOS and that token. Layer 0: its embedding.
+
+    A word's vector is the mean over its tokens' streams.
+    """
 
     name = "lm"
 
@@ -44,7 +48,7 @@ class LMSpace(VectorSpace):
         lm = self.checkpoint
         return {"model": lm.model, "step": lm.step, "weights": lm.weights, "layer": self._layer}
 
-    def vectors(self, tokenizer: Any) -> Float32[np.ndarray, "vocabulary dimension"]:
+    def vectors(self, tokenizer: Any, words: Sequence[str] = ()) -> Float32[np.ndarray, "token dimension"]:
         import torch
 
         lm = self.checkpoint
@@ -57,8 +61,14 @@ class LMSpace(VectorSpace):
             remedy = f"has {most} embeddings, its tokenizer {len(tokenizer)} ids (as {names}); choose another space"
             raise Refused("model", lm.model, remedy)
         reader = lm.reader([self._layer], torch.float32, device)
-        ids = torch.arange(len(tokenizer))[:, None]
-        if tokenizer.bos_token_id is not None:
-            ids = torch.cat([torch.full_like(ids, tokenizer.bos_token_id), ids], 1)
-        parts = [reader.read(part)[self._layer][:, -1].cpu().numpy() for part in ids.split(BATCH)]
-        return centred(np.concatenate(parts))
+        bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+
+        def streams(ids: torch.Tensor) -> np.ndarray:
+            after = torch.cat([torch.tensor([bos] * len(ids), dtype=torch.long), ids], 1)
+            return reader.read(after)[self._layer][:, len(bos) :].mean(1).cpu().numpy()
+
+        vocabulary = np.concatenate([streams(part) for part in torch.arange(len(tokenizer))[:, None].split(BATCH)])
+        spaced = [f" {word}" if word.isascii() else word for word in words]  # as in running text
+        ids = [tokenizer(word, add_special_tokens=False).input_ids for word in spaced]
+        further = [streams(torch.tensor([word])) for word in ids]
+        return centred(np.concatenate([vocabulary, *further]), vocabulary.mean(0))

@@ -1,30 +1,37 @@
-"""The token clusters of the shipped tokenizer; docs/embedded.md says how they were made."""
+"""The vectors that come with the shipped tokenizer; docs/embedded.md says how they were made."""
 
-from functools import cached_property
+import json
 from typing import Any
 
-from safetensors.numpy import load_file
+import numpy as np
+from jaxtyping import Float
+from safetensors import safe_open
 
-from bisae.features.measures.clusters import Clustering, GlobalClusters
-from bisae.features.spaces.space import same_vocabulary
+from bisae.features.spaces.text_space import TextSpace
 from bisae.lm.model import EMBEDDED
 from bisae.runtime.errors import Refused
 from bisae.runtime.naming import checksum
 
-CLUSTERS = EMBEDDED / "tokenizer" / "clusters.safetensors"
+VECTORS = EMBEDDED / "tokenizer" / "vectors.safetensors"
 
 
-class ShippedSpace:
-    """Clusters of the shipped tokenizer's vocabulary. Any other vocabulary is refused."""
+class ShippedSpace(TextSpace):
+    """Vectors of the texts of the shipped tokenizer's tokens, as `use` has them, without a package to install."""
 
-    @cached_property
-    def fingerprint(self) -> dict[str, object]:
-        return {"space": "shipped", "clusters": checksum([CLUSTERS])}
+    name = "shipped"
 
-    def clustering(self, tokenizer: Any, checksum: str) -> Clustering:
-        from transformers import AutoTokenizer  # slow to import
+    @property
+    def source(self) -> dict[str, object]:
+        return {"vectors": checksum([VECTORS])}
 
-        if not same_vocabulary(tokenizer, AutoTokenizer.from_pretrained(CLUSTERS.parent, trust_remote_code=False)):
-            remedy = "has clusters for the vocabulary of the shipped LMs only; choose use, lm or sentence_transformers"
-            raise Refused("space", "shipped", remedy)
-        return GlobalClusters(load_file(CLUSTERS)["clusters"])
+    def embed(self, texts: list[str]) -> Float[np.ndarray, "text dimension"]:
+        with safe_open(VECTORS, "np") as file:
+            vectors, known = file.get_tensor("vectors"), json.loads(file.metadata()["texts"])
+        row_of: dict[str, Any] = {text: row for row, text in enumerate(known)}
+        if missing := [text for text in texts if text not in row_of]:
+            only = f"has vectors for the vocabulary of the shipped LMs only, not for {missing[0]!r}"
+            raise Refused("space", self.name, f"{only}; choose use, lm or sentence_transformers")
+        return vectors[[row_of[text] for text in texts]].astype(np.float64)
+
+    def mean(self, vocabulary: Float[np.ndarray, "text dimension"]) -> Float[np.ndarray, " dimension"]:
+        return np.zeros(vocabulary.shape[1])  # the shipped vectors are centred

@@ -1,7 +1,7 @@
 """Embedding spaces of tokens, from which clusters of meaning come."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
@@ -58,8 +58,8 @@ class VectorSpace(ABC):
         """The origin of the vectors, for the fingerprint."""
 
     @abstractmethod
-    def vectors(self, tokenizer: Any) -> Float32[np.ndarray, "vocabulary dimension"]:
-        """Unit vectors of the tokenizer's whole vocabulary."""
+    def vectors(self, tokenizer: Any, words: Sequence[str] = ()) -> Float32[np.ndarray, "token dimension"]:
+        """Unit vectors of the tokenizer's whole vocabulary, then of `words`, in lower case."""
 
     def clustering(self, tokenizer: Any, checksum: str) -> Clustering:
         if checksum not in self._made:
@@ -81,6 +81,8 @@ class VectorSpace(ABC):
         try:
             yield
         except Refused as refused:
+            if refused.field == "space":
+                raise
             raise Refused("space", self.name, str(refused)) from refused
 
 

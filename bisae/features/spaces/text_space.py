@@ -2,6 +2,7 @@
 
 import re
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,11 +35,17 @@ class TextSpace(VectorSpace):
     def embed(self, texts: list[str]) -> Float[np.ndarray, "text dimension"]:
         """Return a vector for each text."""
 
-    def vectors(self, tokenizer: Any) -> Float32[np.ndarray, "vocabulary dimension"]:
-        texts = token_texts(tokenizer)
-        words = np.array([text is not None for text in texts])
-        embedded = centred(self.embed([text for text in texts if text is not None]))
+    def mean(self, vocabulary: Float[np.ndarray, "text dimension"]) -> Float[np.ndarray, " dimension"]:
+        """The vector to subtract, given those of the vocabulary's texts."""
+        mean: Float[np.ndarray, " dimension"] = vocabulary.mean(0)
+        return mean
+
+    def vectors(self, tokenizer: Any, words: Sequence[str] = ()) -> Float32[np.ndarray, "token dimension"]:
+        texts = [*token_texts(tokenizer), *words]
+        some = np.array([text is not None for text in texts])
+        embedded = self.embed([text for text in texts if text is not None])
+        centre = self.mean(embedded[: len(embedded) - len(words)])
         vectors = np.zeros((len(texts), embedded.shape[1] + 1), np.float32)
-        vectors[words, :-1] = embedded
-        vectors[~words, -1] = 1
+        vectors[some, :-1] = centred(embedded, centre)
+        vectors[~some, -1] = 1
         return vectors

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 
 from bisae.config.instantiate import instantiate
 from bisae.features.spaces.sentence_transformers import SentenceTransformersSpace
-from bisae.features.spaces.shipped import CLUSTERS
+from bisae.features.spaces.shipped import VECTORS
 from bisae.features.spaces.text_space import token_texts
 from bisae.features.spaces.use import UseSpace
 from bisae.runtime.errors import Refused
@@ -23,7 +23,7 @@ Config = Callable[..., DictConfig]
 def model(tmp_path: Path) -> Path:
     """A tiny random sentence-transformers model, saved as any other."""
     sentence_transformers = pytest.importorskip("sentence_transformers")
-    tokenizer = AutoTokenizer.from_pretrained(CLUSTERS.parent)
+    tokenizer = AutoTokenizer.from_pretrained(VECTORS.parent)
     shape: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
     BertModel(BertConfig(vocab_size=len(tokenizer), num_hidden_layers=1, **shape)).save_pretrained(tmp_path / "bert")
     tokenizer.save_pretrained(tmp_path / "bert")
@@ -33,7 +33,7 @@ def model(tmp_path: Path) -> Path:
 
 def test_a_local_model_gives_a_vector_for_each_token(config: Config, model: Path) -> None:
     space = instantiate(config("+space=sentence_transformers", f"space.model={model}").space)
-    tokenizer = AutoTokenizer.from_pretrained(CLUSTERS.parent)
+    tokenizer = AutoTokenizer.from_pretrained(VECTORS.parent)
     vectors = space.clustering(tokenizer, "").vectors
     assert vectors.shape == (len(tokenizer), 17) and np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
     vocabulary, texts = tokenizer.get_vocab(), token_texts(tokenizer)

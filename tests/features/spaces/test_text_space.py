@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from bisae.features.spaces.shipped import CLUSTERS
+from bisae.features.spaces.shipped import VECTORS
 from bisae.features.spaces.text_space import TextSpace, token_texts
 
 
@@ -24,7 +24,7 @@ class Characters(TextSpace):
 
 
 def test_a_token_is_read_without_its_space_mark_in_lower_case() -> None:
-    tokenizer = AutoTokenizer.from_pretrained(CLUSTERS.parent)
+    tokenizer = AutoTokenizer.from_pretrained(VECTORS.parent)
     vocabulary, texts = tokenizer.get_vocab(), token_texts(tokenizer)
     for token, text in {"▁I": "i", "犬": "犬", "▁": "▁", "。": "。", "1": "1", "<s>": None, "<0x41>": None}.items():
         assert texts[vocabulary[token]] == text

@@ -73,10 +73,12 @@ def test_every_store_is_in_the_registry_and_a_choice_of_the_config() -> None:
 
 
 def test_every_corpus_and_every_model_is_known_to_cells_and_no_choice_of_the_config_is_another() -> None:
-    corpora = {kind for kind in classes("bisae.corpus") if has(kind, Corpus)} - {PairSentences}  # of spaces, not cells
+    found = classes("bisae.corpus") | classes("bisae.planted")
+    corpora = {kind for kind in found if has(kind, Corpus)} - {PairSentences}  # of spaces, not cells
     assert {named(kind) for kind in corpora} == set(KNOWN["corpus"])
     assert set(targets("corpus").values()) == corpora
-    models = {kind for kind in classes("bisae.lm") if callable(getattr(kind, "checkpoint", None))}
+    found = classes("bisae.lm") | classes("bisae.planted")
+    models = {kind for kind in found if callable(getattr(kind, "checkpoint", None))}
     assert {named(kind) for kind in models} == set(KNOWN["model"])
     assert set(targets("model").values()) <= models and Checkpoint not in models
 

@@ -95,6 +95,7 @@ class CheckpointCells:
                 remedy = f"{analysis.folder} holds all {held} tokens of the split; short_split=take accepts that"
                 raise Refused("tokens", self.text.tokens, remedy)
             return analysis
+        loss = self._loss_recovered  # refused before any work
         sae = self.text.sae(cell)
         tokenizer = self._lm_pass.tokenizer
         clustering = self.rules.space.clustering(tokenizer, self.recipe.checkpoint.tokenizer)
@@ -105,8 +106,8 @@ class CheckpointCells:
             text = Text(languages, self._language, clustering)
             described = describe(self._reading, cell.layer, sae, codes, text, self.rules, self._sides(cell, sae))
             metrics = summarize(described, languages, self.rules)
-            if self._loss_recovered is not None:
-                metrics |= self._loss_recovered.of(sae, cell.layer, self.rules.resamples, self.rules.seed)
+            if loss is not None:
+                metrics |= loss.of(sae, cell.layer, self.rules.resamples, self.rules.seed)
             lm = {
                 key: getattr(self.recipe.checkpoint, key) for key in ("parameters", "d_model", "layers", "tokens_seen")
             }
@@ -144,7 +145,7 @@ class CheckpointCells:
 
     def _sides(self, cell: FoundCell, sae: SparseAutoencoder) -> Sequence[Side] | None:
         """For each language, the largest activation of each latent in each sentence; None without sentence pairs."""
-        reading, sentences = self._pairs, self.rules.alignment.sentences
+        reading, sentences = self._pairs, self.rules.alignment.sentences(self.recipe.corpus)
         if reading is None or sentences is None:
             return None
         parts = []
@@ -189,7 +190,7 @@ class CheckpointCells:
 
     @cached_property
     def _pairs(self) -> AnalysedActivations | None:
-        sentences = self.rules.alignment.sentences
+        sentences = self.rules.alignment.sentences(self.recipe.corpus)
         if sentences is None:
             return None
         source = self.recipe.pair_pass(sentences, self.text.device)
@@ -215,4 +216,4 @@ class CheckpointCells:
 
     @cached_property
     def _language(self) -> np.ndarray:
-        return self.rules.language_of_rows(self.tokens, self._texts, self.recipe.corpus.languages)
+        return self.rules.language_of_rows(self.tokens, self._texts, self.recipe.corpus)

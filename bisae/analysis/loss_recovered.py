@@ -27,6 +27,9 @@ class LossRecovered:
     tokenizer: Any
     device: torch.device
 
+    def __post_init__(self) -> None:
+        self.recipe.checkpoint.check_predicts()
+
     def of(self, sae: SparseAutoencoder, layer: int, resamples: int, seed: int) -> dict[str, float]:
         """The scores of `bisae.edits.recovered` for one SAE.
 

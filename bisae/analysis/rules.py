@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from bisae.corpus.corpus import Corpus, CorpusWithLexicon
 from bisae.corpus.embedded import EMBEDDED
 from bisae.corpus.languages import plain_of
-from bisae.corpus.pairs import PairSentences
+from bisae.corpus.pairs import PairSentences, Sentences
 from bisae.features.contexts import Patterns
 from bisae.features.measures.bilingual import RULES as BILINGUAL_RULES
 from bisae.features.measures.language import SCRIPTS, check_script_languages, script_of_rows, script_of_tokens
@@ -41,8 +42,8 @@ class MonosemanticityRule:
 class AlignmentRule:
     """When a feature is aligned: its correlation over sentence pairs is at least `least`, and significant.
 
-    `pairs`: a pair file, "shipped", or None, which leaves alignment out. `level`: false discovery rate among all
-    features. `permutations`: of the pairs, from which p-values are computed.
+    `pairs`: a pair file, "shipped", "corpus" (the corpus' own), or None, which leaves alignment out. `level`: false
+    discovery rate among all features. `permutations`: of the pairs, from which p-values are computed.
     """
 
     pairs: str | None
@@ -50,10 +51,18 @@ class AlignmentRule:
     least: float
     level: float
 
+    def sentences(self, corpus: Corpus) -> Sentences | None:
+        """The sentence pairs for a cell's corpus; None without alignment. Refused if there are none."""
+        if self.pairs != "corpus":
+            return self.file
+        if not isinstance(corpus, Sentences):
+            raise Refused("pairs", "corpus", f"{corpus.name} has no sentence pairs; give a file, or null")
+        return corpus
+
     @cached_property
-    def sentences(self) -> PairSentences | None:
-        """The sentence pairs; None without alignment. Refused if there is no such file."""
-        if self.pairs is None:
+    def file(self) -> PairSentences | None:
+        """The sentence pairs of a file. Refused if there is no such file."""
+        if self.pairs in (None, "corpus"):
             return None
         path = EMBEDDED / "alignment.tsv.xz" if self.pairs == "shipped" else Path(self.pairs)
         if not path.is_file():
@@ -86,8 +95,8 @@ class Rules:
     seed: int
 
     def __post_init__(self) -> None:
-        if self.language not in ("script", "document"):
-            raise Refused("language", self.language, "choose script or document")
+        if self.language not in ("script", "document", "token"):
+            raise Refused("language", self.language, "choose script, document or token")
         if self.bilingual not in BILINGUAL_RULES:
             raise Refused("bilingual", self.bilingual, f"choose {' or '.join(BILINGUAL_RULES)}")
         if self.bilingual == "alignment" and self.alignment.pairs is None:
@@ -99,31 +108,35 @@ class Rules:
             if not 0.5 <= share < 1:
                 raise Refused(field, share, "must be at least 0.5 and below 1")
 
-    def check(self, languages: Sequence[str]) -> None:
-        """Refuse text in languages to which the rules cannot be applied."""
+    def check(self, corpus: Corpus) -> None:
+        """Refuse a corpus to which the rules cannot be applied."""
+        languages = corpus.languages
         if self.language == "script":
             check_script_languages(languages)
-        sentences = self.alignment.sentences
+        if self.language == "token" and not isinstance(corpus, CorpusWithLexicon):
+            raise Refused("language", "token", f"{corpus.name} does not know the language of a word; choose document")
+        sentences = self.alignment.sentences(corpus)
         if sentences is not None and set(sentences.languages) != set(languages):
-            pair, corpus = sorted(sentences.languages), sorted(languages)
-            remedy = f"is in {pair}, the corpus in {corpus}; null leaves alignment out"
+            pair, text = sorted(sentences.languages), sorted(languages)
+            remedy = f"is in {pair}, the corpus in {text}; null leaves alignment out"
             raise Refused("pairs", self.alignment.pairs, remedy)
 
-    def language_of_rows(
-        self, tokens: Tokens, texts: Sequence[str], languages: Sequence[str]
-    ) -> UInt8[np.ndarray, " token"]:
-        """The language that each token counts for, as an index into `languages`. `texts`: of the vocabulary."""
+    def language_of_rows(self, tokens: Tokens, texts: Sequence[str], corpus: Corpus) -> UInt8[np.ndarray, " token"]:
+        """The language that each token counts for, as an index into those of the corpus. `texts`: of the vocabulary."""
         if self.language == "document":
             return tokens.language
+        if isinstance(corpus, CorpusWithLexicon) and self.language == "token":
+            own = corpus.language_of_tokens(texts)[tokens.token_ids]
+            return np.where(own < 0, tokens.language, own).astype(np.uint8)
         script = script_of_rows(tokens.token_ids, tokens.sequence, script_of_tokens(texts))
-        plain = [plain_of(language) for language in languages]
+        plain = [plain_of(language) for language in corpus.languages]
         return np.array([plain.index(language) for language in SCRIPTS], np.uint8)[script]
 
     @cached_property
     def describe(self) -> dict[str, Any]:
         """The rules as JSON. An analysis is named by a hash of this."""
         patterns: Any = self.patterns
-        sentences = self.alignment.sentences
+        file = self.alignment.file  # of "corpus" there is none, and the text's checksum holds the pairs
         return {
             "version": VERSION,
             "patterns": {"rule": type(patterns).__name__.lower(), **asdict(patterns)},
@@ -131,7 +144,7 @@ class Rules:
             "space": dict(self.space.fingerprint),
             "monosemanticity": asdict(self.monosemanticity),
             "bilingual": self.bilingual,
-            "alignment": {**asdict(self.alignment), "pairs": sentences and sentences.checksum("")},
+            "alignment": {**asdict(self.alignment), "pairs": file.checksum("") if file else self.alignment.pairs},
             "contextual": asdict(self.contextual),
             **({} if self.recovered is None else {"recovered": self.recovered}),
             "resamples": self.resamples,

@@ -66,7 +66,7 @@ class AnalysisWork:
         for cell in cells:
             try:
                 recipe = Recipe.of(cell, model, corpus, cache)
-                rules.check(recipe.corpus.languages)
+                rules.check(recipe.corpus)
                 saved_class(cell.folder, text.classes)
                 key = name_of({"model": cell.model, "step": cell.step, "text": recipe.text(text.split)})
             except MENDABLE as error:

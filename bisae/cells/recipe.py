@@ -14,7 +14,7 @@ from bisae.cells.find import FoundCell
 from bisae.config.instantiate import instantiate
 from bisae.config.objects import check_object
 from bisae.corpus.corpus import Corpus
-from bisae.corpus.pairs import PairSentences
+from bisae.corpus.pairs import Sentences
 from bisae.lm.lm_pass import LMPass, PairPass
 from bisae.lm.model import Checkpoint
 from bisae.runtime.errors import Refused
@@ -115,7 +115,7 @@ class Recipe:
         read = checkpoint or self.checkpoint
         return LMPass(read, self.corpus, split, **self.reading, device=device, findings=self.findings)
 
-    def pair_pass(self, sentences: PairSentences, device: str) -> PairPass:
+    def pair_pass(self, sentences: Sentences, device: str) -> PairPass:
         """Return the LM pass over sentence pairs, short ones too, in larger batches than documents."""
         reading = {**self.reading, "shortest": 1, "lm_batch": 8 * self.reading["lm_batch"]}
         return PairPass(self.checkpoint, sentences, "pairs", **reading, device=device, findings=self.findings)

@@ -57,7 +57,7 @@ class AnalyzeSettings(Command):
     split: Text
     tokens: Count
     short_split: Short
-    language: Literal["script", "document"]
+    language: Literal["script", "document", "token"]
     threshold: Annotated[float, Ge(0.5), Lt(1)]
     monosemanticity: MonosemanticityKeys
     bilingual: Literal["monosemantic", "alignment"]

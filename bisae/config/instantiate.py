@@ -6,7 +6,7 @@ from typing import Any
 import hydra.utils
 from hydra.errors import InstantiationException
 
-from bisae.config.keys import key_of
+from bisae.config.keys import key_of, keys_in
 from bisae.config.moved import with_current_paths
 from bisae.runtime.errors import ConfigError, Refused
 
@@ -29,7 +29,7 @@ def instantiate(node: Mapping[str, Any], key: str = "", **arguments: Any) -> Any
         cause = error.__cause__
         if isinstance(cause, Refused) and not isinstance(cause, ConfigError):
             place = key_of(cause.field, node)
-            if place == cause.field and place not in node:
+            if place == cause.field and place not in keys_in(node):
                 raise cause from None
             raise ConfigError(f"{key}.{place}".lstrip("."), cause.found, cause.remedy) from cause
         if isinstance(cause, ConfigError):

@@ -1,7 +1,10 @@
 """Interface of corpora: documents by split and language (config group `corpus`)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int32
 
 
 class Document(NamedTuple):
@@ -27,4 +30,13 @@ class Corpus(Protocol):
 
     def documents(self, split: str, language: int) -> Iterator[Document]:
         """Yield the documents of a split in one language, in a shuffled order that never changes."""
+        ...
+
+
+@runtime_checkable
+class CorpusWithLexicon(Protocol):
+    """A corpus that knows the language of each of its words, whatever text they are in."""
+
+    def language_of_tokens(self, texts: Sequence[str]) -> Int32[np.ndarray, " item"]:
+        """Return an index into `languages` for each vocabulary item, by its text; -1 for what all languages have."""
         ...

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
-from bisae.corpus.corpus import Document
+from bisae.corpus.corpus import Corpus, Document
 from bisae.corpus.languages import codes_of
 
 ROWS_PER_DOCUMENT = 6
@@ -64,6 +64,14 @@ def documents(pairs: list[Pair]) -> Iterator[list[Pair]]:
     """Yield groups of six consecutive rows; the last one may be shorter."""
     for start in range(0, len(pairs), ROWS_PER_DOCUMENT):
         yield pairs[start : start + ROWS_PER_DOCUMENT]
+
+
+@runtime_checkable
+class Sentences(Corpus, Protocol):
+    """A corpus whose split `pairs` holds sentence pairs: document n of every language is from pair n."""
+
+    @property
+    def pairs(self) -> int: ...
 
 
 @dataclass(frozen=True)

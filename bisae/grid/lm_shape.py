@@ -46,6 +46,8 @@ class LMShape:
     def of(cls, model: Mapping[str, Any], step: object) -> "LMShape":
         """The shape of a model's config at `step`; Refused if no preset, shipped LM or local folder gives it."""
         final = model.get("final_step")
+        if "lexicon" in model:
+            raise Refused("name", model["name"], "is planted: it has no weights to plan for; train.py reads it at once")
         if "unpack_to" in model:
             ladder = json.loads((EMBEDDED / "lm" / model["name"] / "ladder.json").read_text(encoding="utf-8"))
             final = max(map(int, ladder["checkpoints"]))

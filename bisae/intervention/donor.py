@@ -59,6 +59,7 @@ class DonorCells:
             raise Refused("model", model, f"no cell of it; they are of {', '.join(models)}")
         # Each cell's recipe names all checkpoints of the LM.
         checkpoint = instantiate(Recipe.of(mine[0], *nodes).model, "model").checkpoint(step)
+        checkpoint.check_predicts()
         chosen = {}
         for number in layers_of(layer, checkpoint.layers):
             here = [cell for cell in mine if (cell.step, cell.layer) == (checkpoint.step, number)]

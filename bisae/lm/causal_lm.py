@@ -19,6 +19,7 @@ def load_causal_lm(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.dev
 
     Generation settings in the LM's folder are dropped (`bisae.lm.generation`).
     """
+    checkpoint.check_predicts()
     config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=checkpoint.trust_remote_code)
     own = "AutoModelForCausalLM" in getattr(config, "auto_map", {}) and checkpoint.trust_remote_code
     # LMs that read pictures too have an auto class of their own.

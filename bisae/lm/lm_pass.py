@@ -127,7 +127,7 @@ class LMPass(PassSettings):
 
 @dataclass
 class PairPass(LMPass):
-    """An `LMPass` over sentence pairs (`bisae.corpus.pairs.PairSentences`), one language after the other."""
+    """An `LMPass` over sentence pairs (`bisae.corpus.pairs.Sentences`), one language after the other."""
 
     @cached_property
     def _stream(self) -> Iterator[TokenizedDocument]:

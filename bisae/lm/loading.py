@@ -37,7 +37,6 @@ def load(auto: Any, checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedMod
         Refused: The LM in `path` is not decoder-only (see `bisae.lm.probe`), or its weights cannot be read, are
             missing, have another shape than config.json says, or have no place in the LM that config.json describes.
     """
-    checkpoint.check_predicts()
     model, loading = _from_pretrained(auto, checkpoint, dtype)
     leak, why = _leaked(model)
     if not leak <= ROUNDING and dtype != torch.float32:

@@ -1,6 +1,6 @@
 """The text of a planted world (config group `corpus`): sentences of made-up words, drawn from topics."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64, Int32
 
 from bisae.corpus.corpus import Document
-from bisae.planted.lexicon import MARK, Lexicon
+from bisae.planted.lexicon import MARK, SHARED_TOKENS, Lexicon
 from bisae.runtime.errors import Refused
 from bisae.runtime.naming import name_of
 from bisae.runtime.ranges import Count, Index, Name, NotNegative, Share
@@ -17,6 +17,7 @@ from bisae.runtime.ranges import Count, Index, Name, NotNegative, Share
 VERSION = 1  # raise it when the same settings make another text
 PAIRS = "pairs"  # the split of sentence pairs
 FUNCTION, COMMA, DIGIT = 0.5, 0.05, 0.03  # shares of content words after which there is one
+END_ID, COMMA_ID, DIGIT_ID = (1 + SHARED_TOKENS.index(token) for token in ".,0")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class PlantedCorpus:
     def _words(self) -> Lexicon:
         return Lexicon.of(self.lexicon)
 
+    @cached_property
+    def _content(self) -> Int32[np.ndarray, "language meaning form"]:
+        return np.stack([self._words.content(language) for language in range(len(self.languages))])
+
     def _documents(self, split: str) -> int:
         if split not in {**self.splits, PAIRS: self.pairs}:
             raise Refused("split", split, f"{self.name} has {sorted(self.splits)}")
@@ -59,21 +64,21 @@ class PlantedCorpus:
 
     def checksum(self, split: str) -> str:
         """See `bisae.corpus.corpus.Corpus`. The number of documents of other splits is left out."""
-        left_out = ("name", "splits", "pairs", "lexicon")
+        left_out = ("name", "splits", "lexicon")
         settings = {key: value for key, value in asdict(self).items() if key not in left_out}
-        settings |= {"lexicon": self._words.settings, "split": split, "documents": self._documents(split)}
+        settings |= {"lexicon": self._words.identity, "split": split, "documents": self._documents(split)}
         return f"planted-{name_of({**settings, 'version': VERSION})}"
 
     def documents(self, split: str, language: int) -> Iterator[Document]:
         numbers = self._random(split, -1, language).permutation(self._documents(split))
         if split == PAIRS:
             numbers = np.sort(numbers)
-        words = self._words.words
+        words = np.array(self._words.words, object)
         for number in numbers.tolist():
-            yield Document(number, " ".join(words[one] for one in self._ids(split, number, language)))
+            yield Document(number, " ".join(words[self._ids(split, number, language)]))
 
-    def language_of_tokens(self, texts: list[str]) -> Int32[np.ndarray, " token"]:
-        """The language of each token by its text, as an index into `languages`; -1 if all have it."""
+    def language_of_tokens(self, texts: Sequence[str]) -> Int32[np.ndarray, " item"]:
+        """See `bisae.corpus.corpus.CorpusWithLexicon`."""
         known = dict(zip(self._words.words, self._words.token_language.tolist(), strict=True))
         return np.array([known.get(text.replace(MARK, " ").strip(), -1) for text in texts], np.int32)
 
@@ -91,30 +96,24 @@ class PlantedCorpus:
         weights = often * np.where(topic == np.arange(self.topics)[:, None], 1 + float(self.on_topic), 1)
         return np.cumsum(weights, 1) / weights.sum(1, keepdims=True)
 
-    def _ids(self, split: str, number: int, language: int) -> list[int]:
+    def _ids(self, split: str, number: int, language: int) -> Int32[np.ndarray, " token"]:
         """The tokens of a document."""
         lexicon, about = self._words, self._random(split, number, -1)
         cumulative = self._by_topic[about.randint(self.topics)]
         sentences = 1 if split == PAIRS else self.sentences
         lengths = about.randint(1 + self.words // 2, self.words + self.words // 2 + 1, sentences)
+        meanings = np.searchsorted(cumulative, about.uniform(size=lengths.sum()), side="right")
+        ends = np.cumsum(lengths)
+        if language % 2:  # within each sentence
+            meanings = meanings[np.repeat(ends + ends - lengths, lengths) - 1 - np.arange(len(meanings))]
         random = self._random(split, number, language)
-        ids: list[int] = []
-        for length in lengths.tolist():
-            meanings = np.searchsorted(cumulative, about.uniform(size=length), side="right")
-            if language % 2:
-                meanings = meanings[::-1]
-            drawn = random.uniform(size=(5, length))
-            spoken = np.where(drawn[0] < self.loans, random.randint(len(self.languages), size=length), language)
-            form = (drawn[1] ** 2 * lexicon.forms).astype(int)
-            function = lexicon.function(language)
-            after = function[(drawn[2] ** 2 * len(function)).astype(int)]
-            for place, meaning in enumerate(meanings.tolist()):
-                ids.append(int(lexicon.content(int(spoken[place]))[meaning, form[place]]))
-                if drawn[3, place] < FUNCTION:
-                    ids.append(int(after[place]))
-                if drawn[4, place] < COMMA:
-                    ids.append(2)
-                elif drawn[4, place] < COMMA + DIGIT:
-                    ids.append(3 + int(random.randint(10)))
-            ids.append(1)
-        return ids
+        drawn, digit = random.uniform(size=(5, len(meanings))), random.randint(10, size=len(meanings))
+        spoken = np.where(drawn[0] < self.loans, random.randint(len(self.languages), size=len(meanings)), language)
+        function = lexicon.function(language)
+        # A word, and for some words what follows: a function word, a comma or a digit, the end of the sentence.
+        ids = np.zeros((len(meanings), 4), np.int32)
+        ids[:, 0] = self._content[spoken, meanings, (drawn[1] ** 2 * lexicon.forms).astype(int)]
+        ids[:, 1] = np.where(drawn[3] < FUNCTION, function[(drawn[2] ** 2 * len(function)).astype(int)], 0)
+        ids[:, 2] = np.select([drawn[4] < COMMA, drawn[4] < COMMA + DIGIT], [COMMA_ID, DIGIT_ID + digit], 0)
+        ids[ends - 1, 3] = END_ID
+        return ids[ids > 0]

@@ -10,6 +10,7 @@ from jaxtyping import Int32
 
 from bisae.corpus.languages import codes_of
 from bisae.runtime.errors import Refused
+from bisae.runtime.naming import name_of
 
 # Syllables by language, consonants x vowels. The first is English to the rule of scripts, the others are Japanese.
 ALPHABETS = (
@@ -57,18 +58,19 @@ class Lexicon:
         """The lexicon of a config node. Raises Refused (`lexicon`, by the key)."""
         if node is None:
             raise Refused("lexicon", None, "is that of corpus=planted, which a planted LM needs; give it too")
-        wrong = sorted(set(node) ^ set(cls.__dataclass_fields__))
-        if wrong:
+        if set(node) != set(cls.__dataclass_fields__):
             raise Refused("lexicon", sorted(node), f"must have the keys {', '.join(cls.__dataclass_fields__)}")
-        for key, least in (("meanings", 1), ("forms", 1), ("function_words", 1), ("seed", 0)):
+        for key, least in (("meanings", 1), ("forms", 2), ("function_words", 1), ("seed", 0)):
             if type(node[key]) is not int or not least <= node[key] < 2**31:
                 raise Refused(f"lexicon.{key}", node[key], f"must be a whole number from {least} on")
+        if not isinstance(node["languages"], list | tuple):
+            raise Refused("lexicon.languages", node["languages"], "must be a list of codes")
         return cls(**{**node, "languages": tuple(node["languages"])})
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {**asdict(self), "languages": list(self.languages)}
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """The settings and the words that they make, as JSON values."""
+        return {**asdict(self), "languages": list(self.languages), "words": name_of({"words": self.words})}
 
     @property
     def size(self) -> int:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bisae.lm.model import FINAL, Checkpoint, read_at
-from bisae.planted.lexicon import MARK, UNKNOWN, Lexicon
+from bisae.planted.lexicon import MARK, SHARED_TOKENS, UNKNOWN, Lexicon
 from bisae.planted.truth import CODES, CONTEXTUAL, NEVER, TRUTH, Truth
 from bisae.planted.world import UNRELATED, Draw, directions
 from bisae.runtime.atomic import atomic_folder
@@ -130,7 +130,13 @@ class PlantedModel:
         """All that changes an activation, as JSON values."""
         plain = {key: getattr(self, key) for key in self.__dataclass_fields__ if key not in NOT_OF_WORLD}
         lists = {key: list(value) for key, value in plain.items() if isinstance(value, list | tuple)}
-        return {**plain, **lists, "lexicon": self._words.settings, "version": VERSION}
+        return {**plain, **lists, "lexicon": self._words.identity, "version": VERSION}
+
+    @property
+    def features(self) -> int:
+        """Number of all features: those asked for, and one for each language and each shared token."""
+        asked = self.words + self.grammar + self.meanings + self.mixed + self.contextual + self.single
+        return asked + self.nested + self.correlated + len(self._words.languages) + len(SHARED_TOKENS)
 
     def checkpoint(self, step: object) -> PlantedCheckpoint:
         number = self.steps[-1] if step == FINAL else step
@@ -145,10 +151,11 @@ class PlantedModel:
             step=number,
             folder=folder,
             weights=f"planted-{name_of({**self._settings, 'step': number})}",
-            tokenizer=f"planted-{name_of(self._words.settings)}",
+            tokenizer=f"planted-{name_of(self._words.identity)}",
             tokens_seen=None,
             layers=self.layers,
-            d_model=Truth.load(folder / TRUTH).features if self.hook else self.d_model,
+            d_model=self.features if self.hook else self.d_model,
+            parameters=self.features * self.d_model,
             hook=self.hook,
         )
 

@@ -39,9 +39,9 @@ OPEN = ("grid", "callbacks", "translation.metrics", "report.bins.lm_seeds", "cor
 
 GRIDS = ("laptop_grid", "laptop_lr_search", "lr_search", "paper_grid")
 FITTING = {  # experiments of each command
-    "train": ("embedded", "paper", *GRIDS),
+    "train": ("embedded", "paper", "planted_cells", *GRIDS),
     "plan": GRIDS,
-    "analyze": ("embedded", "paper", "demo"),
+    "analyze": ("embedded", "paper", "demo", "planted"),
     "intervene": ("embedded", "paper"),
 }
 

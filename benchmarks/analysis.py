@@ -19,7 +19,7 @@ from jaxtyping import BFloat16, Int64, UInt8
 from torch import Tensor
 
 from bisae.analysis.feature_table import Text, describe
-from bisae.analysis.rules import AlignmentRule, ContextualRule, MonosemanticityRule, Rules
+from bisae.analysis.rules import AlignmentRule, ContextualRule, CrossRule, MonosemanticityRule, Rules
 from bisae.analysis.summary import summarize
 from bisae.features.analysed_activations import WINDOW, AnalysedActivations
 from bisae.features.codes import CodesFolder, Encoded, Firings, encode
@@ -114,7 +114,8 @@ def measure(tokens: int, d_model: int, latents: int, k: int, random_codes: bool)
             threshold=0.9,
             space=ShippedSpace("average", 0.62),
             monosemanticity=MonosemanticityRule(100, 0.99),
-            bilingual="monosemantic",
+            bilingual="cross",
+            cross=CrossRule(0.1, 0.05),
             alignment=AlignmentRule(None, 1, 0.2, 0.05),
             contextual=ContextualRule(0.5, 0.1),
             recovered=None,
@@ -122,7 +123,8 @@ def measure(tokens: int, d_model: int, latents: int, k: int, random_codes: bool)
             seed=0,
         )
         clusters = GlobalClusters(random.integers(VOCABULARY // 3, size=VOCABULARY))
-        about = Text(("en", "ja"), text.language, clusters)
+        words = random.integers(2, size=VOCABULARY).astype(np.int8)
+        about = Text(("en", "ja"), text.language, clusters, words)
         timed("features", lambda: summarize(describe(reading, 1, sae, codes, about, rules, None), ("en", "ja"), rules))
     if not random_codes:
         found["codes_of_encoding"] = found["codes"] / found["encoding"]

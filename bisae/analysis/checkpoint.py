@@ -21,6 +21,7 @@ from bisae.cells.recipe import Recipe
 from bisae.features.analysed_activations import AnalysedActivations
 from bisae.features.codes import CodesFolder, encode
 from bisae.features.measures.alignment import is_word, sentence_peaks
+from bisae.features.measures.cross import word_languages
 from bisae.features.measures.lineage import nearest
 from bisae.features.tokens import Tokens, pieces, token_texts
 from bisae.runtime.errors import Refused
@@ -103,7 +104,7 @@ class CheckpointCells:
         with self.encoded(cell, sae) as codes:
             if analysis.finished:  # by another process, while this one waited
                 return analysis
-            text = Text(languages, self._language, clustering)
+            text = Text(languages, self._language, clustering, self._word_languages)
             described = describe(self._reading, cell.layer, sae, codes, text, self.rules, self._sides(cell, sae))
             metrics = summarize(described, languages, self.rules)
             if loss is not None:
@@ -213,6 +214,11 @@ class CheckpointCells:
     @cached_property
     def _words(self) -> np.ndarray:
         return is_word(self._texts)
+
+    @cached_property
+    def _word_languages(self) -> np.ndarray:
+        words = self._words & (len(self.recipe.corpus.languages) == 2)
+        return word_languages(self._tokens.token_ids, self._language, words)
 
     @cached_property
     def _language(self) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64, Int64, Integer, UInt8
+from jaxtyping import Float64, Int8, Int64, Integer, UInt8
 from scipy.sparse import csr_array
 
 from bisae.analysis.rules import Rules
@@ -17,7 +17,8 @@ from bisae.features.measures.alignment import AlignmentScores, aligned, alignmen
 from bisae.features.measures.bilingual import is_bilingual
 from bisae.features.measures.clusters import Clustering, TokenCounts
 from bisae.features.measures.contextual import explained, halves, is_contextual
-from bisae.features.measures.language import class_names, classes
+from bisae.features.measures.cross import cross
+from bisae.features.measures.language import MIXED, class_names, classes
 from bisae.features.measures.monosemanticity import entropies, ratio, scores
 from bisae.features.resampled import choose, peaks_again, sequence_draws
 from bisae.features.tokens import Tokens
@@ -31,6 +32,7 @@ class Text:
     languages: Sequence[str]
     language: UInt8[np.ndarray, " token"]  # by the language rule
     clustering: Clustering
+    words: Int8[np.ndarray, " vocabulary"]  # the language of each word (`bisae.features.measures.cross`)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,11 +133,12 @@ def describe(
     resampled = Resampled.of(peaked, raw, peaks_again(raw, contexts, times))
     mono = rules.monosemanticity
     found = scores(counts, text.clustering, mono.shuffles, mono.quantile, rules.seed)
-    total = counted.sum(1)
+    total, classed = counted.sum(1), classes(counted, rules.threshold, list(names.values()))
+    crossed = cross(counts, text.words, text.clustering, classed == MIXED, **asdict(rules.cross))
 
     table: dict[str, Any] = {
         "feature": np.arange(sae.latents, dtype=np.int32),
-        "class": classes(counted, rules.threshold, list(names.values())),
+        "class": classed,
         "maximum": maximum,
         **{name: np.concatenate([column[name] for column in columns]) for name in columns[0]},
         **{f"share_{code}": _ratio(counted[:, number], total) for number, code in enumerate(text.languages)},
@@ -148,12 +151,17 @@ def describe(
         "monosemanticity_null": found.null_mean,
         "monosemanticity_null_high": found.null_high,
         "monosemanticity_null_above": found.null_above,
+        "cross": crossed.score,
+        "cross_p": crossed.p,
+        "cross_q": crossed.q,
+        "cross_null": crossed.null,
+        "cross_left_out": crossed.both,
     }
     table |= _alignment_columns(sides, rules) if sides else NO_PAIRS
     features = pd.DataFrame(table)
     token, previous, following = (features[name].to_numpy() for name in groups)
     features["contextual"] = is_contextual(token, previous, following, **asdict(rules.contextual))
-    features["bilingual"] = is_bilingual(features, rules.bilingual)
+    features["bilingual"] = is_bilingual(features, rules.bilingual, rules.cross.level)
     clusters = text.clustering.entry_clusters(counts, None)
     peak_language = text.language[tokens.borders[contexts.sequence] + contexts.peak]
     return Described(features, contexts, counts, clusters, peak_language, resampled)

@@ -24,7 +24,7 @@ from bisae.features.spaces.space import Space
 from bisae.features.tokens import Tokens
 from bisae.runtime.errors import Refused
 
-VERSION = 2  # raise it when a rule computes something else: every cell is then analysed again
+VERSION = 3  # raise it when a rule computes something else: every cell is then analysed again
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,18 @@ class MonosemanticityRule:
 
     shuffles: int
     quantile: float
+
+
+@dataclass(frozen=True)
+class CrossRule:
+    """When a feature is bilingual by `bisae.features.measures.cross`.
+
+    `least`: so much of the contexts of its words in each language must be in clusters with words of the other.
+    `level`: false discovery rate among the Mixed features.
+    """
+
+    least: float
+    level: float
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,7 @@ class Rules:
     space: Space
     monosemanticity: MonosemanticityRule
     bilingual: str
+    cross: CrossRule
     alignment: AlignmentRule
     contextual: ContextualRule
     recovered: int | None
@@ -98,7 +111,7 @@ class Rules:
         if self.language not in ("script", "document", "token"):
             raise Refused("language", self.language, "choose script, document or token")
         if self.bilingual not in BILINGUAL_RULES:
-            raise Refused("bilingual", self.bilingual, f"choose {' or '.join(BILINGUAL_RULES)}")
+            raise Refused("bilingual", self.bilingual, f"choose {', '.join(BILINGUAL_RULES)}")
         if self.bilingual == "alignment" and self.alignment.pairs is None:
             raise Refused("bilingual", "alignment", "needs sentence pairs, but pairs is null")
         if self.recovered is not None and (type(self.recovered) is not int or self.recovered < 1):
@@ -115,6 +128,9 @@ class Rules:
             check_script_languages(languages)
         if self.language == "token" and not isinstance(corpus, CorpusWithLexicon):
             raise Refused("language", "token", f"{corpus.name} does not know the language of a word; choose document")
+        if self.bilingual == "cross" and len(languages) > 2:
+            remedy = f"compares two languages, but the text is in {', '.join(languages)}; choose monosemantic"
+            raise Refused("bilingual", "cross", remedy)
         sentences = self.alignment.sentences(corpus)
         if sentences is not None and set(sentences.languages) != set(languages):
             pair, text = sorted(sentences.languages), sorted(languages)
@@ -144,6 +160,7 @@ class Rules:
             "space": dict(self.space.fingerprint),
             "monosemanticity": asdict(self.monosemanticity),
             "bilingual": self.bilingual,
+            "cross": asdict(self.cross),
             "alignment": {**asdict(self.alignment), "pairs": file.checksum("") if file else self.alignment.pairs},
             "contextual": asdict(self.contextual),
             **({} if self.recovered is None else {"recovered": self.recovered}),

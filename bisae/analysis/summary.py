@@ -50,6 +50,7 @@ def summarize(described: Described, languages: Sequence[str], rules: Rules) -> M
         "monosemanticity": many["monosemanticity"],
         "monosemanticity_all": alive["monosemanticity"],
         **{f"monosemanticity_{name}": many.loc[many["class"] == name, "monosemanticity"] for name in (*names, MIXED)},
+        "cross": alive["cross"],
         "alignment": alive["alignment"],
         "by_token": alive["by_token"],
         "by_previous": alive["by_previous"],

@@ -98,13 +98,14 @@ def problem(error: Exception, settings: AnalyzeSettings) -> str:
 
 def rules_of(settings: AnalyzeSettings) -> "Rules":
     """How features are described."""
-    from bisae.analysis.rules import AlignmentRule, ContextualRule, MonosemanticityRule, Rules
+    from bisae.analysis.rules import AlignmentRule, ContextualRule, CrossRule, MonosemanticityRule, Rules
 
     assert settings.space is not None
     return Rules(
         patterns=instantiate(settings.patterns, "patterns"),
         space=instantiate(settings.space, "space"),
         monosemanticity=MonosemanticityRule(**settings.monosemanticity.model_dump()),
+        cross=CrossRule(**settings.cross.model_dump()),
         alignment=AlignmentRule(**settings.alignment.model_dump()),
         contextual=ContextualRule(**settings.contextual.model_dump()),
         language=settings.language,

@@ -20,6 +20,11 @@ class MonosemanticityKeys(Keys):
     quantile: Annotated[float, Ge(0.5), Lt(1)]
 
 
+class CrossKeys(Keys):
+    least: Annotated[float, Ge(0), Le(1)]
+    level: Annotated[float, Ge(0), Lt(1)]
+
+
 class AlignmentKeys(Keys):
     pairs: Text | None
     permutations: Count
@@ -60,7 +65,8 @@ class AnalyzeSettings(Command):
     language: Literal["script", "document", "token"]
     threshold: Annotated[float, Ge(0.5), Lt(1)]
     monosemanticity: MonosemanticityKeys
-    bilingual: Literal["monosemantic", "alignment"]
+    bilingual: Literal["cross", "monosemantic", "alignment"]
+    cross: CrossKeys
     alignment: AlignmentKeys
     contextual: ContextualKeys
     lineage: LineageKeys

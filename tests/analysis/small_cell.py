@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bisae.analysis.feature_table import Described, Side, Text, describe
-from bisae.analysis.rules import AlignmentRule, ContextualRule, MonosemanticityRule, Rules
+from bisae.analysis.rules import AlignmentRule, ContextualRule, CrossRule, MonosemanticityRule, Rules
 from bisae.features.analysed_activations import AnalysedActivations
 from bisae.features.codes import CodesFolder, encode
 from bisae.features.contexts import Top
@@ -18,6 +18,7 @@ from bisae.sae import TopK
 from tests.features.small_text import random_sae, reading_of, tokens_of
 
 CLUSTERS = np.array([0, 0, 1, 2, 2, 3, 4])
+WORDS = np.array([0, 1, 0, 1, 0, 1, -1], np.int8)
 LANGUAGES = ("fr", "de")
 
 
@@ -29,6 +30,7 @@ def rules(**changed: Any) -> Rules:
         "space": ShippedSpace("average", 0.62),
         "monosemanticity": MonosemanticityRule(shuffles=10, quantile=0.9),
         "bilingual": "monosemantic",
+        "cross": CrossRule(0.1, 0.05),
         "alignment": AlignmentRule(None, 99, 0.2, 0.1),
         "contextual": ContextualRule(0.5, 0.1),
         "recovered": None,
@@ -49,6 +51,6 @@ def described(
     codes = CodesFolder(folder / "codes", sae.latents)
     codes.write(0, encode(sae, 0, values))
     codes.finish([0])
-    text = Text(LANGUAGES, reading.tokens.language, GlobalClusters(CLUSTERS))
+    text = Text(LANGUAGES, reading.tokens.language, GlobalClusters(CLUSTERS), WORDS)
     dense = sae.encode(values).dense().detach().numpy()
     return describe(reading, 2, sae, codes, text, chosen, sides), reading, sae, dense

@@ -2,12 +2,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from scipy.sparse import csr_array
 
 from bisae.analysis.feature_table import Side
 from bisae.analysis.rules import AlignmentRule
 from bisae.features.measures.language import classes
 from bisae.features.measures.monosemanticity import monosemanticity
+from bisae.runtime.errors import Refused
 from tests.analysis.small_cell import CLUSTERS, LANGUAGES, described, rules
 
 
@@ -60,6 +62,21 @@ def test_bilingual_features_are_mixed_ones_above_their_own_null(tmp_path: Path) 
     above = features["monosemanticity"] > features["monosemanticity_null_high"]
     assert features["bilingual"].tolist() == ((features["class"] == "Mixed") & above).tolist()
     assert features["bilingual"].any() and not features["bilingual"].all()
+
+
+def test_no_seed_changes_what_is_bilingual_by_words_of_both_languages(tmp_path: Path) -> None:
+    tables = [described(tmp_path / str(seed), rules(bilingual="cross", seed=seed))[0].features for seed in range(5)]
+    columns = [*(name for name in tables[0] if name.startswith("cross")), "bilingual"]
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(table[columns], tables[0][columns])
+    tested = tables[0].query("cross_q >= 0")
+    assert len(tested) > 2 and (tested["class"] == "Mixed").all() and (tested["cross"] > 0).any()
+
+
+def test_words_of_three_languages_are_not_compared() -> None:
+    with pytest.raises(Refused, match="bilingual=cross: compares two languages, but the text is in fr, de, en"):
+        rules(bilingual="cross").check(("fr", "de", "en"))
+    rules(bilingual="monosemantic").check(("fr", "de", "en"))
 
 
 def test_with_sentence_pairs_the_aligned_features_can_be_the_bilingual_ones(tmp_path: Path) -> None:

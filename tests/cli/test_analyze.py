@@ -52,7 +52,7 @@ def test_every_cell_gets_its_features_and_the_report_says_what_they_are(place: P
     for row in table.itertuples():
         features = pq.read_table(Path(row.folder) / "features.parquet")
         about = json.loads(features.schema.metadata[b"bisae"])
-        assert about["rules"]["bilingual"] == "monosemantic" and about["rules"]["language"]["rule"] == "script"
+        assert about["rules"]["bilingual"] == "cross" and about["rules"]["language"]["rule"] == "script"
         found = features.to_pandas()
         alive = found[found["class"] != "dead"]
         assert len(found) == row.features == 64 and len(alive) == row.alive
@@ -170,6 +170,8 @@ def test_the_same_features_come_from_wherever_activations_are_kept(place: Path, 
         (["tokens=0"], "tokens"),
         (["language=sign"], "language"),
         (["bilingual=yes"], "bilingual"),
+        (["cross.least=1.5"], "cross.least"),
+        (["cross.level=1.0"], "cross.level"),
         (["bilingual=alignment", "alignment.pairs=null"], "bilingual"),
         (["alignment.pairs=nowhere.tsv"], "alignment.pairs"),
         (["threshold=1.0"], "threshold"),

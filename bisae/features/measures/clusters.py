@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int32, Int64, Integer, Num
+from jaxtyping import Bool, Float, Float32, Float64, Int32, Int64, Integer, Num
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -62,6 +62,14 @@ class Clustering(Protocol):
         """
         ...
 
+    def centres(self, tokens: Int32[np.ndarray, " entry"], cluster: Int64[np.ndarray, " entry"]) -> np.ndarray:
+        """What `joined` has to know of the clusters 0, 1, ..., each of at least one token."""
+        ...
+
+    def joined(self, left: np.ndarray, right: np.ndarray) -> Bool[np.ndarray, "left right"]:
+        """Which clusters, of other tokens, mean the same. Both sides are `centres`."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class GlobalClusters:
@@ -73,6 +81,12 @@ class GlobalClusters:
         self, counts: TokenCounts, permuted: Int32[np.ndarray, " id"] | None
     ) -> Int64[np.ndarray, " entry"]:
         return self.table[counts.tokens if permuted is None else permuted[counts.tokens]].astype(np.int64)
+
+    def centres(self, tokens: Int32[np.ndarray, " entry"], cluster: Int64[np.ndarray, " entry"]) -> np.ndarray:
+        return self.table[tokens[np.unique(cluster, return_index=True)[1]]]
+
+    def joined(self, left: np.ndarray, right: np.ndarray) -> Bool[np.ndarray, "left right"]:
+        return left[:, None] == right
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +112,16 @@ class FeatureClusters:
         first, second = np.concatenate(joined).T
         graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(len(ids), len(ids)))
         return connected_components(graph, directed=False)[1].astype(np.int64)
+
+    def centres(self, tokens: Int32[np.ndarray, " entry"], cluster: Int64[np.ndarray, " entry"]) -> np.ndarray:
+        """The mean vectors of the clusters. The product of two is the mean cosine over pairs of their tokens."""
+        order = np.argsort(cluster, kind="stable")
+        sums = np.add.reduceat(self.vectors[tokens[order]], np.searchsorted(cluster[order], np.unique(cluster)))
+        return sums / np.bincount(cluster)[:, None].astype(np.float32)
+
+    def joined(self, left: np.ndarray, right: np.ndarray) -> Bool[np.ndarray, "left right"]:
+        """By the mean distance of their tokens, under either method."""
+        return 1 - left @ right.T <= self.distance
 
     def _joins(self, vectors: Float32[np.ndarray, "token dimension"]) -> Int64[np.ndarray, "join two"]:
         """Pairs of tokens that must be joined to get the clusters."""

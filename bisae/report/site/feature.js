@@ -90,6 +90,7 @@ async function showFeature(cell, of) {
           "by_previous",
         ]),
       ),
+      section("Words of both languages", facts(cell, of, ["cross", "cross_p", "cross_q", "cross_left_out"])),
       section("Translation alignment", facts(cell, of, ["alignment", "alignment_p", "alignment_other"])),
     ),
     ...parts.filter(Boolean),

@@ -6,6 +6,7 @@ const FLAGS = { bilingual: ["bilingual", 1, "bilingual only"], several: ["single
 const FILTERS = ["class", ...Object.keys(RANGES), ...Object.keys(FLAGS)]; // keys of the address
 const SORTS = [
   "monosemanticity",
+  "cross",
   "alignment",
   "rate",
   "feature",

@@ -89,7 +89,7 @@ def test_features_of_random_tokens_score_as_under_shuffled_meanings() -> None:
 
 
 def test_each_shuffle_is_a_permutation_of_the_tokens_that_occur() -> None:
-    class Seen:
+    class Seen(GlobalClusters):
         permuted: list[np.ndarray] = []
 
         def entry_clusters(self, counts: TokenCounts, permuted: np.ndarray | None) -> np.ndarray:
@@ -98,7 +98,9 @@ def test_each_shuffle_is_a_permutation_of_the_tokens_that_occur() -> None:
             return np.zeros(len(counts.tokens), np.int64)
 
     tokens = np.array([8, 3, 5, 8])
-    scores(TokenCounts.of(np.array([0, 0, 1, 1]), tokens, 2), Seen(), shuffles=9, quantile=0.5, seed=0)
+    scores(
+        TokenCounts.of(np.array([0, 0, 1, 1]), tokens, 2), Seen(np.zeros(9, np.int64)), shuffles=9, quantile=0.5, seed=0
+    )
     assert all(sorted(p[[3, 5, 8]].tolist()) == [3, 5, 8] for p in Seen.permuted)
     assert len({tuple(p) for p in Seen.permuted}) > 1 and len(Seen.permuted) == 9
 

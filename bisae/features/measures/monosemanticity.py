@@ -5,7 +5,7 @@ all tokens mean different things, and 1 if all mean the same. For a single token
 convention: count such features separately. A feature without tokens has no score.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple, SupportsFloat
 
 import numpy as np
@@ -94,11 +94,37 @@ def _above_others(null: Float64[np.ndarray, "shuffle feature"], quantile: float)
     return np.mean([null[shuffle] > high for shuffle, high in zip(held_out, others_high, strict=True)], axis=0)
 
 
-def scores(counts: TokenCounts, clustering: Clustering, shuffles: int, quantile: float, seed: int) -> Scores:
-    """The entropies and the score of every feature, and its score with shuffled meanings.
+ALIKE = 16  # sets of random tokens a shuffle has for each number of tokens
 
-    A shuffle permutes the meanings of the tokens that occur. The counts and the sizes of the clusters stay the same,
-    but other tokens belong together.
+
+def _shuffled(
+    counts: TokenCounts, clustering: Clustering, shuffles: int, seed: int
+) -> Iterator[Float64[np.ndarray, " feature"]]:
+    """H_semantic of each feature with shuffled meanings: its counts stay, its tokens are others of those that occur.
+
+    These are a random set of as many tokens. In one shuffle up to `ALIKE` sets of a size serve all features with so
+    many tokens, since to cluster a set of its own for each would take minutes.
+    """
+    random, occurring = np.random.default_rng(seed), np.unique(counts.tokens)
+    owners, sizes = counts.feature_of_entry(), np.diff(counts.offsets)
+    order = np.argsort(sizes, kind="stable")
+    number = np.empty_like(sizes)  # of the feature among those with as many tokens
+    number[order] = np.arange(len(sizes)) - np.searchsorted(sizes[order], sizes[order])
+    distinct, set_of = np.unique(sizes * ALIKE + number % ALIKE, return_inverse=True)
+    offsets = np.append(0, np.cumsum(distinct // ALIKE))
+    sets = np.repeat(np.arange(len(distinct)), np.diff(offsets))
+    entry = np.arange(len(owners)) + (offsets[set_of] - counts.offsets[:-1])[owners]  # in the sets, of each entry
+    for _ in range(shuffles):
+        tokens = np.resize(random.permutation(occurring), offsets[-1])
+        clusters = clustering.entry_clusters(TokenCounts(offsets, tokens, np.ones_like(tokens)), None)
+        keys = sets * (int(clusters.max(initial=0)) + 1) + clusters
+        _, first, cluster = np.unique(keys, return_index=True, return_inverse=True)
+        same = (first[cluster] - offsets[sets])[entry] + counts.offsets[owners]  # first token of a meaning
+        yield entropy(owners, np.bincount(same, counts.counts, len(owners)), len(sizes))
+
+
+def scores(counts: TokenCounts, clustering: Clustering, shuffles: int, quantile: float, seed: int) -> Scores:
+    """The entropies and the score of every feature, and its score with shuffled meanings (`_shuffled`).
 
     Args:
         counts: The tokens of each feature.
@@ -108,12 +134,7 @@ def scores(counts: TokenCounts, clustering: Clustering, shuffles: int, quantile:
         seed: Seed of the shuffles.
     """
     h_token, h_semantic = entropies(counts, clustering.entry_clusters(counts, None))
-    random, occurring = np.random.default_rng(seed), np.unique(counts.tokens)
-    meaning = np.arange(int(occurring.max(initial=0)) + 1, dtype=np.int32)
-    null = np.empty((shuffles, len(h_token)))
-    for row in null:
-        meaning[occurring] = random.permutation(occurring)
-        row[:] = ratio(*entropies(counts, clustering.entry_clusters(counts, meaning)))
+    null = np.stack([ratio(h_token, h) for h in _shuffled(counts, clustering, shuffles, seed)])
     return Scores(
         h_token=h_token,
         h_semantic=h_semantic,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bisae.features.measures.clusters import GlobalClusters, TokenCounts
-from bisae.features.measures.monosemanticity import entropies, monosemanticity, scores
+from bisae.features.measures.monosemanticity import entropies, monosemanticity, ratio, scores
 
 
 @pytest.mark.parametrize(
@@ -88,21 +88,31 @@ def test_features_of_random_tokens_score_as_under_shuffled_meanings() -> None:
     assert 0.02 < np.mean(result.score > result.null_high) < 0.09
 
 
-def test_each_shuffle_is_a_permutation_of_the_tokens_that_occur() -> None:
+def test_a_shuffle_gives_a_feature_as_many_other_tokens_of_those_that_occur() -> None:
     class Seen(GlobalClusters):
-        permuted: list[np.ndarray] = []
+        sets: list[list[int]] = []
 
         def entry_clusters(self, counts: TokenCounts, permuted: np.ndarray | None) -> np.ndarray:
-            if permuted is not None:
-                self.permuted.append(permuted.copy())
-            return np.zeros(len(counts.tokens), np.int64)
+            self.sets += [counts.tokens[a:b].tolist() for a, b in zip(counts.offsets, counts.offsets[1:], strict=False)]
+            return super().entry_clusters(counts, permuted)
 
-    tokens = np.array([8, 3, 5, 8])
-    scores(
-        TokenCounts.of(np.array([0, 0, 1, 1]), tokens, 2), Seen(np.zeros(9, np.int64)), shuffles=9, quantile=0.5, seed=0
-    )
-    assert all(sorted(p[[3, 5, 8]].tolist()) == [3, 5, 8] for p in Seen.permuted)
-    assert len({tuple(p) for p in Seen.permuted}) > 1 and len(Seen.permuted) == 9
+    counts = TokenCounts.of(np.array([0, 0, 1, 1, 1]), np.array([8, 3, 3, 5, 8]), 3)
+    scores(counts, Seen(np.zeros(9, np.int64)), shuffles=9, quantile=0.5, seed=0)
+    assert Seen.sets[:3] == [[3, 8], [3, 5, 8], []]  # as they are
+    assert [sorted(map(len, Seen.sets[n : n + 3])) for n in range(3, 30, 3)] == [[0, 2, 3]] * 9
+    assert all(len(set(tokens)) == len(tokens) and set(tokens) <= {3, 5, 8} for tokens in Seen.sets)
+    assert len({tuple(tokens) for tokens in Seen.sets}) > 4
+
+
+def test_shuffled_scores_are_distributed_as_under_permutations_of_all_meanings() -> None:
+    random = np.random.default_rng(0)
+    features = np.repeat(np.arange(60), 12)
+    counts = TokenCounts.of(features, random.integers(0, 40, len(features)), 60)
+    table = np.arange(40) // 4
+    found = scores(counts, GlobalClusters(table), shuffles=1000, quantile=0.9, seed=0)
+    permuted = np.stack([ratio(*entropies(counts, random.permutation(table)[counts.tokens])) for _ in range(1000)])
+    np.testing.assert_allclose(found.null_mean, permuted.mean(0), atol=5 * permuted.std(0).max() / 1000**0.5 * 2**0.5)
+    assert np.abs(found.null_high - np.quantile(permuted, 0.9, axis=0)).mean() < 0.01
 
 
 def test_entropies_are_in_nats() -> None:

@@ -78,7 +78,7 @@ class Resampled:
         found = []
         for chosen, peak in again:
             counted, counts = peaked.counts(raw.latent[chosen], raw.sequence[chosen], peak)
-            score = ratio(*entropies(counts, peaked.text.clustering.entry_clusters(counts, None)))
+            score = ratio(*entropies(counts, peaked.text.clustering.entry_clusters(counts)))
             found.append((counted, np.where(np.diff(counts.offsets) > 1, score, np.nan)))
         documents = len(np.unique(peaked.tokens.document))
         return cls(documents, *map(np.stack, zip(*found, strict=True)))
@@ -162,7 +162,7 @@ def describe(
     token, previous, following = (features[name].to_numpy() for name in groups)
     features["contextual"] = is_contextual(token, previous, following, **asdict(rules.contextual))
     features["bilingual"] = is_bilingual(features, rules.bilingual, rules.cross.level)
-    clusters = text.clustering.entry_clusters(counts, None)
+    clusters = text.clustering.entry_clusters(counts)
     peak_language = text.language[tokens.borders[contexts.sequence] + contexts.peak]
     return Described(features, contexts, counts, clusters, peak_language, resampled)
 

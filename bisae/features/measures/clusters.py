@@ -19,7 +19,7 @@ class TokenCounts:
     """How often each feature has each token: entries `offsets[i]:offsets[i + 1]` are feature i's distinct tokens."""
 
     offsets: Int64[np.ndarray, " feature_and_one"]
-    tokens: Int32[np.ndarray, " entry"]  # ids, ascending within a feature
+    tokens: Int32[np.ndarray, " entry"]  # ids; in ascending order within a feature, where `of` counts them
     counts: Num[np.ndarray, " entry"]
 
     @classmethod
@@ -53,13 +53,8 @@ METHODS = {"average": "average", "components": "single"}  # as scipy calls them
 class Clustering(Protocol):
     """Gives each token of each feature a cluster of meaning."""
 
-    def entry_clusters(
-        self, counts: TokenCounts, permuted: Int32[np.ndarray, " id"] | None
-    ) -> Int64[np.ndarray, " entry"]:
-        """The cluster of each entry, comparable only within a feature.
-
-        If `permuted` is given, token t gets the meaning of token `permuted[t]`.
-        """
+    def entry_clusters(self, counts: TokenCounts) -> Int64[np.ndarray, " entry"]:
+        """The cluster of each entry, comparable only within a feature."""
         ...
 
     def centres(self, tokens: Int32[np.ndarray, " entry"], cluster: Int64[np.ndarray, " entry"]) -> np.ndarray:
@@ -77,10 +72,8 @@ class GlobalClusters:
 
     table: Integer[np.ndarray, " vocabulary"]
 
-    def entry_clusters(
-        self, counts: TokenCounts, permuted: Int32[np.ndarray, " id"] | None
-    ) -> Int64[np.ndarray, " entry"]:
-        return self.table[counts.tokens if permuted is None else permuted[counts.tokens]].astype(np.int64)
+    def entry_clusters(self, counts: TokenCounts) -> Int64[np.ndarray, " entry"]:
+        return self.table[counts.tokens].astype(np.int64)
 
     def centres(self, tokens: Int32[np.ndarray, " entry"], cluster: Int64[np.ndarray, " entry"]) -> np.ndarray:
         return self.table[tokens[np.unique(cluster, return_index=True)[1]]]
@@ -100,10 +93,8 @@ class FeatureClusters:
     method: str
     distance: float
 
-    def entry_clusters(
-        self, counts: TokenCounts, permuted: Int32[np.ndarray, " id"] | None
-    ) -> Int64[np.ndarray, " entry"]:
-        ids = counts.tokens if permuted is None else permuted[counts.tokens]
+    def entry_clusters(self, counts: TokenCounts) -> Int64[np.ndarray, " entry"]:
+        ids = counts.tokens
         joined = [np.empty((0, 2), np.int64)]
         for start, end in zip(counts.offsets[:-1].tolist(), counts.offsets[1:].tolist(), strict=True):
             pairs = self._joins(self.vectors[ids[start:end]])

@@ -118,7 +118,7 @@ class _Half(NamedTuple):
         entries, owner = entries[owner >= 0], owner[owner >= 0]
         offsets = np.searchsorted(owner, np.arange(len(features) + 1)).astype(np.int64)
         half = TokenCounts(offsets, counts.tokens[entries], counts.counts[entries])
-        clusters = clustering.entry_clusters(half, None)
+        clusters = clustering.entry_clusters(half)
         many = int(clusters.max(initial=0)) + 1
         distinct, cluster = np.unique(owner * many + clusters, return_inverse=True)
         contexts = np.bincount(owner, half.counts, len(features))

@@ -116,7 +116,7 @@ def _shuffled(
     entry = np.arange(len(owners)) + (offsets[set_of] - counts.offsets[:-1])[owners]  # in the sets, of each entry
     for _ in range(shuffles):
         tokens = np.resize(random.permutation(occurring), offsets[-1])
-        clusters = clustering.entry_clusters(TokenCounts(offsets, tokens, np.ones_like(tokens)), None)
+        clusters = clustering.entry_clusters(TokenCounts(offsets, tokens, np.ones_like(tokens)))
         keys = sets * (int(clusters.max(initial=0)) + 1) + clusters
         _, first, cluster = np.unique(keys, return_index=True, return_inverse=True)
         same = (first[cluster] - offsets[sets])[entry] + counts.offsets[owners]  # first token of a meaning
@@ -133,7 +133,7 @@ def scores(counts: TokenCounts, clustering: Clustering, shuffles: int, quantile:
         quantile: `null_high` is this quantile of the shuffled scores.
         seed: Seed of the shuffles.
     """
-    h_token, h_semantic = entropies(counts, clustering.entry_clusters(counts, None))
+    h_token, h_semantic = entropies(counts, clustering.entry_clusters(counts))
     null = np.stack([ratio(h_token, h) for h in _shuffled(counts, clustering, shuffles, seed)])
     return Scores(
         h_token=h_token,

@@ -28,31 +28,26 @@ def test_each_feature_is_clustered_as_scikit_learn_does(method: str, linkage: st
     random = np.random.default_rng(0)
     vectors = unit(random.normal(size=(80, 5)))
     tokens = [random.choice(80, size, replace=False) for size in (50, 0, 1, 2, 30, 12, 3)]
-    counts, permuted = feature_counts(tokens), random.permutation(80).astype(np.int32)
-    for map_ in (None, permuted):
-        labels = FeatureClusters(vectors, method, distance).entry_clusters(counts, map_)
-        meanings = vectors[counts.tokens if map_ is None else permuted[counts.tokens]]
-        for start, end in zip(counts.offsets, counts.offsets[1:], strict=False):
-            if end - start > 1:
-                peer = cluster.AgglomerativeClustering(
-                    None, metric="cosine", linkage=linkage, distance_threshold=distance
-                )
-                assert partition(labels[start:end]) == partition(peer.fit_predict(meanings[start:end]))
-        assert 1 < len(set(labels[:50])) < 50  # neither all apart nor all in one
+    counts = feature_counts(tokens)
+    labels = FeatureClusters(vectors, method, distance).entry_clusters(counts)
+    for start, end in zip(counts.offsets, counts.offsets[1:], strict=False):
+        if end - start > 1:
+            peer = cluster.AgglomerativeClustering(None, metric="cosine", linkage=linkage, distance_threshold=distance)
+            assert partition(labels[start:end]) == partition(peer.fit_predict(vectors[counts.tokens[start:end]]))
+    assert 1 < len(set(labels[:50])) < 50  # neither all apart nor all in one
 
 
 def test_average_linkage_keeps_apart_what_only_a_chain_joins() -> None:
     angles = np.radians([0, 50, 100, 150])  # neighbours are 0.36 apart, the ends 1.87
     vectors = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
     counts = feature_counts([np.arange(4)])
-    assert len(set(FeatureClusters(vectors, "components", 0.4).entry_clusters(counts, None).tolist())) == 1
-    assert len(set(FeatureClusters(vectors, "average", 0.4).entry_clusters(counts, None).tolist())) == 2
+    assert len(set(FeatureClusters(vectors, "components", 0.4).entry_clusters(counts).tolist())) == 1
+    assert len(set(FeatureClusters(vectors, "average", 0.4).entry_clusters(counts).tolist())) == 2
 
 
-def test_a_global_cluster_is_looked_up_by_the_tokens_meaning() -> None:
+def test_a_global_cluster_is_looked_up_by_the_token() -> None:
     clustering, counts = GlobalClusters(np.array([7, 7, 2, 4], np.int32)), feature_counts([np.array([0, 1, 3])])
-    assert clustering.entry_clusters(counts, None).tolist() == [7, 7, 4]
-    assert clustering.entry_clusters(counts, np.array([2, 0, 1, 3], np.int32)).tolist() == [2, 7, 4]
+    assert clustering.entry_clusters(counts).tolist() == [7, 7, 4]
 
 
 def test_vectors_of_one_direction_are_one_cluster_numbered_as_they_appear() -> None:

@@ -56,7 +56,7 @@ def test_p_is_the_share_of_the_pairs_of_halves_that_score_as_high(space: str) ->
 
     def clusters_of(half: dict[int, int]) -> list[list[int]]:
         tokens = np.array(list(half), np.int32)
-        labels = clustering.entry_clusters(TokenCounts(np.array([0, len(tokens)]), tokens, tokens), None)
+        labels = clustering.entry_clusters(TokenCounts(np.array([0, len(tokens)]), tokens, tokens))
         return [tokens[labels == label].tolist() for label in np.unique(labels)]
 
     def mean_the_same(left: list[int], right: list[int]) -> bool:

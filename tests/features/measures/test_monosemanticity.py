@@ -92,9 +92,9 @@ def test_a_shuffle_gives_a_feature_as_many_other_tokens_of_those_that_occur() ->
     class Seen(GlobalClusters):
         sets: list[list[int]] = []
 
-        def entry_clusters(self, counts: TokenCounts, permuted: np.ndarray | None) -> np.ndarray:
+        def entry_clusters(self, counts: TokenCounts) -> np.ndarray:
             self.sets += [counts.tokens[a:b].tolist() for a, b in zip(counts.offsets, counts.offsets[1:], strict=False)]
-            return super().entry_clusters(counts, permuted)
+            return super().entry_clusters(counts)
 
     counts = TokenCounts.of(np.array([0, 0, 1, 1, 1]), np.array([8, 3, 3, 5, 8]), 3)
     scores(counts, Seen(np.zeros(9, np.int64)), shuffles=9, quantile=0.5, seed=0)

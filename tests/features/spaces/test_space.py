@@ -34,7 +34,7 @@ class Pairs(VectorSpace):
 @pytest.mark.parametrize("clustering", ["average", "components", "global"])
 def test_near_vectors_mean_the_same_however_they_are_clustered(clustering: str) -> None:
     counts = TokenCounts.of(np.array([0, 0, 0]), np.array([0, 1, 4]), 1)
-    found = Pairs(clustering, 0.4).clustering(range(6), "").entry_clusters(counts, None).tolist()
+    found = Pairs(clustering, 0.4).clustering(range(6), "").entry_clusters(counts).tolist()
     assert found[0] == found[1] != found[2]
 
 
@@ -77,7 +77,7 @@ def test_a_configured_space_has_clusters_for_the_shipped_vocabulary(config: Conf
     vocabulary = tokenizer.get_vocab()
     tokens = [vocabulary[token] for token in ("▁dog", "犬", "▁war")]
     counts = TokenCounts.of(np.zeros(3, int), np.array(tokens), 1)
-    dog, hound, war = clustering.entry_clusters(counts, None)[np.argsort(np.argsort(tokens))].tolist()
+    dog, hound, war = clustering.entry_clusters(counts)[np.argsort(np.argsort(tokens))].tolist()
     assert dog == hound != war
 
 

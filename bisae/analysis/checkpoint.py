@@ -218,7 +218,7 @@ class CheckpointCells:
     @cached_property
     def _word_languages(self) -> np.ndarray:
         words = self._words & (len(self.recipe.corpus.languages) == 2)
-        return word_languages(self._tokens.token_ids, self._language, words)
+        return word_languages(self.tokens.token_ids, self._language, words)
 
     @cached_property
     def _language(self) -> np.ndarray:

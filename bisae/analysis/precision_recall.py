@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float64, Int64
 from bisae.analysis.lineage import AnalysedCell, Followed, with_axes
 from bisae.analysis.rules import Rules
 from bisae.features.measures.alignment import aligned
-from bisae.features.measures.bilingual import RULES, is_bilingual
+from bisae.features.measures.bilingual import is_bilingual
 from bisae.features.measures.contextual import is_contextual
 from bisae.features.measures.language import DEAD, MIXED, class_names, classes
 from bisae.features.measures.lineage import appears
@@ -58,9 +58,9 @@ def label_rules(features: pd.DataFrame, rules: Rules, languages: Sequence[str]) 
     least = "alignment.least", rules.alignment.least, np.linspace(0, 0.95, 96)
     is_aligned = partial(aligned, r, p, level=rules.alignment.level)
     yield from (Rule("bilingual", "alignment", *least, is_aligned), Rule("aligned", "alignment", *least, is_aligned))
-    for name in set(RULES) - {"alignment"}:
-        margins = np.linspace(-0.2, 0.8, 101)
-        yield Rule("bilingual", name, "", 0.0, margins, partial(_is_bilingual, features, name))
+    levels, margins = np.linspace(0, 0.5, 101), np.linspace(-0.2, 0.8, 101)
+    yield Rule("bilingual", "cross", "cross.level", rules.cross.level, levels, partial(_is_cross, features))
+    yield Rule("bilingual", "monosemantic", "", 0.0, margins, partial(_is_monosemantic, features))
     by_token, by_previous, by_next = (features[name].to_numpy() for name in ("by_token", "by_previous", "by_next"))
     token, context, cuts = rules.contextual.token, rules.contextual.context, np.linspace(0, 1, 101)
     for name, default, found in (
@@ -78,10 +78,15 @@ def _is_class(counts: np.ndarray, names: Sequence[str], label: str, threshold: f
     return classes(counts, threshold, names) == label
 
 
-def _is_bilingual(features: pd.DataFrame, rule: str, margin: float) -> Bool[np.ndarray, " latent"]:
+def _is_cross(features: pd.DataFrame, level: float) -> Bool[np.ndarray, " latent"]:
+    return is_bilingual(features, "cross", level).to_numpy(bool)
+
+
+def _is_monosemantic(features: pd.DataFrame, margin: float) -> Bool[np.ndarray, " latent"]:
     """The bilingual latents, if the monosemanticity must be above its null's high quantile by `margin`."""
     high = features["monosemanticity_null_high"] + margin
-    return is_bilingual(features.assign(monosemanticity_null_high=high), rule).to_numpy(bool)
+    again = features.assign(monosemanticity_null_high=high)
+    return is_bilingual(again, "monosemantic", 0.0).to_numpy(bool)
 
 
 def planted_labels(truth: Truth) -> dict[str, Bool[np.ndarray, " feature"]]:

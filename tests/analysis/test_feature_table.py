@@ -11,6 +11,7 @@ from bisae.features.measures.language import classes
 from bisae.features.measures.monosemanticity import monosemanticity
 from bisae.runtime.errors import Refused
 from tests.analysis.small_cell import CLUSTERS, LANGUAGES, described, rules
+from tests.intervention.small_results import Languages
 
 
 def test_rates_shares_and_scores_are_those_of_the_dense_codes(tmp_path: Path) -> None:
@@ -74,9 +75,10 @@ def test_no_seed_changes_what_is_bilingual_by_words_of_both_languages(tmp_path: 
 
 
 def test_words_of_three_languages_are_not_compared() -> None:
+    text = Languages(languages=("fr", "de", "en"))
     with pytest.raises(Refused, match="bilingual=cross: compares two languages, but the text is in fr, de, en"):
-        rules(bilingual="cross").check(("fr", "de", "en"))
-    rules(bilingual="monosemantic").check(("fr", "de", "en"))
+        rules(bilingual="cross").check(text)
+    rules(bilingual="monosemantic").check(text)
 
 
 def test_with_sentence_pairs_the_aligned_features_can_be_the_bilingual_ones(tmp_path: Path) -> None:

@@ -1,37 +1,42 @@
-"""A TopK SAE that encodes in two steps: bf16 proposes candidates, float32 decides among them.
+"""A TopK SAE that encodes in two steps: bf16 proposes candidates, float32 decides among them, and a bound proves it.
 
-The m best latents of a token by a bf16 product are computed again in float32, and the k best of them are kept. A token
-is accepted if its k-th value exceeds the largest value that a latent outside the m can have: their largest bf16 value
-plus six standard deviations of its error. Tokens that are not accepted get the whole product in float32. So values,
-loss and gradients are those of float32 products. The same latents were kept in every case seen, but that is no proof.
+With x~, w~, the vectors x and w rounded to bf16, Cauchy and Schwarz give, for each latent,
+
+    x w + b <= x~ w~ + |x - x~| |w| + |x~| |w - w~| + b.
+
+The right side is one bf16 product of x and w with four more columns (`extended`), in which whatever is rounded is
+rounded up. So one product gives an upper bound of every pre-activation, but for two errors: of its float32 sum, which
+the columns contain, and of rounding the result to bf16, at most `UNIT`. The m latents of the largest bounds are the
+candidates, and no other latent can be above the m-th bound. The candidates are computed again in float32. A token is
+accepted if the k-th of their values, less its own error, is above what any other latent can reach. Tokens that are not
+accepted get the whole product in float64, and so do candidates too close to each other for float32.
+
+So the latents kept are those of the exact dot products, but for ties that float64 does not tell apart either, and
+values, loss and gradients are those of float32 dot products. docs/speed.md has the derivation.
 """
 
-import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import BFloat16, Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
 from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count
 from bisae.sae.architectures.topk import TopK
-from bisae.sae.encoder import Codes, Weights, encode, largest, pre_activations, scratch, top_k
+from bisae.sae.encoder import DENSE, Codes, Weights, encode, largest, scratch, top_k
 from bisae.sae.kernels.products import BLOCK, dots
 from bisae.sae.objective import Average, Objective, alone, sparse_objective
 
-UNIT = 2**-8  # largest relative error of rounding to bf16
-# Standard deviation of that error over all mantissas; a product of two rounded numbers has twice its variance.
-SIGMA = UNIT * math.sqrt(2 / 3 * 3 / (8 * math.log(2)))
-SIGMAS = 6  # the largest deviation seen in tens of millions of values was 5.4
+UNIT = 2**-8  # largest relative error of rounding to bf16, which has 8 binary digits
+SUM = 2**-23  # the same of an addition in float32, rounded to nearest or cut off
+TINY = 2**-100  # more than all that is lost below the smallest normal number, 2**-126, of bf16 and float32
 TOO_MANY = (
     0.01  # share of tokens not accepted above which m grows by half; above MOST * k the float32 product is quicker
 )
 MOST = 8
-PAYS = 0.9  # largest share of the float32 product's time: a smaller gain is not worth a change of the last bits
 
 
 class Candidates:
@@ -49,14 +54,11 @@ class Candidates:
         if not self.per_token or centred.dtype != torch.float32 or torch.is_autocast_enabled(centred.device.type):
             return encode(centred, weights, partial(top_k, k=self.k))
         m = min(self.per_token, len(weights.W_enc))
-        indices, values, accepted = _candidates(centred, weights, self.k, m)
+        indices, values, accepted = select(centred, weights, self.k, m)
         missing = (~accepted).nonzero().squeeze(1)
-        if len(missing):
-            rows = centred[missing]
-            dense = pre_activations(rows, weights.W_enc, weights.b_enc)
-            indices[missing] = largest(dense, self.k)
-            # Not from `dense`: the last bits must not depend on how many candidates there were.
-            values[missing] = _exact(rows, weights, indices[missing])
+        for some in missing.split(max(1, DENSE // 4 // len(weights.W_enc))):
+            indices[some] = _best_in_float64(centred[some], weights, self.k)
+            values[some] = _dots(centred[some], weights, indices[some])
         self.tokens += len(centred)
         self.not_accepted += len(missing)
         if len(missing) > TOO_MANY * len(centred):
@@ -66,92 +68,155 @@ class Candidates:
         return Codes.fixed(values.relu(), indices, len(weights.W_enc))
 
     def share(self) -> float:
-        """The share of tokens that needed the float32 product since the last call."""
+        """The share of tokens that needed the whole product since the last call."""
         share = self.not_accepted / self.tokens if self.tokens else float(self.per_token == 0)
         self.tokens = self.not_accepted = 0
         return share
 
-    def choose(
-        self, centred: Float[Tensor, "token d_model"], weights: Weights, average: Callable[[Tensor], Tensor]
-    ) -> None:
-        """Keep `per_token` only if it makes encoding this batch quicker in the mean over ranks, else set it to 0."""
-        kept = self.per_token
 
-        def seconds(per_token: int) -> float:
-            self.per_token = per_token
-            started = time.perf_counter()
-            self(centred, weights)
-            if centred.is_cuda:
-                torch.cuda.synchronize()
-            return time.perf_counter() - started
-
-        turns = [(seconds(kept), seconds(0)) for _ in range(3)]  # the first allocates memory and is slow
-        quickest = torch.tensor([min(times) for times in zip(*turns[1:], strict=True)], device=centred.device)
-        with_candidates, without = average(quickest).tolist()
-        self.per_token = kept if with_candidates < PAYS * without else 0
-        self.tokens = self.not_accepted = 0
+def _gamma(terms: int) -> float:
+    """The largest error of a float32 sum of products, in any order, relative to the sum of their absolute values."""
+    return (terms + 8) * SUM / (1 - (terms + 8) * SUM)
 
 
-def _candidates(
-    centred: Float[Tensor, "token d_model"], weights: Weights, k: int, m: int
-) -> tuple[Int64[Tensor, "token k"], Float[Tensor, "token k"], Bool[Tensor, " token"]]:
-    """`(indices, float32 values, accepted)` for the best k of m candidates."""
-    low = torch.empty_like(weights.W_enc, dtype=torch.bfloat16)
-    fourth = centred.new_zeros(())  # the largest sum of the fourth powers of a latent's weights
-    rows = max(1, BLOCK // centred.shape[1]) if centred.device.type == "cpu" else len(low)
-    for wide, narrow in zip(weights.W_enc.split(rows), low.split(rows), strict=True):
+def _norms(rows: Float32[Tensor, "row d_model"]) -> Float32[Tensor, " row"]:
+    """At least the L2 norm of each row, whatever is rounded."""
+    return torch.linalg.vector_norm(rows, dim=1) * (1 + 2 * _gamma(rows.shape[1])) + TINY**0.5
+
+
+def _up(values: Float32[Tensor, "*shape"]) -> BFloat16[Tensor, "*shape"]:
+    """The values rounded to bf16, none to a smaller one."""
+    low = values.bfloat16()
+    return torch.where(low < values, torch.nextafter(low, low.new_tensor(torch.inf)), low)
+
+
+def extended(
+    centred: Float32[Tensor, "token d_model"], weights: Weights
+) -> tuple[
+    BFloat16[Tensor, "token d_model_and_four"],
+    BFloat16[Tensor, "latent d_model_and_four"],
+    Float32[Tensor, " token"],
+    Float32[Tensor, ""],
+]:
+    """x~ and w~ with four more columns each, so that their product bounds the pre-activation from above.
+
+    Returns:
+        `(left, right, lengths, longest)`: upper bounds also of the tokens' L2 norms, and of the longest latent's.
+    """
+    d, latents = centred.shape[1], len(weights.W_enc)
+    gamma, bias = _gamma(d + 4), weights.b_enc
+    right = centred.new_empty(latents, d + 4, dtype=torch.bfloat16)
+    norms = centred.new_empty(latents)
+    rows = max(1, BLOCK // d) if centred.device.type == "cpu" else latents
+    for first in range(0, latents, rows):
+        some = slice(first, first + rows)
+        wide, narrow = weights.W_enc[some], right[some, :d]
         narrow.copy_(wide)
-        fourth = torch.maximum(fourth, wide.square().square_().sum(1).max())
-    bias = weights.b_enc.to(low.dtype)
-    # Rounded up, so that no latent looks worse than it is.
-    bias = torch.where(bias < weights.b_enc, torch.nextafter(bias, bias.new_tensor(torch.inf)), bias)
-    products = scratch(len(centred), len(low), like=low)
-    torch.addmm(bias, centred.to(low.dtype), low.T, out=products)
+        norms[some] = _norms(wide)
+        right[some, d] = _up(_norms(wide - narrow.float()))
+    right[:, d + 1] = _up(norms)
+    right[:, d + 2] = bias
+    right[:, d + 3] = _up(bias - right[:, d + 2].float() + 2 * gamma * bias.abs() + TINY)
+
+    left = centred.new_ones(len(centred), d + 4, dtype=torch.bfloat16)
+    left[:, :d] = centred
+    rounded = left[:, :d].float()
+    lengths = _norms(rounded)
+    left[:, d] = _up(lengths)
+    # The error of the sum is gamma times a little more than |x~| |w~| + |b|, since the four columns are terms of it.
+    left[:, d + 1] = _up(_norms(centred - rounded) + gamma * (1 + 2**-4) * lengths)
+    return left, right, lengths, norms.amax()
+
+
+def select(
+    centred: Float32[Tensor, "token d_model"], weights: Weights, k: int, m: int
+) -> tuple[Int64[Tensor, "token k"], Float32[Tensor, "token k"], Bool[Tensor, " token"]]:
+    """`(indices, float32 values, accepted)` for the best k of m candidates."""
+    left, right, lengths, longest = extended(centred, weights)
+    bounds = scratch(len(centred), len(right), like=right)
+    torch.mm(left, right.T, out=bounds)
     # Read as integers, positive numbers keep their order, and all negative ones are below them.
-    candidates = largest(products.view(torch.int16), m)
-    # The bf16 product of a latent that is not a candidate is at most this; below 0 it does not matter which they are.
-    limit = products.gather(1, candidates).float().amin(1).relu()
+    candidates = largest(bounds.view(torch.int16), m)
+    limit = bounds.gather(1, candidates).float().amin(1)
 
-    values = _exact(centred, weights, candidates)
+    values = _dots(centred, weights, candidates)
+    greatest = weights.b_enc.abs().amax()
+    error = _gamma(left.shape[1]) * (_norms(centred) * longest + greatest)
     best = largest(values, k)
-    values = values.gather(1, best)
-    # Sum of (x w)^2 over d_model is at most the root of sum x^4 sum w^4.
-    deviation = SIGMA * (centred.square().square_().sum(1) * fourth).sqrt().sqrt()
-    return candidates.gather(1, best), values, values.amin(1) > limit * (1 + UNIT) + SIGMAS * deviation
+    kth = values.gather(1, best).amin(1, keepdim=True)
+    close = (values - kth).abs() <= 2 * error[:, None]  # float32 cannot tell them from the k-th
+    ties = (close.sum(1) > 1).nonzero().squeeze(1)
+    if len(ties):
+        row, column = close[ties].nonzero(as_tuple=True)
+        order = torch.where(values[ties] > kth[ties], torch.inf, -torch.inf).double()
+        order[row, column] = _double_dots(centred, weights, ties[row], candidates[ties[row], column])
+        best[ties] = largest(order, k)
+    # Where a candidate's bound is negative, so are those of all other latents.
+    accepted = (kth.squeeze(1) - error > limit * (1 + UNIT) + TINY) | (limit < 0)
+    accepted &= (4 * lengths * longest + greatest).isfinite()  # else a sum may have been infinite on its way
+    return candidates.gather(1, best), values.gather(1, best), accepted
 
 
-def _exact(
-    centred: Float[Tensor, "token d_model"], weights: Weights, indices: Int64[Tensor, "token some"]
-) -> Float[Tensor, "token some"]:
+def _dots(
+    centred: Float32[Tensor, "token d_model"], weights: Weights, indices: Int64[Tensor, "token some"]
+) -> Float32[Tensor, "token some"]:
     """The pre-activations of these latents, each computed as a dot product."""
     where = Codes.fixed(torch.zeros_like(indices, dtype=centred.dtype), indices, len(weights.W_enc))
     return dots(centred, weights.W_enc, where).view_as(indices) + weights.b_enc[indices]
 
 
+def _double_dots(
+    centred: Float32[Tensor, "token d_model"],
+    weights: Weights,
+    tokens: Int64[Tensor, " entry"],
+    latents: Int64[Tensor, " entry"],
+) -> Float64[Tensor, " entry"]:
+    """The pre-activations of single latents on single tokens, in float64."""
+    parts = zip(tokens.split(BLOCK // 64), latents.split(BLOCK // 64), strict=True)
+    products = [(centred[token].double() * weights.W_enc[latent]).sum(1) for token, latent in parts]
+    return torch.cat(products) + weights.b_enc[latents]
+
+
+def _best_in_float64(centred: Float32[Tensor, "token d_model"], weights: Weights, k: int) -> Int64[Tensor, "token k"]:
+    """The k best of all latents."""
+    x, size = centred.double(), max(1, BLOCK // centred.shape[1])
+    pairs = zip(weights.W_enc.split(size), weights.b_enc.split(size), strict=True)
+    return largest(torch.cat([torch.addmm(b.double(), x, W.double().T) for W, b in pairs], 1), k)
+
+
 START = 2  # with candidates="auto" a token has START * k candidates
+
+
+def pays(device: torch.device, latents: int, d_model: int, k: int) -> bool:
+    """Whether candidates are quicker than the float32 product: follows from the processor and the sizes alone."""
+    if device.type != "cpu":
+        return False  # not measured
+    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16")) and latents >= 128 * k and latents * d_model >= 2**20
 
 
 class CandidateTopK(TopK):
     """A TopK SAE, saved as TopK, with the same values, loss and gradients (see the head of this file).
 
-    `candidates`: the number of candidates of a token; "auto": 2 k, if `on_start` finds that this is quicker.
+    `candidates`: the number of candidates of a token; "auto": 2 k where `pays` says so, else the float32 product.
     """
 
     def __init__(self, d_model: int, latents: Count, k: Count, candidates: Count | str, **settings: Any) -> None:
         super().__init__(d_model, latents, k, **settings)
-        self.measured = candidates == "auto"
-        per_token = START * k if self.measured else candidates
+        self.auto = candidates == "auto"
+        per_token = START * k if self.auto else candidates
         if not isinstance(per_token, int) or per_token < k:
             raise Refused("candidates", candidates, f"must be auto or an integer of at least k={k}")
         self.encoder = Candidates(k, per_token)
 
     def on_start(self, x: Float[Tensor, "token d_model"], average: Average = alone) -> None:
-        """With candidates="auto", measure before the first step whether candidates are quicker."""
-        if self.measured:
-            self.encoder.choose(x - self.b_pre.detach(), self.weights, average)
+        """With candidates="auto", decide before the first step."""
+        latents, d_model = self.W_enc.shape
+        if self.auto and not pays(x.device, latents, d_model, self.encoder.k):
+            self.encoder.per_token = 0
 
     def extra_metrics(self) -> dict[str, float]:
-        """`float32_tokens`: the share of tokens that needed the float32 product."""
+        """`float32_tokens`: the share of tokens that needed the whole product."""
         return {"float32_tokens": self.encoder.share()}
 
     def extra_state(self) -> dict[str, Any]:

@@ -231,7 +231,7 @@ def _of_cell(place: AnalysedCell, truth: Truth, followed: Followed | None) -> Sc
     labels: dict[str, np.ndarray] = {**planted_labels(truth)}
     rules = [*label_rules(features, place.checkpoint.rules, truth.languages)]
     if followed is not None:
-        there = np.stack([truth.there(step, cell.layer) for step in (*followed.steps, cell.step)])
+        there = np.stack([truth.there(step, cell.layer) for step in (*followed.steps.tolist(), cell.step)])
         labels[APPEARS] = _rungs(there)
         rules.append(_appears(followed, alive))
     kinds = np.array([*KINDS, ""])[np.append(truth.kind, len(KINDS))[items.feature]]

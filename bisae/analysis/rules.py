@@ -136,6 +136,8 @@ class Rules:
             pair, text = sorted(sentences.languages), sorted(languages)
             remedy = f"is in {pair}, the corpus in {text}; null leaves alignment out"
             raise Refused("pairs", self.alignment.pairs, remedy)
+        if sentences is not None and len(languages) != 2:
+            raise Refused("pairs", self.alignment.pairs, f"is of {len(languages)} languages, not two; give null")
 
     def language_of_rows(self, tokens: Tokens, texts: Sequence[str], corpus: Corpus) -> UInt8[np.ndarray, " token"]:
         """The language that each token counts for, as an index into those of the corpus. `texts`: of the vocabulary."""

@@ -7,16 +7,25 @@ import pandas as pd
 from bisae.analysis.lineage import AnalysedCell
 from bisae.cells.find import FoundCell
 from bisae.runtime.values import flatten_keys
+from bisae.training.baselines import TRAINED
 
 
 def settings_of(cells: Sequence[FoundCell]) -> list[str]:
     """A name for how each cell's SAE was trained: its class, its size, and all settings that differ between cells with
-    the same class, size and LM.
+    the same class, size and LM, but for the seed and the baseline.
 
     A setting that differs only between LMs, such as a learning rate chosen for each, is not in the name, so that LMs
     can be compared by it.
     """
-    own = ("layer", "validation", "activations.weights", "activations.tokenizer", "sae.seed", "sae._target_")
+    own = (
+        "layer",
+        "validation",
+        "activations.weights",
+        "activations.tokenizer",
+        "sae.seed",
+        "sae.baseline",
+        "sae._target_",
+    )
     trained = [{key: str(value) for key, value in flatten_keys(cell.identity) if key not in own} for cell in cells]
     steps = {cell.hash: cell.step for cell in cells}
     for cell, values in zip(cells, trained, strict=True):  # a ladder of warm starts is one setting
@@ -64,12 +73,14 @@ def cells_table(places: Sequence[AnalysedCell], controls: Sequence[str]) -> pd.D
                 "latents": sae["latents"],
                 "k": float(sae.get("k", cell.metrics["val/l0"])),
                 "seed": sae["seed"],
+                "baseline": sae.get("baseline", TRAINED),
                 "control": cell.model in controls,
                 "hash": cell.hash,
                 "folder": str(cell.folder),
                 "tokens": analysis["tokens"],
                 "fvu": cell.metrics["val/fvu"],
                 "l0": cell.metrics["val/l0"],
+                "gamma": cell.metrics.get("val/gamma"),  # older cells have none
                 **analysis["metrics"],
             }
         )
@@ -78,4 +89,4 @@ def cells_table(places: Sequence[AnalysedCell], controls: Sequence[str]) -> pd.D
         return table
     numbers = ["parameters", "lm_tokens", *table.columns[table.columns.get_loc("fvu") :]]
     table = table.astype(dict.fromkeys(numbers, float)).copy()  # pandas wants so many columns in one piece
-    return table.sort_values(["model", "step", "layer", "sae", "seed", "hash"], ignore_index=True)
+    return table.sort_values(["model", "step", "layer", "sae", "baseline", "seed", "hash"], ignore_index=True)

@@ -134,6 +134,7 @@ class SAEKeys(Keys):
     lr: Positive
     dead_after: Count
     encoder_norm: PositiveFloat = 1.0
+    baseline: Literal["frozen_decoder", "soft_frozen_decoder", "frozen_encoder"] | None = None
     start: Text | None = None
 
 

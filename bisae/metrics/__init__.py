@@ -1,3 +1,3 @@
 """What is measured of SAEs and LMs."""
 
-RECONSTRUCTION = ("fvu", "r2", "fvu_raw", "l0", "cosine", "dead")  # see bisae.metrics.reconstruction
+RECONSTRUCTION = ("fvu", "r2", "fvu_raw", "l0", "cosine", "dead", "gamma")  # see bisae.metrics.reconstruction

@@ -10,6 +10,7 @@ Definitions (x: unit-norm input, a = ||activation||, so a x is the LM's activati
 | l0       | mean number of latents above 0 per token                                                 |
 | cosine   | mean cosine of x and x_hat                                                               |
 | dead     | share of latents that fired on none of the tokens measured                               |
+| gamma    | |mean x| / sqrt(mean |x - mean x|^2): how far the inputs are from centred; not the SAE's  |
 """
 
 import torch
@@ -125,4 +126,5 @@ class ReconstructionMetrics(Metric):
             "l0": (add(self.l0) / tokens).item(),
             "cosine": (add(self.cosine) / tokens).item(),
             "dead": (add(self.fired) == 0).double().mean().item(),
+            "gamma": (add(self.total).square().sum() / tokens / variance).sqrt().item(),
         }

@@ -8,11 +8,13 @@ import pandas as pd
 
 from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Positive
+from bisae.training.baselines import DRAWN, TRAINED
 
 RANDOM = "random weights"
 PHASES = ("early", "middle", "late")
 LAYERS = ("lower", "middle", "upper")
 SIZES = ("small", "large")
+KINDS = {kind: kind.replace("_", " ") for kind in (TRAINED, *DRAWN)}  # of SAE, in the order of tables
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,12 @@ class Bins:
     def label(self, cells: pd.DataFrame) -> pd.DataFrame:
         """Add the columns by which tables and figures group the table of cells.
 
-        They are `lm` (the name shared by the seeds of one LM), `final` (True at the model's last step), `phase`
-        ("random weights" at step 0), `part` (of the depth), `height` (layer / layers of the LM) and `size` ("" if the
-        parameters are not known or all LMs are equally large).
+        They are `SAE` (trained, or which baseline), `lm` (the name shared by the seeds of one LM), `final` (True at the
+        model's last step), `phase` ("random weights" at step 0), `part` (of the depth), `height` (layer / layers of the LM)
+        and `size` ("" if the parameters are not known or all LMs are equally large).
 
         Raises:
-            Refused: two cells differ neither in LM, step, layer, SAE (name, latents, k) nor seed.
+            Refused: two cells differ neither in LM, step, layer, SAE (name, latents, k), seed nor baseline.
         """
         cells = cells.reset_index(drop=True)
         last = cells.groupby("model")["step"].transform("max")
@@ -57,6 +59,7 @@ class Bins:
         middle = (cells["layer"] - 0.5) / cells["depth"]
         lm = {model: name for name, models in self.lm_seeds.items() for model in models}
         labelled = cells.assign(
+            SAE=pd.Categorical([KINDS[kind] for kind in cells["baseline"]], KINDS.values()),
             lm=cells["model"].map(lambda model: lm.get(model, model)),
             final=cells["step"] == last,
             phase=np.select(upto, [RANDOM, *PHASES[:2]], PHASES[2]),
@@ -64,7 +67,7 @@ class Bins:
             height=cells["layer"] / cells["depth"],
             size=self._size(cells["parameters"]),
         )
-        same = labelled.duplicated(["model", "step", "layer", "setting", "seed"], keep=False)
+        same = labelled.duplicated(["model", "step", "layer", "setting", "seed", "baseline"], keep=False)
         if same.any():
             first = ", ".join(labelled.loc[same, "folder"].iloc[:2])
             raise Refused("runs", first, "these differ in settings that a report averages over: name fewer cells")

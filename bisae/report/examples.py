@@ -8,6 +8,7 @@ import pandas as pd
 from bisae.report.bins import LAYERS
 from bisae.report.markup import Piece, Table
 from bisae.runtime.ranges import Count, Index
+from bisae.training.baselines import TRAINED
 
 RULE = (
     "Rule: of the largest LM (first name), the last checkpoint of each phase, the first of the middle layers, the "
@@ -47,7 +48,7 @@ def example_features(
         pieces = read(cell.folder, "sequences").set_index("sequence")["pieces"]
         for feature in chosen.itertuples():
             shown = contexts[contexts["feature"] == feature.feature].sort_values("rank")
-            place = {key: getattr(cell, key) for key in ("lm", "setting", "phase", "step", "layer")}
+            place = {key: getattr(cell, key) for key in ("lm", "setting", "SAE", "phase", "step", "layer")}
             about = {"feature": feature.feature, "language": feature.kind, "score": feature.monosemanticity}
             for context in shown.itertuples():
                 text = _around(list(pieces[context.sequence]), context.peak, examples.window)
@@ -64,9 +65,9 @@ def _chosen_cells(cells: pd.DataFrame) -> pd.DataFrame:
         else own
     )
     middle = own[own["part"] == LAYERS[1]]
-    last = middle[middle["step"] == middle.groupby(["setting", "phase"])["step"].transform("max")]
-    ordered = last.sort_values(["setting", "step", "layer", "seed", "model"])
-    return ordered.drop_duplicates(["setting", "phase"])
+    last = middle[middle["step"] == middle.groupby(["setting", "SAE", "phase"], observed=True)["step"].transform("max")]
+    ordered = last.sort_values(["setting", "SAE", "step", "layer", "seed", "model"])
+    return ordered.drop_duplicates(["setting", "SAE", "phase"])
 
 
 def _chosen_features(features: pd.DataFrame, number: int) -> pd.DataFrame:
@@ -88,7 +89,8 @@ def _around(pieces: list[str], peak: int, window: int) -> dict[str, str]:
 
 def _table(found: pd.DataFrame) -> Table:
     rows = []
-    for _, contexts in found.groupby(["setting", "phase", "language", "feature"], sort=False) if len(found) else ():
+    key = ["setting", "SAE", "phase", "language", "feature"]
+    for _, contexts in found.groupby(key, sort=False) if len(found) else ():
         text: list[Piece] = []
         for context in contexts.itertuples():
             text += [Piece(" / ")] if text else []
@@ -96,5 +98,6 @@ def _table(found: pd.DataFrame) -> Table:
         first = contexts.iloc[0]
         place = f"step {first['step']}, layer {first['layer']}, {first['feature']}"
         about = [[Piece(label)] for label in (first["language"], f"{first['score']:.2f}", place)]
-        rows.append([[Piece(first["phase"])], text, *about])
+        baseline = "" if first["SAE"] == TRAINED else f", {first['SAE']}"
+        rows.append([[Piece(f"{first['phase']}{baseline}")], text, *about])
     return Table("Example features", ["phase", "activating tokens", "class", "score", "feature"], rows, [RULE])

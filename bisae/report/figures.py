@@ -1,7 +1,8 @@
 """The report's figures as .png and .pdf, each with the numbers that it shows (.csv)."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ from bisae.report.figures_panels import Picture, draw_densities, draw_lines
 from bisae.report.figures_trends import own, trends
 from bisae.report.style import look, save
 from bisae.runtime.atomic import atomic_file
+from bisae.training.baselines import TRAINED
 
 log = logging.getLogger(__name__)
 
@@ -58,17 +60,27 @@ def draw_figures(
 def _figures(
     cells: pd.DataFrame, read: Callable[[str, str], pd.DataFrame], appeared: pd.DataFrame, band: str, panels: int
 ) -> Iterator[tuple[str, pd.DataFrame, Figure]]:
-    for picture in trends(cells, band, panels):
-        yield from _lines(picture)
+    kinds = dict(iter(cells.groupby("SAE", observed=True)))
+    by_name: dict[str, dict[str, Picture]] = {}
+    for kind, same in kinds.items():
+        for picture in trends(same, band, panels):
+            by_name.setdefault(picture.name, {})[kind] = picture
+    for pictures in by_name.values():
+        yield from _lines(_below_each_other(pictures))
     for lm in own(cells):
-        features = living(cells, lm, read)
-        yield from _lines(distributions(features, lm))
-        yield from _lines(thresholds(features, lm, panels))
+        own_kinds = {kind: same for kind, same in kinds.items() if lm in set(same["lm"])}
+        living_of = {kind: living(same, lm, read) for kind, same in own_kinds.items()}
+        yield from _lines(_below_each_other({kind: distributions(of, lm) for kind, of in living_of.items()}))
+        yield from _lines(_below_each_other({kind: thresholds(of, lm, panels) for kind, of in living_of.items()}))
         if appeared.empty:
             log.info("no figure emergence_%s: no LM was analysed at several steps", lm)
         else:
-            yield from _lines(emergence(cells, appeared, lm, panels))
-        counts = alignment(features, lm)
+            since = {kind: emergence(same, appeared, lm, panels) for kind, same in own_kinds.items()}
+            yield from _lines(_below_each_other(since))
+        found = {kind: alignment(of, lm) for kind, of in living_of.items()}
+        counts = pd.concat(
+            [of.assign(panel=of["panel"] + _and(kind)) for kind, of in found.items() if len(of)] or [pd.DataFrame()]
+        )
         if counts.empty:
             log.info("no figure alignment_%s: no feature has an alignment (no sentence pairs)", lm)
         else:
@@ -76,6 +88,16 @@ def _figures(
             title = f"{lm}, alignment and monosemanticity"
             axes = "alignment (correlation)", "monosemanticity"
             yield f"alignment_{lm}", counts, draw_densities(counts, title, note, *axes)
+
+
+def _below_each_other(pictures: Mapping[str, Picture]) -> Picture:
+    """One picture of those of each kind of SAE: trained ones, and the rows of each baseline below."""
+    data = [one.data.assign(row=one.data["row"] + _and(kind, "\n")) for kind, one in pictures.items() if len(one.data)]
+    return replace(next(iter(pictures.values())), data=pd.concat(data or [pd.DataFrame()]))
+
+
+def _and(kind: str, mark: str = ", ") -> str:
+    return "" if kind == TRAINED else f"{mark}{kind}"
 
 
 def _lines(picture: Picture) -> Iterator[tuple[str, pd.DataFrame, Figure]]:

@@ -43,6 +43,7 @@ def draw_lines(picture: Picture) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(rows), wide, sharey="row", squeeze=False)
     lines = sorted(data["line"].unique(), key=lambda line: NAMED.get(line, len(NAMED)))
+    tops: dict[str, float] = {}
     for grid, (row, panels) in zip(axes, rows, strict=True):
         for axis, (title, points) in zip(grid, panels, strict=False):
             for (line, dashed), curve in points.groupby(["line", "dashed"], sort=False):
@@ -53,6 +54,10 @@ def draw_lines(picture: Picture) -> Figure:
             axis.remove()
         grid[0].set_ylabel(row)
         grid[0].set_ylim(bottom=0)
+        same = row.partition("\n")[0]  # rows of baselines have the scale of those of trained SAEs
+        tops[same] = max(tops.get(same, 0), grid[0].get_ylim()[1])
+    for grid, (row, _) in zip(axes, rows, strict=True):
+        grid[0].set_ylim(0, tops[row.partition("\n")[0]])
     for axis in axes[-1]:
         axis.set_xlabel(picture.x)
     _title(figure, picture.title, picture.note)

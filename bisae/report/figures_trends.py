@@ -25,6 +25,8 @@ def trends(cells: pd.DataFrame, band: str, panels: int) -> list[Picture]:
     beside = [name for name in shown if name != "contextual"]
     pictures = [_over_step(cells, lm, beside, band, panels, note) for lm in own(cells)]
 
+    if not cells["final"].any():  # baselines of earlier steps only
+        return pictures
     final = cells[cells["final"]].sort_values(["control", "parameters", "lm", "layer"])
     final = final.assign(part=final["part"] + " layers")
     for name, line, x, label, scale in (

@@ -107,7 +107,8 @@ def _keep(path: Path, tables: Iterable[pd.DataFrame]) -> None:
 def _browsed(place: AnalysedCell, history: pd.DataFrame | None) -> BrowserCell:
     cell, folder = place.cell, place.analysis.folder
     seed = cell.identity["sae"]["seed"]
-    axes = {"model": cell.model, "step": cell.step, "layer": cell.layer, "sae": cell.sae, "seed": seed}
+    sae = " ".join([cell.sae, *str(cell.identity["sae"].get("baseline", "")).split("_")]).strip()
+    axes = {"model": cell.model, "step": cell.step, "layer": cell.layer, "sae": sae, "seed": seed}
     near = pd.read_parquet(folder / "neighbours.parquet")
     name = f"{cell.model}/step{cell.step:07d}/layer{cell.layer:02d}/{cell.folder.name}"
     neighbours = Neighbours(*(np.stack(near[column].to_list()) for column in ("feature", "cosine")))

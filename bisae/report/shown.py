@@ -9,6 +9,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from bisae.features.measures.language import MIXED
+from bisae.training.baselines import TRAINED
 
 MOST = 20  # rows in the terminal; the report has all
 
@@ -25,7 +26,7 @@ def show_analysis(cells: pd.DataFrame, output: Path | None) -> None:
             row["model"],
             str(row["step"]),
             str(row["layer"]),
-            row["setting"],
+            row["setting"] if row["baseline"] == TRAINED else f"{row['setting']} {row['baseline']}",
             f"{row['alive']:.0f} of {row['features']:.0f}",
         ]
         + [f"{row[name]:.3f}" for name in (*shares, "monosemanticity")]

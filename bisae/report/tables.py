@@ -45,7 +45,7 @@ def write_tables(
         if view.empty:
             log.info("no table of %s: nothing to compare", name)
             continue
-        by = ["setting", "LM", name]
+        by = ["setting", "LM", "SAE", name]
         numbers = averages(view.sort_values(["setting", "control", "parameters", *by]), by, metrics_of(cells))
         written += _write(folder, name, numbers, _table(numbers, TITLES[name], by, intervals, bins.rule(name)))
     return written + _write(folder, "examples", *example_features(labelled, read, examples))
@@ -71,7 +71,7 @@ def _views(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def _table(numbers: pd.DataFrame, title: str, by: Sequence[str], intervals: Sequence[str], rule: str) -> Table:
     """The table to print: the metrics in SHOWN, each with a column of shuffled values if it has any."""
     kinds = [kind for kind in intervals if numbers[f"{kind}_low"].notna().any()]
-    shown = [key for key in by if key != "setting" or numbers[key].nunique() > 1]
+    shown = [key for key in by if key not in ("setting", "SAE") or numbers[key].nunique() > 1]
     known = numbers.groupby("metric")[["value", "null"]].count()
     metrics = [metric for metric in SHOWN if metric in known.index and known.at[metric, "value"]]
     columns = [(metric, column) for metric in metrics for column in ("value", "null") if known.at[metric, column]]

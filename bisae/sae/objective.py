@@ -125,15 +125,19 @@ class _Loss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         objective, (scale,) = ctx.objective, grad_loss
-        W_enc, W_dec = objective.grad_W_enc.times(scale), objective.grad_W_dec.times(scale)
-        if ctx.take:
-            ctx.take(ctx.parameters.W_enc, W_enc, False)
-            ctx.take(ctx.parameters.W_dec, W_dec, True)
-            gradients = None, scale * objective.grad_b_enc, None, scale * objective.grad_b_pre
-        else:
-            gradients = W_enc.whole(), scale * objective.grad_b_enc, W_dec.whole(), scale * objective.grad_b_pre
-        pairs = zip(gradients, ctx.needs_input_grad[2:], strict=True)
-        return None, None, *(gradient if needed else None for gradient, needed in pairs)
+        needed = Weights(*ctx.needs_input_grad[2:])
+
+        def of_matrix(name: str, gradient: RowSums, unit_rows: bool) -> Tensor | None:
+            if not getattr(needed, name):  # a frozen one costs nothing
+                return None
+            if ctx.take:
+                return ctx.take(getattr(ctx.parameters, name), gradient.times(scale), unit_rows)
+            return gradient.times(scale).whole()
+
+        W_enc = of_matrix("W_enc", objective.grad_W_enc, False)
+        W_dec = of_matrix("W_dec", objective.grad_W_dec, True)
+        b_enc = scale * objective.grad_b_enc if needed.b_enc else None
+        return None, None, W_enc, b_enc, W_dec, scale * objective.grad_b_pre if needed.b_pre else None
 
 
 def differentiable_loss(objective: Objective, parameters: Weights, take: Take | None = None) -> Float[Tensor, ""]:

@@ -22,6 +22,7 @@ def run_name(cell: Cell | FoundCell, settings: Mapping[str, Any]) -> str:
     kinds = [] if kind.lower() == cell.sae.replace("_", "").lower() else [kind]
     short = {"k": "k", "n": "latents", "lr": "lr", "seed": "seed"}
     given = [f"{mark}{settings[key]:g}" for mark, key in short.items() if settings.get(key) is not None]
+    kinds += [settings["baseline"]] if settings.get("baseline") else []
     return " ".join([cell.model, f"step{cell.step}", f"layer{cell.layer}", cell.sae, *kinds, *given, cell.hash[:6]])
 
 

@@ -17,6 +17,7 @@ from bisae.runtime.errors import Refused
 from bisae.runtime.lock import sole_writer
 from bisae.runtime.ranks import announce, announced, rank, withdraw
 from bisae.runtime.values import listed, writable
+from bisae.training.baselines import check_baseline
 from bisae.training.callbacks import callbacks_identity
 from bisae.training.flags import trainer_identity, trial_flags
 from bisae.training.start import PREVIOUS, Start, named_start
@@ -60,11 +61,13 @@ def cell_identity(
     `sae`: config group `sae` with one value a key; `shared`: what members of a job have in common; `start`: what stands
     for the SAE that the cell starts from, None for fresh weights.
     """
-    settings = {key: sae[key] for key in sae if key not in ("name", "start", "encoder_norm")}
+    settings = {key: sae[key] for key in sae if key not in ("name", "start", "encoder_norm", "baseline")}
     if start is not None:
         return as_first_named({"layer": layer, "sae": settings, **shared, "start": start})
     if (norm := sae.get("encoder_norm", 1)) != 1:  # of fresh weights
         settings["encoder_norm"] = float(norm)
+    if sae.get("baseline"):
+        settings["baseline"] = sae["baseline"]
     return as_first_named({"layer": layer, "sae": settings, **shared})
 
 
@@ -120,11 +123,12 @@ def plan_members(
         snapshots: tokens of the training after which a member becomes a cell of its own too.
 
     Raises:
-        Refused: `runs`, if a folder has the place of a cell and is none; `start`: see `named_start`.
+        Refused: `runs`, if a folder has the place of a cell and is none; `start`: see `named_start`; `baseline`.
     """
     members = []
     for layer in layers:
         for settings in variants(sae):
+            check_baseline(settings)
             start = _start(settings, layer, before, runs)
             identity = cell_identity(layer, settings, shared, start and start.identity)
             place = runs, checkpoint.model, checkpoint.step, layer, settings["name"]

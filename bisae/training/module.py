@@ -18,6 +18,7 @@ from bisae.runtime.errors import TrainingFailed
 from bisae.runtime.threads import follow_idle_cores
 from bisae.sae import SparseAutoencoder
 from bisae.sae.objective import Take
+from bisae.training.baselines import SOFT, freeze, hold_near, keeping
 from bisae.training.data import ActivationData
 from bisae.training.dead import FiringClock
 from bisae.training.job import Member
@@ -61,6 +62,12 @@ class SAETraining(LightningModule):
         self.checks = [ReconstructionMetrics(languages, s.d_model, s.latents) for s in saes]
         # What Lightning moves to the device and saves; the lists above are the same objects with their types.
         self.parts = nn.ModuleList([*self.saes, *self.clocks, *self.measures, *self.checks])
+        self.baselines = [member.settings.get("baseline") for member in members]
+        self.draws = nn.Module()  # of decoders that may move a little; a resumed job draws them again
+        for index, (sae, baseline) in enumerate(zip(self.saes, self.baselines, strict=True)):
+            freeze(sae, baseline)
+            if baseline == SOFT:
+                self.draws.register_buffer(f"draw_{index}", sae.W_dec.detach().clone(), persistent=False)
         self.optimizer, self.schedule, self.log_run = optimizer, schedule, log
         self.failed: dict[int, str] = {}
         self.validated: dict[int, dict[str, float]] = {}
@@ -91,12 +98,13 @@ class SAETraining(LightningModule):
                 measure.forget()
         if self.trainer.global_step == 0:
             batch = self.data.first_batch().to(self.device)
-            for member, sae in zip(self.members, self.saes, strict=True):
+            for member, sae, baseline in zip(self.members, self.saes, self.baselines, strict=True):
                 x = sae.normalize(batch.activations[member.layer])[0]
                 if member.start is None:
                     sae.initialize_b_pre(self._global_batch(x))
                     sae.W_enc.data *= member.settings.get("encoder_norm", 1.0)
-                    sae.on_start(x, self._average)
+                    with keeping(sae, baseline):
+                        sae.on_start(x, self._average)
                 else:
                     state = deepcopy(sae.state_dict())
                     sae.on_start(x, self._average)
@@ -218,8 +226,10 @@ class SAETraining(LightningModule):
     def optimizer_step(self, *arguments: Any, **keywords: Any) -> None:
         super().optimizer_step(*arguments, **keywords)
         for index, sae in enumerate(self.saes):
-            if index not in self.failed and not self.take:
+            if index not in self.failed and not self.take and sae.W_dec.requires_grad:
                 sae.normalize_decoder()
+            if index not in self.failed and self.baselines[index] == SOFT:
+                hold_near(sae.W_dec, getattr(self.draws, f"draw_{index}"))
 
     def on_train_epoch_start(self) -> None:
         self._logged = self.trainer.global_step, time.monotonic()  # the time between epochs is not training

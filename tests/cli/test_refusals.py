@@ -81,6 +81,7 @@ Config = Callable[..., DictConfig]
         ("scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau", "scheduler"),
         ("+scheduler.foo=1", "scheduler.foo"),
         ("sae.encoder_norm=0", "sae.encoder_norm"),
+        ("sae.baseline=frozen", "sae.baseline"),
         ("optimized_metric=val/fvu/fr", "optimized_metric"),
         ("optimizer.partial.betas=[2,3]", "optimizer.partial"),
         ("activations.disk_gib=x", "activations.disk_gib"),

@@ -48,6 +48,7 @@ def direct(sae: TopK, activations: torch.Tensor) -> dict[str, float]:
         "l0": (codes.dense() > 0).sum(1).double().mean().item(),
         "cosine": torch.cosine_similarity(x, x_hat).mean().item(),
         "dead": ((codes.dense() > 0).sum(0) == 0).double().mean().item(),
+        "gamma": (x.mean(0).norm() / (x - x.mean(0)).square().sum(1).mean().sqrt()).item(),
     }
 
 

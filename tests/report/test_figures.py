@@ -208,6 +208,22 @@ def without_alignment(folder: str, name: str) -> pd.DataFrame:
     return SWEEP.read(folder, name).assign(alignment=np.nan)
 
 
+def test_baselines_are_drawn_below_trained_saes_on_the_same_scale(tmp_path: Path) -> None:
+    baseline = SWEEP.cells.query("model == 'main' and step > 0").assign(baseline="frozen_encoder")
+    early = SWEEP.cells.query("model == 'main' and step == 128").assign(baseline="frozen_decoder")
+    cells = pd.concat([SWEEP.cells.query("model != 'large'"), baseline, early], ignore_index=True)
+    draw_figures(cells, SWEEP.read, SWEEP.emergence, BINS, "features", 4, tmp_path)
+    for name in ("over_step_main", "over_layer", "distributions_main", "thresholds_main", "emergence_main"):
+        rows = set(pd.read_csv(tmp_path / f"{name}.csv")["row"])
+        own = {row for row in rows if "\n" not in row}
+        assert own and rows >= {f"{row}\nfrozen encoder" for row in own}, name
+    assert {"main", "main, frozen encoder"} <= set(pd.read_csv(tmp_path / "alignment_main.csv")["panel"])
+    data = pd.DataFrame({"row": ["a", "a\nb"], "panel": "p", "line": "l", "dashed": False, "x": 1, "value": [1, 2]})
+    picture = Picture("n", "t", "", "x", "linear", data.assign(null=np.nan, low=np.nan, high=np.nan), "")
+    above, below = draw_lines(picture).axes
+    assert above.get_ylim() == below.get_ylim()
+
+
 def test_lms_whose_parameters_are_not_known_have_no_figure_over_size() -> None:
     unknown = BINS.label(SWEEP.cells.assign(parameters=np.nan))
     drawn = {picture.name: picture for picture in trends(unknown, "features", 4)}

@@ -9,7 +9,7 @@ from bisae.report.shown import MOST, show_analysis, show_interventions
 def cells(count: int) -> pd.DataFrame:
     shares = {"English": 0.5, "Japanese": 0.25, "Mixed": 0.25, "bilingual": 0.125, "monosemanticity": 0.75}
     shares |= {f"firing_{name}": 0.1 for name in ("English", "Japanese", "Mixed")}
-    found = {"model": "m", "layer": 2, "setting": "topk 64", "alive": 60.0, "features": 64.0}
+    found = {"model": "m", "layer": 2, "setting": "topk 64", "baseline": "trained", "alive": 60.0, "features": 64.0}
     found |= shares | {f"{name}_low": 0.0 for name in shares}
     return pd.DataFrame(
         [{"model": "m", "step": step, "layer": 2, "setting": "topk 64", **found} for step in range(count)]

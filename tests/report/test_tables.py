@@ -101,6 +101,16 @@ def test_saes_of_another_width_are_other_rows(tmp_path: Path) -> None:
     assert body[1][4].startswith("0.500 ") and not body[0][4].startswith("0.500 ")
 
 
+def test_baselines_are_rows_below_trained_saes_and_in_the_examples(tmp_path: Path) -> None:
+    own = SWEEP.cells.query("model == 'main'")
+    cells = pd.concat([own.assign(baseline="soft_frozen_decoder"), own], ignore_index=True)
+    write_tables(cells, SWEEP.read, BINS, KINDS, EXAMPLES, tmp_path)
+    header, *body = rows(tmp_path / "layers.md")
+    assert header[:4] == ["LM", "SAE", "layers", "cells"]
+    assert [row[1] for row in body[:6]] == ["trained"] * 3 + ["soft frozen decoder"] * 3
+    assert {row[0] for row in rows(tmp_path / "examples.md")[1:]} >= {"late", "late, soft frozen decoder"}
+
+
 def test_examples_are_the_features_that_the_rule_gives(folder: Path) -> None:
     found = pd.read_csv(folder / "examples.csv")
     assert set(found["lm"]) == {"main"} and set(found["layer"]) == {2}

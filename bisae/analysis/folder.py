@@ -101,13 +101,32 @@ class Analysis:
             _write(temporary / "neighbours.parquet", pa.table({"feature": list(near[0]), "cosine": list(near[1])}))
             write_json(temporary / "analysis.json", summary)
 
-    def publish(self) -> None:
-        """Copy the features to `<cell>/features.parquet`, where other commands find them."""
-        data = (self.folder / FEATURES).read_bytes()
-        published = self.cell.folder / FEATURES
-        if not published.is_file() or published.read_bytes() != data:
-            with atomic_file(published) as temporary:
-                temporary.write_bytes(data)
+    def publish(self, further: pd.DataFrame | None = None, seeds: Sequence[str] = ()) -> None:
+        """Write the features to `<cell>/features.parquet`, where other commands find them.
+
+        Args:
+            further: Columns to add, a row per feature (`bisae.analysis.stability.Found`). None leaves a table of this
+                analysis as it is, with such columns.
+            seeds: The cells that these columns depend on, kept in the table's metadata.
+        """
+        table, published = pq.read_table(self.folder / FEATURES), self.cell.folder / FEATURES
+        if further is not None:
+            for name, column in further.items():
+                table = table.append_column(str(name), pa.array(column))
+            table = table.replace_schema_metadata({**table.schema.metadata, b"seeds": json.dumps(list(seeds)).encode()})
+        elif _name_in(published) == name_of(self.settings):
+            return
+        with atomic_file(published) as temporary:
+            _write(temporary, table)
+
+
+def _name_in(features: Path) -> str | None:
+    """The name of the rules by which a table of features was made; None if it is not there or damaged."""
+    try:
+        found: str = json.loads(pq.read_schema(features).metadata[b"bisae"])["name"]
+        return found
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _write(path: Path, table: pa.Table) -> None:

@@ -27,13 +27,25 @@ def summarize(described: Described, languages: Sequence[str], rules: Rules) -> M
     features = described.features
     names = list(class_names(languages).values())
     alive = features[features["class"] != DEAD]
-    many = alive[~alive["single_token"]]
     found: Metrics = {
         "features": float(len(features)),
         "alive": float(len(alive)),
         "dead": 1 - len(alive) / len(features),
         "bilingual_count": float(alive["bilingual"].sum()),
+        **shares_and_means(alive, languages),
     }
+    for name, samples in _in_resamples(described.resampled, names, rules).items():
+        if (value := found[name]) is not None and described.resampled.documents >= LEAST_DOCUMENTS:
+            interval = resampled_interval(value, samples)
+            found[f"{name}_doc_low"], found[f"{name}_doc_high"] = _pair(Interval(*np.clip(interval, 0, 1).tolist()))
+    return found | _by_chance(described, names, rules)
+
+
+def shares_and_means(alive: pd.DataFrame, languages: Sequence[str]) -> Metrics:
+    """Shares among alive features and means over them, each with its interval over features."""
+    names = list(class_names(languages).values())
+    many = alive[~alive["single_token"]]
+    found: Metrics = {}
     shares = {
         **{name: alive["class"] == name for name in (*names, MIXED)},
         **{f"firing_{name}": alive["class_firings"] == name for name in (*names, MIXED)},
@@ -60,11 +72,7 @@ def summarize(described: Described, languages: Sequence[str], rules: Rules) -> M
         values = values.dropna()
         found[name] = float(values.mean()) if len(values) else None
         found[f"{name}_low"], found[f"{name}_high"] = _pair(t_interval(values.to_numpy(float)))
-    for name, samples in _in_resamples(described.resampled, names, rules).items():
-        if (value := found[name]) is not None and described.resampled.documents >= LEAST_DOCUMENTS:
-            interval = resampled_interval(value, samples)
-            found[f"{name}_doc_low"], found[f"{name}_doc_high"] = _pair(Interval(*np.clip(interval, 0, 1).tolist()))
-    return found | _by_chance(described, names, rules)
+    return found
 
 
 def _in_resamples(resampled: Resampled, names: list[str], rules: Rules) -> dict[str, Float64[np.ndarray, " resample"]]:

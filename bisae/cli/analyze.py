@@ -39,6 +39,7 @@ def analyze(settings: AnalyzeSettings, cfg: Any) -> "pd.DataFrame":
     # Here, since they are slow to import: --help and refused values answer at once.
     from bisae.analysis.cells_table import cells_table
     from bisae.analysis.lineage import Lineage, ladders
+    from bisae.analysis.stability import Stability, with_stability
     from bisae.analysis.work import AnalysisWork
     from bisae.cells.find import chosen_cells
     from bisae.report.shown import show_analysis
@@ -65,7 +66,8 @@ def analyze(settings: AnalyzeSettings, cfg: Any) -> "pd.DataFrame":
     work.describe()
     with sole_writer(Path(output)) if output is not None else nullcontext():
         analysed = work.places()  # asked now: a process that had the report before may have analysed more
-        table = cells_table(analysed, settings.controls)
+        stable = Stability(settings.lineage.tokens).of(analysed)
+        table = with_stability(cells_table(analysed, settings.controls), analysed, stable)
         if output is not None and analysed:
             lineage = Lineage(**settings.lineage.model_dump())
             figures = report.write(Path(output), table, analysed, [lineage.follow(one) for one in ladders(analysed)])
@@ -73,6 +75,8 @@ def analyze(settings: AnalyzeSettings, cfg: Any) -> "pd.DataFrame":
             loggers.log_report("analysis", output, dict(flatten_keys(rules.describe)), {"cells": table}, figures, files)
         for place in analysed:
             if place.cell.folder in work.chosen:
+                if (found := stable.get(place.cell.hash)) is not None:
+                    place.analysis.publish(found.features, found.others)
                 loggers.add(place.cell, *place.analysis.logged())
     work.close()
     show_analysis(table, Path(output) if output is not None and analysed else None)

@@ -28,7 +28,7 @@ def check_kinds(field: str, kinds: Sequence[str]) -> None:
 def metrics_of(cells: pd.DataFrame) -> list[str]:
     """The columns of the table of cells that are metrics, without their intervals and shuffled values."""
     numbers = cells.select_dtypes("number").columns.difference(IDENTITY, sort=False)
-    return [name for name in numbers if not name.endswith(("_low", "_high", "_null"))]
+    return [name for name in numbers if not name.endswith(("_low", "_high", "_null", "_reseed"))]
 
 
 def averages(cells: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:

@@ -46,8 +46,8 @@ class Bins:
         """Add the columns by which tables and figures group the table of cells.
 
         They are `SAE` (trained, or which baseline), `lm` (the name shared by the seeds of one LM), `final` (True at the
-        model's last step), `phase` ("random weights" at step 0), `part` (of the depth), `height` (layer / layers of the LM)
-        and `size` ("" if the parameters are not known or all LMs are equally large).
+        model's last step), `phase` ("random weights" at step 0), `part` (of the depth), `height` (layer / layers of the
+        LM) and `size` ("" if the parameters are not known or all LMs are equally large).
 
         Raises:
             Refused: two cells differ neither in LM, step, layer, SAE (name, latents, k), seed nor baseline.

@@ -29,13 +29,18 @@ def show_analysis(cells: pd.DataFrame, output: Path | None) -> None:
             row["setting"] if row["baseline"] == TRAINED else f"{row['setting']} {row['baseline']}",
             f"{row['alive']:.0f} of {row['features']:.0f}",
         ]
-        + [f"{row[name]:.3f}" for name in (*shares, "monosemanticity")]
+        + [f"{row[name]:.3f}{_noise(row.get(f'{name}_reseed'))}" for name in (*shares, "monosemanticity")]
         for row in cells.to_dict("records")
     ]
     names = [name.replace("aligned_null", "by chance") for name in shares]
     _show(["model", "step", "layer", "SAE", "alive", *names, "monosemanticity"], rows)
     if output:
-        _say(f"{len(cells)} cells; shares are of alive features; the report is {output}/index.html")
+        seeds = "; ±: standard deviation over SAE seeds" if "fvu_reseed" in cells else ""
+        _say(f"{len(cells)} cells; shares are of alive features{seeds}; the report is {output}/index.html")
+
+
+def _noise(reseed: float | None) -> str:
+    return "" if reseed is None or pd.isna(reseed) else f" ±{reseed:.3f}"
 
 
 def show_interventions(rows: pd.DataFrame, output: Path) -> None:

@@ -10,6 +10,7 @@ from bisae.report.averages import OVER, averages, metrics_of
 from bisae.report.bins import LAYERS, PHASES, RANDOM, SIZES, Bins
 from bisae.report.examples import Examples, example_features
 from bisae.report.markup import Piece, Table, latex, markdown
+from bisae.report.trust import claims
 from bisae.runtime.atomic import atomic_file
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ def write_tables(
     """Write phases, layers, sizes and examples as .csv (every metric, tidy), .md and .tex into `folder`.
 
     `read(folder, name)` gives a cell's table `name`: features, contexts or sequences. `intervals`: the kinds of
-    interval to print, keys of `averages.OVER`. A table without rows (sizes, if all LMs are equally large) is left out.
+    interval to print, keys of `averages.OVER`. A table without rows (sizes, if all LMs are equally large) is left out,
+    and so is `trust` without baselines or SAE seeds.
     """
     labelled = bins.label(cells)
     written = []
@@ -48,6 +50,8 @@ def write_tables(
         by = ["setting", "LM", "SAE", name]
         numbers = averages(view.sort_values(["setting", "control", "parameters", *by]), by, metrics_of(cells))
         written += _write(folder, name, numbers, _table(numbers, TITLES[name], by, intervals, bins.rule(name)))
+    if (found := claims(labelled)) is not None:
+        written += _write(folder, "trust", *found)
     return written + _write(folder, "examples", *example_features(labelled, read, examples))
 
 

@@ -41,7 +41,7 @@ GRIDS = ("laptop_grid", "laptop_lr_search", "lr_search", "paper_grid")
 FITTING = {  # experiments of each command
     "train": ("embedded", "paper", "planted_cells", *GRIDS),
     "plan": GRIDS,
-    "analyze": ("embedded", "paper", "demo", "planted"),
+    "analyze": ("embedded", "paper", "demo", "planted", "trust"),
     "intervene": ("embedded", "paper"),
 }
 

@@ -10,8 +10,6 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int32, Int64, Integer, Num
 from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +44,7 @@ class TokenCounts:
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
 
-METHODS = {"average": "average", "components": "single"}  # as scipy calls them
+METHODS = ("average", "components")
 
 
 @runtime_checkable
@@ -94,15 +92,16 @@ class FeatureClusters:
     distance: float
 
     def entry_clusters(self, counts: TokenCounts) -> Int64[np.ndarray, " entry"]:
-        ids = counts.tokens
-        joined = [np.empty((0, 2), np.int64)]
-        for start, end in zip(counts.offsets[:-1].tolist(), counts.offsets[1:].tolist(), strict=True):
-            pairs = self._joins(self.vectors[ids[start:end]])
-            if len(pairs):
-                joined.append(start + pairs)
-        first, second = np.concatenate(joined).T
-        graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(len(ids), len(ids)))
-        return connected_components(graph, directed=False)[1].astype(np.int64)
+        clusters, sizes = np.arange(len(counts.tokens)), np.diff(counts.offsets)
+        for size in np.unique(sizes[sizes > 1]).tolist():  # features of one size are a batch
+            starts = counts.offsets[:-1][sizes == size]
+            batches = len(starts) * size * max(size, self.vectors.shape[1]) // BATCH + 1
+            for start in np.array_split(starts, batches):
+                entries = start[:, None] + np.arange(size)
+                vectors = self.vectors[counts.tokens[entries]]
+                distances = 1 - vectors @ vectors.transpose(0, 2, 1).copy()  # of a view numpy would start threads
+                clusters[entries] = start[:, None] + agglomerated(distances, self.method, self.distance)
+        return clusters
 
     def centres(self, tokens: Int32[np.ndarray, " entry"], cluster: Int64[np.ndarray, " entry"]) -> np.ndarray:
         """The mean vectors of the clusters. The product of two is the mean cosine over pairs of their tokens."""
@@ -114,20 +113,46 @@ class FeatureClusters:
         """By the mean distance of their tokens, under either method."""
         return 1 - left @ right.T <= self.distance
 
-    def _joins(self, vectors: Float32[np.ndarray, "token dimension"]) -> Int64[np.ndarray, "join two"]:
-        """Pairs of tokens that must be joined to get the clusters."""
-        distances = 1 - vectors @ vectors.T.copy()  # not a view: numpy would start threads for so small a product
-        near = distances <= self.distance
-        np.fill_diagonal(near, False)
-        some = np.flatnonzero(near.any(1))  # a token near no other stays alone under either method
-        if len(some) < 2:
-            return np.empty((0, 2), np.int64)
-        condensed = distances[some[:, None], some][np.triu_indices(len(some), 1)]
-        tree = linkage(condensed, METHODS[self.method])
-        member = [*range(len(some))]  # a token of each node of the tree
-        for left in tree[:, 0].astype(int).tolist():
-            member.append(member[left])
-        return some[np.array(member)[tree[tree[:, 2] <= self.distance, :2].astype(int)]]
+
+BATCH = 2**22  # numbers at once
+
+
+def agglomerated(
+    distances: Float32[np.ndarray, "feature token token"], method: str, limit: float
+) -> Int64[np.ndarray, "feature token"]:
+    """Cluster the tokens of each feature; a cluster is named by the first of its tokens.
+
+    In each round clusters that are each other's nearest are joined. This gives what joining the nearest two first, one
+    pair after the other, gives, since by neither method a join brings clusters nearer to others (Bruynooghe 1978).
+    """
+    features, tokens, _ = distances.shape
+    each, here = np.arange(tokens), np.arange(features)
+    labels = np.tile(each, (features, 1))
+    sizes = np.ones(labels.shape, np.float32)
+    distances[:, each, each] = np.inf
+    while len(here):
+        distances = np.maximum(distances, distances.transpose(0, 2, 1))  # rounding may tell the two apart
+        nearest = distances.argmin(2)
+        least = np.take_along_axis(distances, nearest[:, :, None], 2)[:, :, 0]
+        mutual = (np.take_along_axis(nearest, nearest, 1) == each) & (each < nearest) & (least <= limit)
+        feature, kept = np.nonzero(mutual)
+        gone = nearest[feature, kept]
+        joins = np.tile(each, (len(here), 1))
+        joins[feature, gone] = kept
+        labels[here] = np.take_along_axis(joins, labels[here], 1)
+        both = sizes[feature, kept] + sizes[feature, gone]
+        share = (sizes[feature, kept] / both)[:, None]
+        sizes[feature, kept] = both
+        for side in (distances, distances.transpose(0, 2, 1)):
+            first, second = side[feature, kept], side[feature, gone]
+            side[feature, kept] = (
+                share * first + (1 - share) * second if method == "average" else np.minimum(first, second)
+            )
+            side[feature, gone] = np.inf
+        distances[feature, kept, kept] = np.inf
+        changed = np.unique(feature)  # where nothing is joined, nothing will be
+        here, distances, sizes = here[changed], distances[changed], sizes[changed]
+    return labels
 
 
 def global_clusters(

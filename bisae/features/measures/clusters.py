@@ -123,36 +123,41 @@ def agglomerated(
     """Cluster the tokens of each feature; a cluster is named by the first of its tokens.
 
     In each round clusters that are each other's nearest are joined. This gives what joining the nearest two first, one
-    pair after the other, gives, since by neither method a join brings clusters nearer to others (Bruynooghe 1978).
+    pair after the other, gives, since by neither method a join brings clusters nearer to others (Bruynooghe 1978). So a
+    cluster that is near to no other is done.
     """
     features, tokens, _ = distances.shape
-    each, here = np.arange(tokens), np.arange(features)
-    labels = np.tile(each, (features, 1))
-    sizes = np.ones(labels.shape, np.float32)
+    each = np.arange(tokens)
     distances[:, each, each] = np.inf
-    while len(here):
+    labels = np.tile(each, (features, 1))
+    names, sizes, here = labels.copy(), np.ones(labels.shape, np.float32), np.arange(features)
+    while True:
+        near = distances.min(2) <= limit
+        some = np.flatnonzero(near.any(1))
+        if not len(some):
+            return labels
+        these = np.argsort(~near[some], 1, kind="stable")[:, : near.sum(1).max()]
+        distances = distances[some[:, None, None], these[:, :, None], these[:, None]]
         distances = np.maximum(distances, distances.transpose(0, 2, 1))  # rounding may tell the two apart
+        names, sizes, here = names[some[:, None], these], sizes[some[:, None], these], here[some]
         nearest = distances.argmin(2)
         least = np.take_along_axis(distances, nearest[:, :, None], 2)[:, :, 0]
-        mutual = (np.take_along_axis(nearest, nearest, 1) == each) & (each < nearest) & (least <= limit)
+        place = np.arange(these.shape[1])
+        mutual = (np.take_along_axis(nearest, nearest, 1) == place) & (place < nearest) & (least <= limit)
         feature, kept = np.nonzero(mutual)
         gone = nearest[feature, kept]
         joins = np.tile(each, (len(here), 1))
-        joins[feature, gone] = kept
+        joins[feature, names[feature, gone]] = names[feature, kept]
         labels[here] = np.take_along_axis(joins, labels[here], 1)
         both = sizes[feature, kept] + sizes[feature, gone]
         share = (sizes[feature, kept] / both)[:, None]
         sizes[feature, kept] = both
         for side in (distances, distances.transpose(0, 2, 1)):
             first, second = side[feature, kept], side[feature, gone]
-            side[feature, kept] = (
-                share * first + (1 - share) * second if method == "average" else np.minimum(first, second)
-            )
+            mean = share * first + (1 - share) * second
+            side[feature, kept] = mean if method == "average" else np.minimum(first, second)
             side[feature, gone] = np.inf
         distances[feature, kept, kept] = np.inf
-        changed = np.unique(feature)  # where nothing is joined, nothing will be
-        here, distances, sizes = here[changed], distances[changed], sizes[changed]
-    return labels
 
 
 def global_clusters(

@@ -21,6 +21,7 @@ import pandas as pd
 from plot_cells import plot
 
 from bisae.cells.find import find_cells
+from bisae.features.measures.bilingual import bilingual_by_chance, is_bilingual
 from bisae.runtime.atomic import atomic_file
 
 DOCS = Path(__file__).parent
@@ -119,6 +120,23 @@ def controls(folder: Path) -> str:
     return table(["LM", "Mixed", *by_chance], rows)
 
 
+def bilingual(folder: Path) -> str:
+    """Bilingual features by two rules, each beside its value by chance, and how many of them are aligned."""
+    found = report(folder).sort_values(["model", "step", "layer"])
+    rows = []
+    for row in found[(found["step"] == 2048) | (found["layer"] == 2)].to_dict("records"):
+        features = pd.read_parquet(folder / row["folder"] / "features.parquet")
+        alive = features[features["class"] != "dead"]
+        texts = [f"`{row['model']}`", str(row["step"]), str(row["layer"]), f"{row['Mixed']:.3f}"]
+        for rule in ("monosemantic", "cross"):
+            is_one = is_bilingual(alive, rule, 0.05)
+            aligned = f"{alive.loc[is_one, 'aligned'].mean():.0%}".replace("%", " %") if is_one.any() else ""
+            texts += [f"{is_one.mean():.3f} ({bilingual_by_chance(alive, rule).mean():.3f})", aligned]
+        rows.append(texts)
+    header = ["LM", "step", "layer", "Mixed", "monosemantic (by chance)", "of these aligned"]
+    return table([*header, "cross (by chance)", "of these aligned"], rows)
+
+
 def interventions(folder: Path) -> str:
     """Perplexity of step 512 under each kind of features: changes, and the mean over draws of random features."""
     found = pd.read_csv(folder / "interventions" / "interventions.csv", keep_default_na=False, na_values=[""])
@@ -195,6 +213,15 @@ ENTRIES = {
     ),
     "layers": Entry(ANALYSIS, layers, browser),
     "controls": Entry(["analyze.py experiment=demo output=demo"], controls),
+    "bilingual": Entry(
+        [
+            "train.py -m checkpoint=0,768 layer=2",
+            "train.py -m layer=all",
+            "train.py -m model=embedded_control,embedded_d64",
+            "analyze.py space=shipped",
+        ],
+        bilingual,
+    ),
     "interventions": Entry(
         [*ANALYSIS, "intervene.py kind=[en,ja,bi,aligned,mixed,all]"],
         interventions,

@@ -1,4 +1,5 @@
 from itertools import product
+from time import process_time
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from scipy.stats import entropy
 
 from bisae.features.measures.clusters import Clustering, FeatureClusters, GlobalClusters, TokenCounts
 from bisae.features.measures.cross import BLOCK, BOTH, NO_WORD, CrossScores, _blocks, cross, word_languages
+from bisae.features.measures.monosemanticity import scores
 
 MEANINGS, FEATURES = 300, 200
 CLUSTERS = GlobalClusters(np.arange(2 * MEANINGS) % MEANINGS)  # token t of language 0 means what t + MEANINGS does
@@ -151,3 +153,20 @@ def test_features_are_exchanged_with_those_of_like_size() -> None:
     assert sorted(np.concatenate(blocks).tolist()) == list(range(1000))
     assert max(map(len, blocks)) <= BLOCK
     assert np.mean([size[block].std(0).mean() for block in blocks]) < 0.6
+
+
+@pytest.mark.slow
+def test_the_nulls_of_both_scores_take_seconds_for_thousands_of_features() -> None:
+    """20 s of one core for 32 768 features; here for an eighth. They have as many tokens as contexts, all unlike."""
+    random, features, vocabulary = np.random.default_rng(0), 4096, 10_000
+    vectors = random.normal(size=(2000, 128))[random.integers(2000, size=vocabulary)]
+    vectors += 0.5 * random.normal(size=vectors.shape)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    clustering = FeatureClusters(vectors.astype(np.float32), "average", 0.62)
+    tokens = random.integers(vocabulary, size=50 * features)
+    counts = TokenCounts.of(np.repeat(np.arange(features), 50), tokens, features)
+    began = process_time()
+    scores(counts, clustering, shuffles=100, quantile=0.99, seed=0)
+    language = random.integers(2, size=vocabulary).astype(np.int8)
+    cross(counts, language, clustering, random.random(features) < 0.3, 0.1, 0.05)
+    assert process_time() - began < 2 * 20 / 8  # of a machine half as fast, or busy

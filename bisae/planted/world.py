@@ -47,7 +47,7 @@ class DrawnFeature:
     parent: int = NONE
     partner: int = NONE
     strength: float = 1.0
-    lasting: bool = field(default=False)
+    lasting: bool = False
 
 
 @dataclass

@@ -13,19 +13,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from hydra import compose, initialize_config_dir
 
+from bisae.analysis.precision_recall import LEVELS, TRAINED
 from bisae.cli.analyze import analyze
 from bisae.cli.train import train
 from bisae.config.instantiate import instantiate
 from bisae.planted.model import PlantedModel
-from bisae.runtime.atomic import write_json
+from bisae.runtime.atomic import atomic_file
 
 CONF = str(Path(__file__).resolve().parents[1] / "conf")
 RESULTS = Path(__file__).parent / "results" / "planted.json"
 LAYER, STEPS = 3, (0, 64, 128, 256, 512, 1024)
+ROW = ("level", "label", "rule", "threshold", "items", "true", "found", "right", "f1_null", "best_threshold", "best_f1")
 SAE = ("sae.k=3", "sae.latents=256", "data.tokens=250_000", "data.epochs=2", "data.validation_tokens=20_000")
 ORACLE = ("model.hook=codes", "sae=oracle", "data.tokens=8192", "data.epochs=1", "data.validation_tokens=8192")
 ANALYSIS = ("space=planted", "tokens=100_000", "language=token", "alignment.pairs=corpus", "lineage.tokens=100_000")
@@ -68,13 +71,10 @@ def composed(command: str, *overrides: str) -> Any:
 
 
 def measured(folder: Path, name: str, case: Case) -> dict[str, Any]:
-    """What the report of a case says of its last step, and how F1 depends on each threshold there."""
+    """The scores of a case at its last step, and how they depend on each threshold there."""
     world, sae, rules = case
-    runs = (
-        folder
-        / "runs"
-        / (re.sub(r"[^a-z0-9.]+", "_", "-".join([*world, *(["codes"] if sae is None else sae)])) or "base")
-    )
+    changed = [*world, *(["codes"] if sae is None else sae)]
+    runs = folder / "runs" / (re.sub(r"[^a-z0-9.]+", "_", "-".join(changed)) or "base")
     places = [f"runs={runs}", f"cache={folder}/cache"]
     steps = STEPS if name.startswith("all steps") else STEPS[-1:]
     for step in steps:
@@ -85,35 +85,60 @@ def measured(folder: Path, name: str, case: Case) -> dict[str, Any]:
         train(composed("train", *lm, *ORACLE, f"sae.latents={planted.features}"))
     report = folder / "reports" / name.replace(" ", "_")
     analyze(composed("analyze", *places, *ANALYSIS, f"only.step={list(steps)}", f"output={report}", *rules))
-    found, curves = (pd.read_csv(report / f"precision_recall{end}.csv") for end in ("", "_thresholds"))
-    keys = ["level", "label", "rule", "threshold"]
-    curves = curves[curves["step"] == STEPS[-1]]
-    both = curves["found"] + curves["true"]
-    f1 = (2 * curves["right"] / both.clip(lower=1)).round(4)
-    last = found[found["step"] == STEPS[-1]].drop(columns=["model", "sae", "seed", "hash"])
-    return {
-        "settings": [*world, *(sae or []), *rules],
-        "rows": json.loads(last.to_json(orient="records", double_precision=6)),
-        "curves": {
-            " ".join(key): dict(zip(curve["threshold"].round(4).astype(str), curve["f1"], strict=True))
-            for key, curve in curves[keys].assign(f1=f1).groupby(keys[:3], sort=False)
-        },
-    }
+    tables = (pd.read_csv(report / f"precision_recall{end}.csv") for end in ("", "_thresholds"))
+    found, curves = (table[table["step"] == STEPS[-1]] for table in tables)
+    rows = [{name: row[name] for name in ROW} for row in found.to_dict("records")]
+    return {"settings": [*changed, *rules], "rows": rows, "curves": dict(thinned(curves))}
 
 
-def shown(results: dict[str, Any]) -> Iterator[str]:
-    """A line a case, level, label and rule."""
-    for name, result in results.items():
-        for row in result["rows"]:
-            cells = [
-                row["level"],
-                row["label"],
-                row["rule"],
-                *(row[key] for key in ("precision", "recall", "f1", "f1_null")),
-            ]
-            best = row["best_threshold"], row["best_f1"]
-            texts = (f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in (*cells, *best))
-            yield "  ".join([name, *texts])
+def thinned(curves: pd.DataFrame) -> Iterator[tuple[str, dict[str, float]]]:
+    """F1 by threshold, where it differs from that at the threshold before; of true codes and of recovered features."""
+    curves = curves[curves["level"] != TRAINED]
+    f1 = (2 * curves["right"] / (curves["found"] + curves["true"]).clip(lower=1)).round(3)
+    for key, curve in curves.assign(f1=f1).groupby(["level", "label", "rule"], sort=False):
+        new = curve[curve["f1"] != curve["f1"].shift()]
+        yield " ".join(key), {f"{t:.4g}": value for t, value in zip(new["threshold"], new["f1"], strict=True)}
+
+
+def scores(results: dict[str, Any], level: str) -> Iterator[str]:
+    """Precision / recall of each label by each rule, a column a case."""
+    tables = {name: [row for row in one["rows"] if row["level"] == level] for name, one in results.items()}
+    tables = {name: rows for name, rows in tables.items() if rows}
+    labels = dict.fromkeys((row["label"], row["rule"]) for rows in tables.values() for row in rows)
+    yield f"| {level} | {' | '.join(tables)} |\n|{'---|' * (len(tables) + 1)}"
+    for label in labels:
+        cells = []
+        for rows in tables.values():
+            row = next((row for row in rows if (row["label"], row["rule"]) == label), None)
+            shares = (row["right"] / max(row[of], 1) for of in ("found", "true")) if row else ()
+            cells.append(" / ".join(f"{share:.2f}" for share in shares))
+        yield f"| {', '.join(label)} | {' | '.join(cells)} |"
+
+
+def thresholds(results: dict[str, Any]) -> Iterator[str]:
+    """Mean / least F1 over worlds at the default and at the best threshold, and where the mean is at most 0.01 less."""
+    yield "| rule | F1 at the default | best | its F1 | at most 0.01 less |\n|---|---|---|---|---|"
+    worlds = {name: one for name, one in results.items() if name[:3] != "all" and not CASES[name][2]}
+    rows = [row for one in worlds.values() for row in one["rows"]]
+    for key, default in {" ".join(row[name] for name in ROW[:3]): row["threshold"] for row in rows}.items():
+        curves = [one["curves"][key] for one in worlds.values() if key in one["curves"]]
+        if not curves:
+            continue
+        at = np.unique([float(t) for curve in curves for t in curve] + [default])
+        f1 = np.array([[value_at(curve, t) for t in at] for curve in curves])
+        mean, here = f1.mean(0), int(np.flatnonzero(at == default)[0])
+        best = int(np.lexsort((np.abs(at - default), -mean))[0])
+        near = at[mean > mean[best] - 0.01]
+        numbers = (
+            f"{mean[here]:.3f} / {f1[:, here].min():.3f} | {at[best]:.3g} | {mean[best]:.3f} / {f1[:, best].min():.3f}"
+        )
+        yield f"| {key} {default:g} | {numbers} | {near.min():.3g} to {near.max():.3g} |"
+
+
+def value_at(curve: dict[str, float], threshold: float) -> float:
+    """F1 at a threshold, from a thinned curve."""
+    reached = [value for t, value in curve.items() if float(t) <= threshold + 1e-9]
+    return reached[-1] if reached else next(iter(curve.values()))
 
 
 def main() -> None:
@@ -128,8 +153,10 @@ def main() -> None:
     for name, case in CASES.items():
         if name not in results and name in (options.only or [name]) and not options.show:
             results[name] = measured(options.folder, name, case)
-            write_json(options.json, results)
-    sys.stdout.writelines(f"{line}\n" for line in shown(results))
+            with atomic_file(options.json) as temporary:
+                temporary.write_text(json.dumps(results) + "\n", encoding="utf-8")
+    lines = (*(line for level in LEVELS for line in ("", *scores(results, level))), "", *thresholds(results))
+    sys.stdout.writelines(f"{line}\n" for line in lines)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ no cluster is shared. Tokens that are no words, or words of both languages, are 
 A feature of many words shares some cluster by chance. So each half is put together with the other halves of up to
 `BLOCK` Mixed features with as many words, halves weighing the same, and a feature's own pair must be among the best of
 its pairs: p is the share of the pairs of its halves, its own among them, that score as high. A pair scores 0 where
-less than a given share of either half is in shared clusters. The false discovery rate q counts, instead of assuming
-uniform p, how many pairs of unlike features reach each p (Heyse 2011, doi:10.1007/978-1-4419-6624-7_16, on discrete
-tests). All pairs are tried, none are drawn, so that there is no seed.
+less than a given share of either half is in shared clusters. The false discovery rate q counts how many pairs of unlike
+features reach each p, as target-decoy searches count decoys. Benjamini and Hochberg's takes p for uniform, and loses
+power where it is not (doi:10.1214/18-EJS1441). All pairs are tried, none are drawn: there is no seed.
 """
 
 from typing import NamedTuple

@@ -111,7 +111,7 @@ class FeatureClusters:
 
     def joined(self, left: np.ndarray, right: np.ndarray) -> Bool[np.ndarray, "left right"]:
         """By the mean distance of their tokens, under either method."""
-        return 1 - left @ right.T <= self.distance
+        return left @ right.T >= 1 - self.distance
 
 
 BATCH = 2**22  # numbers at once

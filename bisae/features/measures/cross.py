@@ -161,7 +161,7 @@ def _scores(
         return of_language.reshape(n, n) / (entr(weight) + entr(1 - weight) + words)
 
     own = np.repeat(left.contexts / (left.contexts + right.contexts), n).reshape(n, n)
-    enough = [np.bincount(pair, half, n * n).reshape(n, n) >= least for half in halves]
+    enough = [np.bincount(pair, half, n * n).reshape(n, n) > least - 1e-9 for half in halves]
     equal = np.where(enough[0] & enough[1], ratio(np.full((n, n), 0.5)), 0)
     return np.diag(ratio(own)).copy(), equal.round(12)  # sums of another order are equal
 

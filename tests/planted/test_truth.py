@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bisae.planted.model import VERSION, PlantedModel
 from bisae.planted.truth import CONTEXTUAL, KINDS, NEVER, NONE, TRUTH, Truth
-from tests.planted.worlds import corpus, model
+from bisae.runtime.naming import name_of
+from tests.planted.worlds import corpus, model, node
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +139,11 @@ def test_features_are_the_same_at_every_size(tmp_path: Path) -> None:
     small, large = (model(tmp_path, d_model=width).truth() for width in (16, 32))
     for name in ("kind", "tokens", "presence", "strength", "birth", "death", "parent", "first_layer"):
         np.testing.assert_array_equal(getattr(small, name), getattr(large, name))
+
+
+def test_the_default_world_is_the_same_until_its_version_is_raised(tmp_path: Path) -> None:
+    default = PlantedModel(**{**node("model"), "lexicon": node("corpus")["lexicon"], "unpack_to": str(tmp_path)})
+    truth = default.truth()
+    whole = ("kind", "tokens", "offsets", "parent", "partner", "birth", "death", "first_layer", "token_meaning")
+    assert (VERSION, name_of({name: getattr(truth, name).tolist() for name in whole})) == (1, "23aa595799ca")
+    assert [float(f"{number:.6g}") for number in truth.strength[-3:]] == [1.78479, 1.05224, 1.79943]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64, Int64
+from scipy.optimize import linear_sum_assignment
 
 from bisae.analysis.lineage import AnalysedCell, Followed, with_axes
 from bisae.analysis.rules import Rules
@@ -21,7 +22,6 @@ from bisae.features.measures.bilingual import is_bilingual
 from bisae.features.measures.contextual import is_contextual
 from bisae.features.measures.language import DEAD, MIXED, class_names, classes
 from bisae.features.measures.lineage import appears
-from bisae.features.measures.matching import one_to_one
 from bisae.metrics.intervals import share_interval
 from bisae.planted.truth import CODES, KINDS, Truth
 
@@ -116,10 +116,17 @@ class Items(NamedTuple):
         present: Bool[np.ndarray, " feature"],
         alive: Bool[np.ndarray, " latent"],
     ) -> "Items":
-        """Match features that are `present` with latents that are `alive`. `cosine`: [feature, latent]."""
+        """Match features that are `present` with latents that are `alive`: pairs of the largest sum of cosines.
+
+        `cosine`: [feature, latent].
+        """
         features, latents = np.flatnonzero(present), np.flatnonzero(alive)
-        column = one_to_one(cosine[np.ix_(features, latents)], RECOVERED)
-        latent = np.append(latents, -1)[column]
+        near = cosine[np.ix_(features, latents)]
+        near = np.where(near >= RECOVERED, near, 0)
+        row, column = linear_sum_assignment(near, maximize=True)  # Hungarian
+        found = near[row, column] > 0
+        latent = np.full(len(features), -1)
+        latent[row[found]] = latents[column[found]]
         rest = np.setdiff1d(latents, latent)
         return cls(np.append(latent, rest), np.append(features, np.full(len(rest), -1)))
 

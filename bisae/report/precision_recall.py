@@ -15,7 +15,10 @@ FOOT = (
     "Level oracle: of the true codes; trained: of all latents and all planted features; recovered: of those planted "
     "features that have a latent. In brackets: 95 % over features (Wilson). Shuffled: F1 with the truth shuffled."
 )
-HEADER = ["label", "rule", "level", "true", "found", "precision", "recall", "F1", "shuffled", "best F1", "threshold"]
+HEADER = [
+    *("label", "rule", "level", "LM", "true", "found"),
+    *("precision", "recall", "F1", "shuffled", "best F1", "threshold"),
+]
 
 
 def write_scores(scored: Scored, folder: Path) -> list[Path]:
@@ -42,10 +45,12 @@ def last_steps(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def score_table(scored: Scored) -> Table:
-    """The scores at the last step, pooled over cells."""
+    """The scores at the last step of each LM, pooled over its cells."""
     rows = []
-    found = best(last_steps(scored.labels), last_steps(scored.curves))
-    for row in found.sort_values(["label", "rule"], kind="stable").itertuples():
+    labels, curves = last_steps(scored.labels), last_steps(scored.curves)
+    models = labels["model"].unique()
+    found = [best(*(table[table["model"] == lm] for table in (labels, curves))).assign(lm=lm) for lm in models]
+    for row in pd.concat(found).sort_values(["label", "rule", "level"], kind="stable").itertuples():
         shares = [
             f"{value:.3f} ({low:.3f}, {high:.3f})" if value == value else "–"
             for value, low, high in (
@@ -53,9 +58,9 @@ def score_table(scored: Scored) -> Table:
                 (row.recall, row.recall_low, row.recall_high),
             )
         ]
-        threshold = f"{row.key or 'margin'} {row.best_threshold:.2f} for {row.threshold:g}"
+        threshold = f"{row.key} {row.best_threshold:.2f} for {row.threshold:g}".strip()
         numbers = [f"{row.f1:.3f}", f"{row.f1_null:.3f}", f"{row.best_f1:.3f}", threshold]
-        texts = [row.label, row.rule, row.level, f"{row.true:.0f}", f"{row.found:.0f}", *shares, *numbers]
+        texts = [row.label, row.rule, row.level, row.lm, f"{row.true:.0f}", f"{row.found:.0f}", *shares, *numbers]
         rows.append([[Piece(text)] for text in texts])
     return Table(TITLE, HEADER, rows, [FOOT])
 
@@ -80,5 +85,5 @@ def score_picture(scored: Scored) -> Picture:
             "high": float("nan"),
         }
     )
-    note = "Solid: true codes (oracle); dashed: trained SAEs. Last step, all layers."
+    note = "Solid: true codes (oracle); dashed: trained SAEs. Last step, all layers, all planted LMs."
     return Picture("precision_recall", "F1 by threshold", note, "threshold", "linear", points, "trained")

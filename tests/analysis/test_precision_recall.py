@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from bisae.analysis.precision_recall import Items, best, compared, measured, planted_labels
-from bisae.features.measures.matching import one_to_one
 from bisae.planted.truth import KINDS, SHARED
 from tests.planted.worlds import model
 
@@ -33,7 +32,6 @@ def test_labels_follow_from_the_tokens_of_each_kind(tmp_path: Path) -> None:
 
 def test_a_latent_and_a_feature_are_one_item_if_their_directions_agree() -> None:
     cosine = np.array([[0.95, 0.91, 0.1], [0.96, 0.2, 0.1], [0.1, 0.1, 0.89], [0.99, 0.99, 0.99]])
-    assert one_to_one(cosine[:3], 0.9).tolist() == [1, 0, -1]
     present, alive = np.array([True, True, True, False]), np.array([True, True, True])
     items = Items.of(cosine, present, alive)
     assert list(zip(*items, strict=True)) == [(1, 0), (0, 1), (-1, 2), (2, -1)]

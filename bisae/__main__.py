@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "the SAEs of one LM checkpoint",
     "analyze": "what the features of trained cells are",
     "evaluate": "cells scored on any text and checkpoint, without training",
+    "examples": "the slides' example features in each space of meaning",
     "intervene": "features put into, taken out of or scaled in an LM",
     "plan": "what a grid takes, and the commands that run it",
     "rates": "the best learning rates of a search",

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bisae.config.analyze import AnalyzeSettings
 from bisae.config.evaluate import EvaluateSettings
+from bisae.config.examples import ExamplesSettings
 from bisae.config.exchange import ConvertSettings, DashboardSettings
 from bisae.config.intervene import InterveneSettings
 from bisae.config.objects import validated
@@ -30,12 +31,13 @@ COMMANDS: dict[str, tuple[type[Command], list[str]]] = {
     "plan": (PlanSettings, []),
     "status": (StatusSettings, []),
     "rates": (RatesSettings, []),
+    "examples": (ExamplesSettings, []),
     "convert": (ConvertSettings, ["model=embedded"]),
     "dashboard": (DashboardSettings, []),
     "pretrain": (PretrainSettings, []),
 }
 # Whose keys are the user's:
-OPEN = ("grid", "callbacks", "translation.metrics", "report.bins.lm_seeds", "corpus.files", "corpus.sources")
+OPEN = ("grid", "spaces", "callbacks", "translation.metrics", "report.bins.lm_seeds", "corpus.files", "corpus.sources")
 
 GRIDS = ("laptop_grid", "laptop_lr_search", "lr_search", "paper_grid")
 FITTING = {  # experiments of each command

@@ -63,17 +63,19 @@ class VectorSpace(ABC):
 
     def clustering(self, tokenizer: Any, checksum: str) -> Clustering:
         if checksum not in self._made:
-            if self._method == GLOBAL and len(tokenizer) > LARGEST:
-                remedy = f"takes at most {LARGEST} tokens, and the vocabulary has {len(tokenizer)}; choose average"
-                raise Refused("clustering", GLOBAL, remedy)
-            with self._refused_as_space():
-                vectors = self.vectors(tokenizer)
-            self._made[checksum] = (
-                GlobalClusters(global_clusters(vectors, self._distance))
-                if self._method == GLOBAL
-                else FeatureClusters(vectors, self._method, self._distance)
-            )
+            self._made[checksum] = self.clustering_with(tokenizer, ())
         return self._made[checksum]
+
+    def clustering_with(self, tokenizer: Any, words: Sequence[str]) -> Clustering:
+        """The clusters of a tokenizer's tokens and of `words`, whose ids follow."""
+        if self._method == GLOBAL and len(tokenizer) > LARGEST:
+            remedy = f"takes at most {LARGEST} tokens, and the vocabulary has {len(tokenizer)}; choose average"
+            raise Refused("clustering", GLOBAL, remedy)
+        with self._refused_as_space():
+            vectors = self.vectors(tokenizer, words)
+        if self._method == GLOBAL:
+            return GlobalClusters(global_clusters(vectors, self._distance))
+        return FeatureClusters(vectors, self._method, self._distance)
 
     @contextmanager
     def _refused_as_space(self) -> Iterator[None]:

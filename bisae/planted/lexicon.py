@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32
 
-from bisae.corpus.languages import codes_of
+from bisae.corpus.languages import codes_of, script_of
 from bisae.runtime.errors import Refused
 from bisae.runtime.naming import name_of
 
-# Syllables by language, consonants x vowels. The first is English to the rule of scripts, the others are Japanese.
-ALPHABETS = (
-    ("bdfgklmnprstvz", "aeiou"),
-    ("かきくこさしたなはまやも", "あいうえおらりるれろん"),
-    ("бдгклмнпрствз", "аеиоу"),
-    ("βγδζκλμνπρστφ", "αειου"),
-)
+# Syllables by script, consonants x vowels. Languages of other scripts are written in the first.
+ALPHABETS = {
+    "Latn": ("bdfgklmnprstvz", "aeiou"),
+    "Jpan": ("かきくこさしたなはまやも", "あいうえおらりるれろん"),
+    "Cyrl": ("бдгклмнпрствз", "аеиоу"),
+    "Grek": ("βγδζκλμνπρστφ", "αειου"),
+}
 SHARED_TOKENS = (".", ",", *"0123456789")  # of all languages; the first ends a sentence
 UNKNOWN = "<unk>"  # id 0, which no text of the world holds
 MARK = "▁"  # before each token, as in SentencePiece
@@ -49,9 +49,10 @@ class Lexicon:
             codes = codes_of(self.languages)
         except ValueError as error:
             raise Refused("lexicon.languages", list(self.languages), str(error)) from error
-        if codes != tuple(self.languages) or not 2 <= len(codes) <= len(ALPHABETS):
-            remedy = f"must be 2 to {len(ALPHABETS)} codes of languages, in their shortest form"
-            raise Refused("lexicon.languages", list(self.languages), remedy)
+        if codes != tuple(self.languages) or len(codes) < 2:
+            raise Refused(
+                "lexicon.languages", list(self.languages), "must be two codes or more, in their shortest form"
+            )
 
     @classmethod
     def of(cls, node: Mapping[str, Any] | None) -> "Lexicon":
@@ -113,7 +114,8 @@ class Lexicon:
         """The spelling of each token, without its mark."""
         rng, taken = np.random.default_rng([self.seed, 0]), {UNKNOWN, *SHARED_TOKENS}
         words = [UNKNOWN, *SHARED_TOKENS]
-        for consonants, vowels in ALPHABETS[: len(self.languages)]:
+        for language in self.languages:
+            consonants, vowels = ALPHABETS.get(script_of(language) or "", ALPHABETS["Latn"])
             syllables = [first + second for first in consonants for second in vowels]
             for number in range(self._of_language):
                 length = 1 if number < self.function_words else 2

@@ -10,6 +10,7 @@ import pytest
 
 from bisae.corpus.corpus import Corpus, CorpusWithLexicon
 from bisae.corpus.pairs import Sentences
+from bisae.features.measures.language import script_of_tokens
 from bisae.planted.lexicon import SHARED_TOKENS, Lexicon
 from bisae.runtime.errors import Refused
 from tests.planted.worlds import LEXICON, corpus, model, node
@@ -110,7 +111,7 @@ def test_every_setting_changes_the_checksum_and_no_other_split_does(key: str) ->
 def test_more_languages_have_words_of_their_own(tmp_path: Path) -> None:
     lexicon = {**LEXICON, "languages": ["en", "ja", "ru", "el"]}
     text = corpus(lexicon=lexicon, loans=0)
-    assert text.languages == ("en", "ja", "ru", "el")
+    assert text.languages == ("en", "ja", "ru", "el") and len(set(text._words.words)) == text._words.size
     for language in range(4):
         found = {word for document in islice(text.documents("sae", language), 5) for word in document.text.split()}
         assert set(text.language_of_tokens(sorted(found)).tolist()) == {-1, language}
@@ -151,3 +152,12 @@ def test_a_split_that_is_not_there_is_refused() -> None:
     assert refused.value.field == "split"
     with pytest.raises(Refused):
         corpus(splits={"pairs": 3})
+
+
+def test_words_are_in_the_script_of_their_language_whatever_its_place() -> None:
+    for languages, of_scripts in ((["ja", "en"], [1, 0]), (["en", "fr"], [0, 0])):
+        words = corpus(lexicon={**LEXICON, "languages": languages})._words
+        script = script_of_tokens(words.words)
+        for language, expected in enumerate(of_scripts):
+            assert (script[words.content(language)] == expected).all()
+        assert len(set(words.words)) == words.size

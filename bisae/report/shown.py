@@ -40,7 +40,7 @@ def show_analysis(cells: pd.DataFrame, output: Path | None) -> None:
 
 
 def _noise(reseed: float | None) -> str:
-    return "" if reseed is None or pd.isna(reseed) else f" ±{reseed:.3f}"
+    return "" if reseed is None or pd.isna(reseed) else f"±{reseed:.3f}"
 
 
 def show_interventions(rows: pd.DataFrame, output: Path) -> None:
@@ -58,7 +58,7 @@ def _show(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(*(Column(name, no_wrap=True) for name in header), box=None, header_style="bold")
     for row in rows[:MOST]:
         table.add_row(*map(Text, row))
-    Console(width=max(150, Console().width)).print(table)  # no number is cut
+    Console(width=max(190, Console().width)).print(table)  # no number is cut
     if len(rows) > MOST:
         _say(f"... and {len(rows) - MOST} more")
 

@@ -21,11 +21,11 @@ FACTS = ("fvu", "dead", "gamma", "pw_mcc", "found_50", "found_70", "found_90")
 SHUFFLED, STABLE, CONTROL = "shuffled", "stable features", "control LM"
 ABOUT = (
     "Shares of alive features, and mean monosemanticity, at the LM's last checkpoint, as means over SAE seeds. ±: half "
-    "of a 95 % interval over features, and 1.96 standard deviations over SAE seeds where there are several, added as "
-    "squares. Two values differ where their distance exceeds both ± added as squares. Every line is about shares: a "
-    "claim about one feature holds only if that feature is stable. Stable: in half of the other SAE seeds or more, "
-    "decoder cosine and correlation of activations with its match are at least .7; found_50 and so on: shares found "
-    "again at that value. Shuffled: language labels, clusters or sentence pairs; of pw_mcc, random decoders."
+    "of a 95 % interval over features, and 1.96 standard deviations of the trained SAEs over seeds, where there are "
+    "several, added as squares. Two values differ where their distance exceeds both ± added as squares. Every line is "
+    "about shares: a claim about one feature holds only if that feature is stable. Stable: in half of the other SAE "
+    "seeds or more, decoder cosine and correlation of activations with its match are at least .7; found_50 and so on: "
+    "shares found again at that value. Shuffled: language labels, clusters, sentence pairs; of pw_mcc, random decoders."
 )
 
 

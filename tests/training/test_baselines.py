@@ -80,6 +80,7 @@ def test_what_is_frozen_stays_at_its_draw_also_when_a_stopped_job_goes_on_and_al
     assert_same(by_baseline(undisturbed)["soft_frozen_decoder"], alone)
 
 
+@pytest.mark.slow
 def test_every_architecture_has_baselines_and_they_share_a_job(tmp_path: Path) -> None:
     size: dict[str, Any] = {"d_model": D_MODEL, "latents": 16, "seed": 0}
     top: dict[str, Any] = {**size, "k": 4, "threshold_rate": 0.1, "aux_k": 4, "aux_coefficient": 0.1}

@@ -55,7 +55,8 @@ def draw_lines(picture: Picture) -> Figure:
         grid[0].set_ylabel(row)
         grid[0].set_ylim(bottom=0)
         same = row.partition("\n")[0]  # rows of baselines have the scale of those of trained SAEs
-        tops[same] = max(tops.get(same, 0), grid[0].get_ylim()[1])
+        top = grid[0].get_ylim()[1]  # below 0 if all values are
+        tops[same] = max(tops.get(same, top), top)
     for grid, (row, _) in zip(axes, rows, strict=True):
         grid[0].set_ylim(0, tops[row.partition("\n")[0]])
     for axis in axes[-1]:

@@ -124,7 +124,7 @@ def measure(tokens: int, d_model: int, latents: int, k: int, random_codes: bool)
         )
         clusters = GlobalClusters(random.integers(VOCABULARY // 3, size=VOCABULARY))
         words = random.integers(2, size=VOCABULARY).astype(np.int8)
-        about = Text(("en", "ja"), text.language, clusters, words)
+        about = Text(("en", "ja"), text.language, clusters, words, None)
         timed("features", lambda: summarize(describe(reading, 1, sae, codes, about, rules, None), ("en", "ja"), rules))
     if not random_codes:
         found["codes_of_encoding"] = found["codes"] / found["encoding"]

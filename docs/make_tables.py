@@ -137,6 +137,13 @@ def bilingual(folder: Path) -> str:
     return table([*header, "cross (by chance)", "of these aligned"], rows)
 
 
+def languages(folder: Path) -> str:
+    """How far definitions of a feature's language agree, in the default cell: the report's own table."""
+    lines = (folder / "languages" / "tables" / "languages.md").read_text(encoding="utf-8").splitlines()
+    header, _, *rows = [line[2:-2].split(" | ") for line in lines if line.startswith("|")]
+    return table(header, rows).replace("|  |", "| |")
+
+
 def interventions(folder: Path) -> str:
     """Perplexity of step 512 under each kind of features: changes, and the mean over draws of random features."""
     found = pd.read_csv(folder / "interventions" / "interventions.csv", keep_default_na=False, na_values=[""])
@@ -201,6 +208,7 @@ class Entry(NamedTuple):
 
 CONTROL = "train.py model=embedded_control layer=2"  # as many tokens as in the sweep
 ANALYSIS = (SWEEP, CONTROL, "analyze.py space=shipped runs=[runs/embedded,runs/embedded_control]")
+DEFAULT = "runs/embedded/step0002048/layer02"
 ENTRIES = {
     "cells": Entry([SWEEP], cells, lambda folder: plot(str(folder / "runs" / "embedded"), DOCS / "cells.png")),
     "steps": Entry(
@@ -222,6 +230,7 @@ ENTRIES = {
         ],
         bilingual,
     ),
+    "languages": Entry(["train.py", f"analyze.py space=shipped runs={DEFAULT} output=languages"], languages),
     "interventions": Entry(
         [*ANALYSIS, "intervene.py kind=[en,ja,bi,aligned,mixed,all]"],
         interventions,

@@ -14,7 +14,7 @@ import torch
 from bisae.activations.store import Store
 from bisae.analysis.feature_table import Side, Text, describe
 from bisae.analysis.folder import Analysis
-from bisae.analysis.rules import Rules
+from bisae.analysis.rules import Rules, script_language
 from bisae.analysis.summary import summarize
 from bisae.cells.find import FoundCell
 from bisae.cells.recipe import Recipe
@@ -22,6 +22,7 @@ from bisae.features.analysed_activations import AnalysedActivations
 from bisae.features.codes import CodesFolder, encode
 from bisae.features.measures.alignment import is_word, sentence_peaks
 from bisae.features.measures.cross import word_languages
+from bisae.features.measures.language import in_scripts
 from bisae.features.measures.lineage import nearest
 from bisae.features.tokens import Tokens, pieces, token_texts
 from bisae.runtime.errors import Refused
@@ -104,7 +105,7 @@ class CheckpointCells:
         with self.encoded(cell, sae) as codes:
             if analysis.finished:  # by another process, while this one waited
                 return analysis
-            text = Text(languages, self._language, clustering, self._word_languages)
+            text = Text(languages, self._language, clustering, self._word_languages, self._script)
             described = describe(self._reading, cell.layer, sae, codes, text, self.rules, self._sides(cell, sae))
             metrics = summarize(described, languages, self.rules)
             if loss is not None:
@@ -223,3 +224,8 @@ class CheckpointCells:
     @cached_property
     def _language(self) -> np.ndarray:
         return self.rules.language_of_rows(self.tokens, self._texts, self.recipe.corpus)
+
+    @cached_property
+    def _script(self) -> np.ndarray | None:
+        languages = self.recipe.corpus.languages
+        return script_language(self.tokens, self._texts, languages) if in_scripts(languages) else None

@@ -8,17 +8,18 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Int8, Int64, Integer, UInt8
 from scipy.sparse import csr_array
+from scipy.special import entr
 
 from bisae.analysis.rules import Rules
 from bisae.features.analysed_activations import AnalysedActivations
 from bisae.features.codes import CodesFolder, Firings
 from bisae.features.contexts import FeatureContexts, Peaks, RawContexts, read_contexts
-from bisae.features.measures.alignment import AlignmentScores, aligned, alignment
+from bisae.features.measures.alignment import AlignmentScores, aligned, alignment, jaccard
 from bisae.features.measures.bilingual import is_bilingual
 from bisae.features.measures.clusters import Clustering, TokenCounts
 from bisae.features.measures.contextual import explained, halves, is_contextual
 from bisae.features.measures.cross import cross
-from bisae.features.measures.language import MIXED, class_names, classes
+from bisae.features.measures.language import MIXED, class_names, classes, lape_classes, lape_kept, monolinguality
 from bisae.features.measures.monosemanticity import entropies, ratio, scores
 from bisae.features.resampled import choose, peaks_again, sequence_draws
 from bisae.features.tokens import Tokens
@@ -33,6 +34,7 @@ class Text:
     language: UInt8[np.ndarray, " token"]  # by the language rule
     clustering: Clustering
     words: Int8[np.ndarray, " vocabulary"]  # the language of each word (`bisae.features.measures.cross`)
+    script: UInt8[np.ndarray, " token"] | None  # by v1's rule; None where it cannot tell the languages apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,7 @@ class Described:
     clusters: Int64[np.ndarray, " entry"]
     peak_language: UInt8[np.ndarray, " context"]
     resampled: "Resampled"
+    jaccard: tuple[float, float] | None  # of the latents active on sentences: with translations, with others
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +61,8 @@ class Peaked:
     def counts(
         self, latent: Integer[np.ndarray, " context"], sequence: Integer[np.ndarray, " context"], peak: np.ndarray
     ) -> tuple[Int64[np.ndarray, "latent language"], TokenCounts]:
-        row, languages = self.tokens.borders[sequence] + peak, len(self.text.languages)
-        key = latent * languages + self.text.language[row]
-        counted = np.bincount(key, minlength=self.latents * languages).reshape(self.latents, -1)
+        row = self.tokens.borders[sequence] + peak
+        counted = _by_language(latent, self.text.language[row], (self.latents, len(self.text.languages)))
         return counted, TokenCounts.of(latent, self.tokens.token_ids[row], self.latents)
 
 
@@ -109,16 +111,18 @@ def describe(
     columns: list[dict[str, Any]] = []
     drawn = sequence_draws(tokens, rules.seed)
     candidates: tuple[list[Any], list[Any]] = [], []  # contexts of the whole text, and further ones
-    by_language = np.bincount(tokens.language, minlength=len(text.languages))
+    spoken = tokens.language[tokens.borders[:-1]]  # in each sequence
+    held = [np.bincount(language, minlength=len(text.languages)) for language in (tokens.language, spoken)]
     half = halves(tokens.document, rules.seed)
     groups = {"by_token": tokens.token_ids, "by_previous": tokens.previous, "by_next": tokens.following}
     for firings in codes.blocks():
         block = slice(firings.first, firings.first + firings.latents)
-        column = _firing_columns(firings, tokens, text.languages, by_language, rules.threshold)
+        peaks = Peaks.of(firings, tokens.sequence)
+        heard = _by_language(peaks.latent, spoken[peaks.sequence], (firings.latents, len(text.languages)))
+        column = _firing_columns(firings, heard, tokens, text.languages, held, rules.threshold)
         for name, group in groups.items():
             column[name] = explained(firings, group.astype(np.int64), half, int(group.max()) + 1)
         columns.append(column)
-        peaks = Peaks.of(firings, tokens.sequence)
         choice = choose(rules.patterns, peaks, maximum[block], drawn)
         split = np.split(choice.times, [len(choice.contexts)], axis=1)
         for these, indices, times in zip(candidates, (choice.contexts, choice.further), split, strict=True):
@@ -134,11 +138,19 @@ def describe(
     mono = rules.monosemanticity
     found = scores(counts, text.clustering, mono.shuffles, mono.quantile, rules.seed)
     total, classed = counted.sum(1), classes(counted, rules.threshold, list(names.values()))
+    peak = tokens.borders[contexts.sequence] + contexts.peak
+    views = {"document": tokens.language} | ({} if text.script is None else {"script": text.script})
     crossed = cross(counts, text.words, text.clustering, classed == MIXED, **asdict(rules.cross))
 
     table: dict[str, Any] = {
         "feature": np.arange(sae.latents, dtype=np.int32),
         "class": classed,
+        **{
+            f"class_{view}": classes(
+                _by_language(contexts.latent, language[peak], counted.shape), rules.threshold, list(names.values())
+            )
+            for view, language in views.items()
+        },
         "maximum": maximum,
         **{name: np.concatenate([column[name] for column in columns]) for name in columns[0]},
         **{f"share_{code}": _ratio(counted[:, number], total) for number, code in enumerate(text.languages)},
@@ -163,31 +175,52 @@ def describe(
     features["contextual"] = is_contextual(token, previous, following, **asdict(rules.contextual))
     features["bilingual"] = is_bilingual(features, rules.bilingual, rules.cross.level)
     clusters = text.clustering.entry_clusters(counts)
-    peak_language = text.language[tokens.borders[contexts.sequence] + contexts.peak]
-    return Described(features, contexts, counts, clusters, peak_language, resampled)
+    return Described(features, contexts, counts, clusters, text.language[peak], resampled, _jaccard(sides, rules.seed))
+
+
+def _by_language(
+    latent: Integer[np.ndarray, " entry"],
+    language: UInt8[np.ndarray, " entry"],
+    shape: tuple[int, ...],
+    weights: np.ndarray | None = None,
+) -> np.ndarray:
+    """Count entries, or sum their weights, by latent and language."""
+    return np.bincount(latent * shape[1] + language, weights, minlength=shape[0] * shape[1]).reshape(shape)
 
 
 def _firing_columns(
     firings: Firings,
+    sequences: Int64[np.ndarray, "latent language"],
     tokens: Tokens,
     languages: Sequence[str],
-    tokens_of_language: Int64[np.ndarray, " language"],
+    held: Sequence[Int64[np.ndarray, " language"]],
     threshold: float,
 ) -> dict[str, Any]:
-    """The columns that are counted over all firings, by the language of the document. Each is an array [latent]."""
-    size = firings.latents * len(languages)
-    key = firings.latent_of_entry() * len(languages) + tokens.language[firings.rows]
-    fired = np.bincount(key, minlength=size).reshape(firings.latents, -1)
-    mass = np.bincount(key, firings.values, minlength=size).reshape(firings.latents, -1)
+    """The columns that are counted over all firings, by the language of the document. Each is an array [latent].
+
+    `sequences`: in how many each latent fires. `held`: how many tokens, and sequences, the text has.
+    """
+    names, (of_tokens, of_sequences) = list(class_names(languages).values()), held
+    entry = firings.latent_of_entry(), tokens.language[firings.rows], (firings.latents, len(languages))
+    fired, mass = _by_language(*entry), _by_language(*entry, firings.values)
     columns: dict[str, Any] = {"firings": fired.sum(1), "rate": fired.sum(1) / len(tokens)}
-    rates = fired / np.maximum(tokens_of_language, 1)
+    rates, means = fired / np.maximum(of_tokens, 1), mass / np.maximum(of_tokens, 1)
     shares = rates / np.maximum(rates.sum(1, keepdims=True), np.finfo(float).tiny)
+    own = monolinguality(means)
     for number, code in enumerate(languages):
         columns[f"firings_{code}"] = fired[:, number]
         columns[f"rate_{code}"] = rates[:, number]
         columns[f"mass_{code}"] = mass[:, number]
+        columns[f"sequences_{code}"] = sequences[:, number]
+        columns[f"monolinguality_{code}"] = own[:, number]
         columns[f"firing_share_{code}"] = np.where(fired.sum(1) > 0, shares[:, number], np.nan)
-    return columns | {"class_firings": classes(rates, threshold, list(class_names(languages).values()))}
+    return columns | {
+        "class_firings": classes(rates, threshold, names),
+        "class_monolinguality": classes(means, threshold, names),
+        "lape": np.where(fired.sum(1) > 0, entr(shares).sum(1), np.nan),
+        "class_lape": lape_classes(rates, names),
+        "lape_kept": lape_kept(sequences, of_sequences, fired, of_tokens),
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,6 +250,14 @@ def _alignment_columns(sides: Sequence[Side], rules: Rules) -> Mapping[str, Any]
         "aligned": aligned(words.r, words.p, rule.least, rule.level),
         "aligned_shuffled": aligned(words.r_shuffled, words.p_shuffled, rule.least, rule.level),
     }
+
+
+def _jaccard(sides: Sequence[Side] | None, seed: int) -> tuple[float, float] | None:
+    if not sides:
+        return None
+    left, right = (side.words + side.others for side in sides)
+    shuffled = np.random.default_rng(seed).permutation(right.shape[0])
+    return float(jaccard(left, right).mean()), float(jaccard(left, right[shuffled]).mean())
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -24,7 +24,14 @@ from bisae.features.spaces.space import Space
 from bisae.features.tokens import Tokens
 from bisae.runtime.errors import Refused
 
-VERSION = 3  # raise it when a rule computes something else: every cell is then analysed again
+VERSION = 4  # raise it when a rule computes something else: every cell is then analysed again
+
+
+def script_language(tokens: Tokens, texts: Sequence[str], languages: Sequence[str]) -> UInt8[np.ndarray, " token"]:
+    """The language of each token by v1's rule, as an index into `languages`, which are `in_scripts`."""
+    script = script_of_rows(tokens.token_ids, tokens.sequence, script_of_tokens(texts))
+    plain = [plain_of(language) for language in languages]
+    return np.array([plain.index(language) for language in SCRIPTS], np.uint8)[script]
 
 
 @dataclass(frozen=True)
@@ -146,9 +153,7 @@ class Rules:
         if isinstance(corpus, CorpusWithLexicon) and self.language == "token":
             own = corpus.language_of_tokens(texts)[tokens.token_ids]
             return np.where(own < 0, tokens.language, own).astype(np.uint8)
-        script = script_of_rows(tokens.token_ids, tokens.sequence, script_of_tokens(texts))
-        plain = [plain_of(language) for language in corpus.languages]
-        return np.array([plain.index(language) for language in SCRIPTS], np.uint8)[script]
+        return script_language(tokens, texts, corpus.languages)
 
     @cached_property
     def describe(self) -> dict[str, Any]:

@@ -38,6 +38,8 @@ def summarize(described: Described, languages: Sequence[str], rules: Rules) -> M
         if (value := found[name]) is not None and described.resampled.documents >= LEAST_DOCUMENTS:
             interval = resampled_interval(value, samples)
             found[f"{name}_doc_low"], found[f"{name}_doc_high"] = _pair(Interval(*np.clip(interval, 0, 1).tolist()))
+    if described.jaccard is not None:
+        found["jaccard"], found["jaccard_null"] = described.jaccard
     return found | _by_chance(described, names, rules)
 
 

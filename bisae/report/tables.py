@@ -9,6 +9,7 @@ import pandas as pd
 from bisae.report.averages import OVER, averages, metrics_of
 from bisae.report.bins import LAYERS, PHASES, RANDOM, SIZES, Bins
 from bisae.report.examples import Examples, example_features
+from bisae.report.languages import agreements
 from bisae.report.markup import Piece, Table, latex, markdown
 from bisae.report.trust import claims
 from bisae.runtime.atomic import atomic_file
@@ -35,7 +36,7 @@ def write_tables(
     examples: Examples,
     folder: Path,
 ) -> list[Path]:
-    """Write phases, layers, sizes and examples as .csv (every metric, tidy), .md and .tex into `folder`.
+    """Write phases, layers, sizes, languages and examples as .csv (every metric, tidy), .md and .tex into `folder`.
 
     `read(folder, name)` gives a cell's table `name`: features, contexts or sequences. `intervals`: the kinds of
     interval to print, keys of `averages.OVER`. A table without rows (sizes, if all LMs are equally large) is left out,
@@ -52,6 +53,7 @@ def write_tables(
         written += _write(folder, name, numbers, _table(numbers, TITLES[name], by, intervals, bins.rule(name)))
     if (found := claims(labelled)) is not None:
         written += _write(folder, "trust", *found)
+    written += _write(folder, "languages", *agreements(labelled, read))
     return written + _write(folder, "examples", *example_features(labelled, read, examples))
 
 

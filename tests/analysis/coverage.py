@@ -49,7 +49,7 @@ def analysed(
     for rows, at in reading.rows(np.arange(len(text)), [1]):
         codes.write(int(rows[0]), encode(sae, int(rows[0]), at[1]))
     codes.finish([start for start, _ in reading.windows])
-    about = Text(LANGUAGES, text.language, GlobalClusters(clusters), np.full(len(clusters), -1, np.int8))
+    about = Text(LANGUAGES, text.language, GlobalClusters(clusters), np.full(len(clusters), -1, np.int8), None)
     return summarize(describe(reading, 1, sae, codes, about, rules, None), LANGUAGES, rules)
 
 

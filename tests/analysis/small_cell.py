@@ -41,7 +41,7 @@ def rules(**changed: Any) -> Rules:
 
 
 def described(
-    folder: Path, chosen: Rules, sides: Sequence[Side] | None = None, dead: int = 4
+    folder: Path, chosen: Rules, sides: Sequence[Side] | None = None, dead: int = 4, script: np.ndarray | None = None
 ) -> tuple[Described, AnalysedActivations, TopK, np.ndarray]:
     """Also what it was made from, and the dense codes."""
     reading, sae = reading_of(tokens_of([4, 7, 5, 6, 3, 8] * 10)), random_sae(latents=12)
@@ -51,6 +51,6 @@ def described(
     codes = CodesFolder(folder / "codes", sae.latents)
     codes.write(0, encode(sae, 0, values))
     codes.finish([0])
-    text = Text(LANGUAGES, reading.tokens.language, GlobalClusters(CLUSTERS), WORDS)
+    text = Text(LANGUAGES, reading.tokens.language, GlobalClusters(CLUSTERS), WORDS, script)
     dense = sae.encode(values).dense().detach().numpy()
     return describe(reading, 2, sae, codes, text, chosen, sides), reading, sae, dense

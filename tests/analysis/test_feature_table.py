@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.sparse import csr_array
+from scipy.stats import entropy
 
 from bisae.analysis.feature_table import Side
 from bisae.analysis.rules import AlignmentRule
+from bisae.analysis.summary import summarize
 from bisae.features.measures.language import classes
 from bisae.features.measures.monosemanticity import monosemanticity
 from bisae.runtime.errors import Refused
@@ -31,6 +33,18 @@ def test_rates_shares_and_scores_are_those_of_the_dense_codes(tmp_path: Path) ->
     rates = features[["rate_fr", "rate_de"]].to_numpy()
     np.testing.assert_allclose(features["firing_share_fr"], rates[:, 0] / np.where(rates.sum(1), rates.sum(1), np.nan))
     assert features["class_firings"].tolist() == classes(rates, 0.7, ["fr", "de"]).tolist()
+    assert features["class_document"].tolist() == features["class"].tolist() and "class_script" not in features
+    means = np.stack([dense[tokens.language == number].mean(0, dtype=np.float64) for number in (0, 1)], 1)
+    assert features["class_monolinguality"].tolist() == classes(means, 0.7, ["fr", "de"]).tolist()
+    np.testing.assert_allclose(features["monolinguality_de"], means[:, 1] - means[:, 0], rtol=1e-6, atol=1e-9)
+    alive = rates.sum(1) > 0
+    np.testing.assert_allclose(features["lape"][alive], entropy(rates[alive], axis=1))
+    assert features["lape"][~alive].isna().all()
+    spoken = tokens.language[tokens.borders[:-1]]
+    heard = np.maximum.reduceat(dense, tokens.borders[:-1]) > 0
+    assert features["sequences_de"].tolist() == heard[spoken == 1].sum(0).tolist()
+    wide = np.stack([heard[spoken == n].mean(0) >= 0.98 for n in (0, 1)]).any(0) & (rates > 0.1).any(1)
+    assert features["lape_kept"].tolist() == wide.tolist()
 
     for feature in range(12):
         pieces = [slice(start, stop) for start, stop in zip(tokens.borders, tokens.borders[1:], strict=False)]
@@ -53,9 +67,10 @@ def test_rates_shares_and_scores_are_those_of_the_dense_codes(tmp_path: Path) ->
 
 def test_a_dead_feature_is_dead_in_every_column(tmp_path: Path) -> None:
     dead = described(tmp_path, rules(), dead=7)[0].features.iloc[7]
-    assert dead["class"] == dead["class_firings"] == "dead" and dead["maximum"] == dead["firings"] == 0
-    assert not dead[["single_token", "bilingual", "contextual", "aligned"]].any()
-    assert dead[["monosemanticity", "share_fr", "firing_share_de", "by_token", "alignment"]].isna().all()
+    labels = [name for name in dead.index if name.startswith("class")]
+    assert len(labels) == 5 and (dead[labels] == "dead").all() and dead["maximum"] == dead["firings"] == 0
+    assert not dead[["lape_kept", "single_token", "bilingual", "contextual", "aligned"]].any()
+    assert dead[["monosemanticity", "share_fr", "firing_share_de", "lape", "by_token", "alignment"]].isna().all()
 
 
 def test_bilingual_features_are_mixed_ones_above_their_own_null(tmp_path: Path) -> None:
@@ -94,6 +109,32 @@ def test_with_sentence_pairs_the_aligned_features_can_be_the_bilingual_ones(tmp_
     expected = [np.corrcoef(left[:, n], right[:, n])[0, 1] for n in range(12)]
     np.testing.assert_allclose(features["alignment"], expected)
     np.testing.assert_allclose(features["alignment_other"], np.ones(12))
+
+
+def test_with_sentence_pairs_the_active_sets_are_compared_with_those_of_shuffled_pairs(
+    tmp_path: Path,
+) -> None:
+    """Every sentence has one latent, which its translation has too, on words or on other tokens."""
+    one = np.eye(12, dtype=np.float32)
+    none = csr_array(np.zeros_like(one))
+    sides = [Side(csr_array(one), none), Side(none, csr_array(2 * one))]
+    chosen = rules(alignment=AlignmentRule("given", 99, 0.5, 0.1))
+    metrics = summarize(described(tmp_path / "pairs", chosen, sides)[0], LANGUAGES, chosen)
+    kept = np.mean(np.random.default_rng(0).permutation(12) == np.arange(12))
+    assert metrics["jaccard"] == 1 and metrics["jaccard_null"] == pytest.approx(kept) and kept < 0.5
+    assert "jaccard" not in summarize(described(tmp_path / "none", rules())[0], LANGUAGES, rules())
+
+
+def test_by_script_the_peaks_of_the_same_contexts_are_counted(tmp_path: Path) -> None:
+    tokens = described(tmp_path / "first", rules())[1].tokens
+    script = (tokens.token_ids % 2).astype(np.uint8)
+    found = described(tmp_path / "second", rules(), script=script)[0]
+    contexts = found.contexts
+    peak = script[tokens.borders[contexts.sequence] + contexts.peak]
+    share = pd.Series(peak).groupby(contexts.latent).mean()
+    expected = np.where(share > 0.7, "de", np.where(share < 0.3, "fr", "Mixed"))
+    assert found.features["class_script"][share.index].tolist() == expected.tolist()
+    assert (found.features["class_script"] != found.features["class_document"]).any()
 
 
 def test_clusters_stand_beside_the_tokens_they_were_counted_from(tmp_path: Path) -> None:

@@ -104,6 +104,9 @@ def _features(folder: str) -> pd.DataFrame:
     features["bilingual"] = bilingual
     features["alignment"] = np.clip(random.normal(0.45 * bilingual, 0.08), -1, 1)
     features["contextual"] = random.random(FEATURES) < 0.1 * int(layer)
+    features["class_document"] = np.where(random.random(FEATURES) < 0.1, features["class_firings"], kinds)
+    features["class_lape"], features["class_monolinguality"] = kinds, features["class_firings"]
+    features["lape_kept"] = False
     unknown = [
         "share_en",
         "share_ja",

@@ -33,7 +33,9 @@ def rows(path: Path) -> list[list[str]]:
 def test_every_table_is_written_as_csv_markdown_and_latex(folder: Path) -> None:
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        f"{name}.{end}" for name in ("phases", "layers", "sizes", "examples") for end in ("csv", "md", "tex")
+        f"{name}.{end}"
+        for name in ("phases", "layers", "sizes", "languages", "examples")
+        for end in ("csv", "md", "tex")
     }
 
 

@@ -90,6 +90,17 @@ def alignment(left: csr_array, right: csr_array, permutations: int, seed: int) -
     return AlignmentScores(*scores)
 
 
+def jaccard(left: csr_array, right: csr_array) -> Float64[np.ndarray, " sentence"]:
+    """Of the latents that are active on a sentence or its translation, the share active on both; 0 if none is active.
+
+    Args:
+        left: [sentence, latent] activations on the sentences of one language.
+        right: [sentence, latent] activations on their translations, in the same order.
+    """
+    left, right = left > 0, right > 0
+    return left.multiply(right).sum(1) / np.maximum((left + right).sum(1), 1)
+
+
 def aligned(
     r: Float64[np.ndarray, " latent"], p: Float64[np.ndarray, " latent"], least: float, level: float
 ) -> Bool[np.ndarray, " latent"]:

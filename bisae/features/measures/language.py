@@ -1,4 +1,4 @@
-"""The language of a feature: the rule of the study's first version (v1), and the same rule over whole texts.
+"""The language of a feature: the rule of the study's first version (v1), and other definitions in the literature.
 
 A token is English if it holds only ASCII letters, white space and `"'(),.-`, and is not blank. A token of the digits
 0-9 has the language of the token before it. All other tokens are Japanese, byte tokens and the empty token too. A
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import SupportsFloat
 
 import numpy as np
-from jaxtyping import Float64, Int32, Num, Shaped, UInt8
+from jaxtyping import Bool, Float64, Int32, Int64, Num, Shaped, UInt8
 
 from bisae.corpus.languages import NAMES, plain_of
 from bisae.runtime.errors import Refused
@@ -19,6 +19,7 @@ from bisae.runtime.errors import Refused
 SCRIPTS = ("en", "ja")  # what the rule tells apart, by number
 ENGLISH, JAPANESE, DIGITS = range(3)
 MIXED, DEAD = "Mixed", "dead"
+LAPE_RATIO, LAPE_SEQUENCES, LAPE_TOKENS = 0.5, 0.98, 0.1  # as in the published code of SAE-LAPE
 
 
 def _script(text: str) -> int:
@@ -67,9 +68,14 @@ def feature_language(
     return str(classes(np.array([list(counts.values())]), threshold, names)[0]), counts
 
 
+def in_scripts(languages: Sequence[str]) -> bool:
+    """True if a text is in exactly the languages that the rule tells apart."""
+    return sorted(map(plain_of, languages)) == sorted(SCRIPTS)
+
+
 def check_script_languages(languages: Sequence[str]) -> None:
-    """Refuse a text that is not in exactly the languages that the rule tells apart."""
-    if sorted(map(plain_of, languages)) != sorted(SCRIPTS):
+    """Refuse a text that is not `in_scripts`."""
+    if not in_scripts(languages):
         remedy = f"tells only English from Japanese, but the text is in {', '.join(languages)}; use language=document"
         raise Refused("language", "script", remedy)
 
@@ -118,6 +124,58 @@ def classes(
     over = counts / np.where(total > 0, total, 1) > threshold
     living = np.where(over.any(1), np.array(names)[over.argmax(1)], MIXED)
     return np.where(total[:, 0] > 0, living, DEAD)
+
+
+def lape_classes(
+    rates: Float64[np.ndarray, "feature language"], names: Sequence[str]
+) -> Shaped[np.ndarray, " feature"]:
+    """The class of each feature by SAE-LAPE: the language in which it fires most, if it fires in all others less than
+    `LAPE_RATIO` times as often; otherwise "Mixed", or "dead". Source: Andrylie et al. 2025, arXiv 2507.11230.
+
+    Args:
+        rates: The firing rate per token of each language.
+        names: The name of each language's class.
+    """
+    most = rates.max(1, keepdims=True)
+    living = np.where((rates >= LAPE_RATIO * most).sum(1) == 1, np.array(names)[rates.argmax(1)], MIXED)
+    return np.where(most[:, 0] > 0, living, DEAD)
+
+
+def lape_kept(
+    sequences: Int64[np.ndarray, "feature language"],
+    of_sequences: Int64[np.ndarray, " language"],
+    firings: Int64[np.ndarray, "feature language"],
+    of_tokens: Int64[np.ndarray, " language"],
+) -> Bool[np.ndarray, " feature"]:
+    """The features that SAE-LAPE's filters keep: they fire in nearly all sequences of one language, and on many tokens.
+
+    Args:
+        sequences: In how many sequences of each language the feature fires.
+        of_sequences: The number of sequences of each language.
+        firings: On how many tokens of each language the feature fires.
+        of_tokens: The number of tokens of each language.
+    """
+    everywhere = sequences >= np.maximum((LAPE_SEQUENCES * of_sequences).astype(int), 1)
+    often = firings > (LAPE_TOKENS * of_tokens).astype(int)
+    return np.logical_and(everywhere.any(1), often.any(1))
+
+
+def monolinguality(means: Float64[np.ndarray, "feature language"]) -> Float64[np.ndarray, "feature language"]:
+    """The mean activation on each language minus the mean of those on the others (Deng et al., ACL 2025).
+
+    Args:
+        means: The mean activation on the tokens of each language, 0 where the feature does not fire.
+    """
+    return means - (means.sum(1, keepdims=True) - means) / max(means.shape[1] - 1, 1)
+
+
+def agreement(one: Shaped[np.ndarray, " feature"], other: Shaped[np.ndarray, " feature"]) -> tuple[float, float]:
+    """The share of equal labels, and Cohen's kappa, which is NaN if all labels are one. Both are NaN without labels."""
+    if not len(one):
+        return math.nan, math.nan
+    same = float(np.mean(one == other))
+    chance = sum(float(np.mean(one == name) * np.mean(other == name)) for name in np.unique(one))
+    return same, (same - chance) / (1 - chance) if chance < 1 else math.nan
 
 
 def shares_by_threshold(

@@ -3,7 +3,7 @@ import pytest
 from scipy.sparse import csr_array, random_array
 from scipy.stats import pearsonr
 
-from bisae.features.measures.alignment import aligned, alignment, is_word, sentence_peaks
+from bisae.features.measures.alignment import aligned, alignment, is_word, jaccard, sentence_peaks
 
 PAIRS, LATENTS = 60, 12
 
@@ -70,6 +70,15 @@ def test_shuffled_pairs_do_not_correlate_and_a_seed_repeats_them() -> None:
 def test_sides_of_different_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="12"):
         alignment(peaks(0), peaks(1)[:, :3], permutations=1, seed=0)
+
+
+def test_of_the_latents_active_on_either_side_the_share_on_both_is_counted() -> None:
+    left, right = peaks(0).toarray(), peaks(1).toarray()
+    left[7] = right[7] = 0
+    sets = [[set(np.flatnonzero(row)) for row in side] for side in (left, right)]
+    expected = [len(one & other) / max(len(one | other), 1) for one, other in zip(*sets, strict=True)]
+    np.testing.assert_allclose(jaccard(csr_array(left), csr_array(right)), expected)
+    assert expected[7] == 0 < max(expected) < 1
 
 
 def test_a_sentence_keeps_a_latents_largest_activation() -> None:

@@ -2,12 +2,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score
 
 from bisae.features.measures.language import (
+    DEAD,
+    MIXED,
+    agreement,
     check_script_languages,
     class_names,
     classes,
     feature_language,
+    lape_classes,
+    lape_kept,
+    monolinguality,
     script_of_rows,
     script_of_tokens,
     shares_by_threshold,
@@ -118,3 +125,33 @@ def test_the_script_rule_is_refused_for_other_languages() -> None:
 def test_space_marks_are_read_as_spaces() -> None:
     assert script_of_tokens(["▁dog", "▁", "▁12", "▁犬"]).tolist() == [0, 1, 2, 1]
     assert feature_language([[("▁dog", 1.0)]])[0] == "English"
+
+
+def test_lape_names_the_one_language_in_which_a_feature_fires_twice_as_often_as_in_any_other() -> None:
+    rates = np.array([[0.5, 0.24, 0.2], [0.5, 0.25, 0.0], [0.1, 0.1, 0.1], [0.0, 0.0, 1e-9], [0.0, 0.0, 0.0]])
+    assert lape_classes(rates, ["a", "b", "c"]).tolist() == ["a", MIXED, MIXED, "c", DEAD]
+
+
+def test_lape_keeps_features_of_nearly_all_sequences_and_of_many_tokens_as_its_published_code_does() -> None:
+    """Its thresholds are cut to whole numbers: 98 of 101 sequences, more than 100 of 1005 tokens."""
+    of_sequences, of_tokens = np.array([101, 50]), np.array([1005, 2000])
+    sequences = np.array([[98, 0], [97, 48], [98, 0], [97, 49], [0, 49]])
+    firings = np.array([[101, 0], [900, 900], [100, 200], [0, 201], [101, 0]])
+    assert lape_kept(sequences, of_sequences, firings, of_tokens).tolist() == [True, False, False, True, True]
+    few = np.array([[97, 0]]), np.array([101, 0]), np.array([[900, 0]]), np.array([1005, 0])
+    assert not lape_kept(*few)[0]  # of the other language there is no text
+
+
+def test_monolinguality_is_a_mean_minus_the_mean_of_the_others() -> None:
+    means = np.array([[4.0, 1.0, 2.0], [0.0, 0.0, 0.0]])
+    np.testing.assert_allclose(monolinguality(means), [[2.5, -2.0, -0.5], [0.0, 0.0, 0.0]])
+    np.testing.assert_allclose(monolinguality(means[:, :1]), means[:, :1])  # a text of one language
+
+
+def test_agreement_is_the_share_of_equal_labels_and_cohens_kappa() -> None:
+    random = np.random.default_rng(0)
+    one = random.choice(["English", "Japanese", MIXED], 200)
+    other = np.where(random.random(200) < 0.6, one, random.choice(["English", MIXED], 200))
+    assert agreement(one, other) == pytest.approx((np.mean(one == other), cohen_kappa_score(one, other)))
+    same, kappa = agreement(one[one == MIXED], one[one == MIXED])
+    assert same == 1 and np.isnan(kappa) and np.isnan(agreement(one[:0], one[:0])).all()

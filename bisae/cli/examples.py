@@ -48,11 +48,10 @@ def examples(settings: ExamplesSettings, cfg: Any) -> None:
         columns.append([f"{' ' if one.right else '✗'} {one.score:.2f}  {one.joined}" for one in found] + [f"  {right}"])
     for row in zip(*columns, strict=True):
         table.add_row(*row)
-    console = Console()
-    console.width = max(160, console.width)  # so that no word is cut
+    console = Console(width=max(160, Console().width), highlight=False)  # so that no word is cut
     console.print(table)
     for line in refused:
-        console.print(line)
+        console.print(line, markup=False, soft_wrap=True)  # a remedy may hold brackets
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="examples")

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import DictConfig
-from safetensors.torch import load_file
 
 from bisae.cells.cell import Cell
 from bisae.cli.train import train
@@ -23,23 +22,15 @@ from bisae.training.job import Member, cell_identity
 from bisae.training.module import SAETraining
 from bisae.training.schedule import constant, schedule_of
 from tests.activations.fake_source import D_MODEL
+from tests.training.stopped import assert_same, stop_at, weights
 from tests.training.test_data import activations, trainer
 
 Config = Callable[..., DictConfig]
 ALL = "sae.baseline=[null,frozen_decoder,soft_frozen_decoder,frozen_encoder]"
 
 
-def weights(cell: Cell) -> dict[str, torch.Tensor]:
-    return load_file(cell.folder / "sae.safetensors")
-
-
 def by_baseline(cells: list[Cell]) -> dict[str | None, Cell]:
     return {cell.identity["sae"].get("baseline"): cell for cell in cells}
-
-
-def assert_same(one: Cell, other: Cell) -> None:
-    assert one.name == other.name and one.read()["metrics"] == other.read()["metrics"]
-    assert all(torch.equal(value, weights(other)[name]) for name, value in weights(one).items())
 
 
 @pytest.mark.parametrize("recipe", [[], ["optimizer=blocked", "sae=topk_candidates", "sae.candidates=8"]])
@@ -62,17 +53,9 @@ def test_what_is_frozen_stays_at_its_draw_also_when_a_stopped_job_goes_on_and_al
         elif baseline != "frozen_decoder":
             assert near.min() < LEAST - 0.05
 
-    original, steps = SAETraining.training_step, iter(range(10**9))
-
-    def stopping(self: SAETraining, *arguments: Any) -> torch.Tensor:
-        if next(steps) == 30:  # of 48, after the saves of steps 7, 14, 21 and 28
-            raise RuntimeError("stopped")
-        return original(self, *arguments)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(SAETraining, "training_step", stopping)
-        with pytest.raises(RuntimeError, match="stopped"):
-            train(config(*keys, ALL, f"runs={tmp_path}/stopped"))
+    stop_at(
+        30, config(*keys, ALL, f"runs={tmp_path}/stopped"), monkeypatch
+    )  # of 48 steps, after the saves of steps 7, 14, 21 and 28
     gone_on = train(config(*keys, ALL, f"runs={tmp_path}/stopped"))
     for one, other in zip(undisturbed, gone_on, strict=True):
         assert_same(one, other)

@@ -7,12 +7,10 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import DictConfig
-from safetensors.torch import load_file
 from torch.optim.lr_scheduler import StepLR
 
-from bisae.cells.cell import Cell
 from bisae.cli.train import train
-from bisae.training.module import SAETraining
+from tests.training.stopped import assert_same, stop_at, weights
 
 pytestmark = pytest.mark.slow
 
@@ -57,15 +55,6 @@ RECIPES = {
 }
 
 
-def weights(cell: Cell) -> dict[str, torch.Tensor]:
-    return load_file(cell.folder / "sae.safetensors")
-
-
-def assert_same(one: Cell, other: Cell) -> None:
-    assert one.name == other.name and one.read()["metrics"] == other.read()["metrics"]
-    assert all(torch.equal(value, weights(other)[name]) for name, value in weights(one).items())
-
-
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_stopped_job_ends_as_undisturbed_and_a_member_as_the_cell_trained_alone(
     config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, recipe: str
@@ -73,17 +62,9 @@ def test_a_stopped_job_ends_as_undisturbed_and_a_member_as_the_cell_trained_alon
     keys = [*RECIPES[recipe], "layer=3", "sae.lr=[0.001,0.004]"]
     undisturbed = train(config(*keys))
     (alone,) = train(config(*keys, "sae.lr=0.004", f"runs={tmp_path}/alone"))
-    original, steps = SAETraining.training_step, iter(range(10**9))
-
-    def stopping(self: SAETraining, *arguments: Any) -> torch.Tensor:
-        if next(steps) == 30:  # of 48, after the saves of steps 7, 14, 21 and 28
-            raise RuntimeError("stopped")
-        return original(self, *arguments)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(SAETraining, "training_step", stopping)
-        with pytest.raises(RuntimeError, match="stopped"):
-            train(config(*keys, f"runs={tmp_path}/stopped"))
+    stop_at(
+        30, config(*keys, f"runs={tmp_path}/stopped"), monkeypatch
+    )  # of 48 steps, after the saves of steps 7, 14, 21 and 28
     gone_on = train(config(*keys, f"runs={tmp_path}/stopped"))
     for one, other in zip(undisturbed, gone_on, strict=True):
         assert_same(one, other)

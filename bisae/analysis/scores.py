@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 import torch
 from jaxtyping import BFloat16, UInt8
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
@@ -19,6 +18,7 @@ from bisae.cells.recipe import Recipe
 from bisae.lm.lm_pass import LMPass
 from bisae.metrics.reconstruction import ReconstructionMetrics
 from bisae.runtime.atomic import atomic_file
+from bisae.runtime.console import wide
 from bisae.runtime.device import torch_device
 from bisae.runtime.errors import Refused
 from bisae.runtime.naming import name_of
@@ -151,9 +151,7 @@ def show_scores(table: pd.DataFrame) -> None:
     shown = Table(*columns, box=None, header_style="bold")
     for row in table[columns].itertuples(index=False):
         shown.add_row(*(Text(f"{value:.4g}" if isinstance(value, float) else str(value)) for value in row))
-    console = Console()
-    console.width = max(140, console.width)  # so that no number is cut
-    console.print(shown)
+    wide().print(shown)
 
 
 def write_scores(table: pd.DataFrame, path: Path) -> None:

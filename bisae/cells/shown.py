@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from bisae.cells.cell import Cell
+from bisae.runtime.console import say, wide
 from bisae.runtime.ranks import JOB, leave
 from bisae.runtime.values import flatten_keys
 
@@ -27,7 +28,7 @@ def show_cells(cells: Sequence[Cell], console: Console | None = None) -> None:
     """
     described = [{**asdict(cell), "runs": str(cell.runs)} for cell in cells]
     leave(os.environ.get(JOB), "cells.json", json.dumps(described))
-    console = console or Console(width=max(110, Console().width))  # so that no number is cut
+    console = console or wide()
     settings, varied = settings_of_cells(cells)
     folder_column = Column("SAE", no_wrap=True, min_width=max(len(f"{cell.sae}-{cell.hash}") for cell in cells))
     names = [key.removeprefix("sae.") for key in varied]
@@ -41,7 +42,7 @@ def show_cells(cells: Sequence[Cell], console: Console | None = None) -> None:
     if table.row_count:
         console.print(table)
     for runs in dict.fromkeys(cell.runs for cell in cells):
-        console.print(Text(f"cells are in {runs}/"), soft_wrap=True)  # no markup: a path may hold brackets
+        say(f"cells are in {runs}/", console=console)
 
 
 def settings_of_cells(cells: Sequence[Cell]) -> tuple[list[dict[str, object]], list[str]]:

@@ -13,13 +13,13 @@ from bisae.config.examples import ExamplesSettings
 from bisae.config.folder import CONF
 from bisae.config.instantiate import instantiate
 from bisae.config.keys import refused_by_key
+from bisae.runtime.console import say, wide
 from bisae.runtime.errors import ConfigError
 
 
 @command(ExamplesSettings)
 def examples(settings: ExamplesSettings, cfg: Any) -> None:
     """Print the examples in every space; a space that cannot be used says why, beside the others."""
-    from rich.console import Console
     from rich.table import Table
     from transformers import AutoTokenizer
 
@@ -48,10 +48,9 @@ def examples(settings: ExamplesSettings, cfg: Any) -> None:
         columns.append([f"{' ' if one.right else '✗'} {one.score:.2f}  {one.joined}" for one in found] + [f"  {right}"])
     for row in zip(*columns, strict=True):
         table.add_row(*row)
-    console = Console(width=max(160, Console().width), highlight=False)  # so that no word is cut
-    console.print(table)
+    wide().print(table)
     for line in refused:
-        console.print(line, markup=False, soft_wrap=True)  # a remedy may hold brackets
+        say(line)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="examples")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from rich.console import Console
 
 from bisae.cli.command import ends_with_a_line
 from bisae.config.folder import CONF
@@ -17,6 +16,7 @@ from bisae.grid.compose import composed_ladders, planned_settings
 from bisae.grid.progress import GridProgress, progress_of
 from bisae.grid.progress_page import html, text
 from bisae.runtime.atomic import atomic_file
+from bisae.runtime.console import say
 from bisae.runtime.library_warnings import silence
 
 
@@ -26,7 +26,7 @@ def status(cfg: Any) -> GridProgress:
     silence()
     with refused_by_key(settings):
         progress = progress_of(composed_ladders(StatusSettings), Path(settings.runs))
-    Console(highlight=False).print(text(progress), markup=False, emoji=False, soft_wrap=True)
+    say(text(progress))
     if settings.html is not None:
         with atomic_file(Path(settings.html)) as temporary:
             temporary.write_text(html(progress, settings.runs), encoding="utf-8")

@@ -1,6 +1,7 @@
 """The plan in the terminal."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from rich.console import Console
 from rich.table import Table
@@ -8,6 +9,7 @@ from rich.text import Text
 
 from bisae.activations.registry import STORES
 from bisae.grid.store_choice import StoreChoice
+from bisae.runtime.console import counted, say, wide
 
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 
@@ -32,34 +34,31 @@ def duration(hours: float) -> str:
 
 def show(choice: StoreChoice, contexts: int, commands: Sequence[str], console: Console | None = None) -> None:
     """Print the plan; long lines are not wrapped."""
-    console = console or Console(width=max(160, Console().width), highlight=False)
+    console = console or wide()
+    line = partial(say, console=console)
     device, costs = choice.device, choice.costs[choice.store]
-
-    def say(line: str, style: str = "") -> None:
-        console.print(Text(line, style), soft_wrap=True)  # no markup: names and paths may hold brackets
-
     checkpoints = sum(len(cost.ladder.steps) for cost in costs)
     cells = sum(cost.ladder.cells for cost in costs)
     passes = sum(len(cost.ladder.steps) * len(cost.passes) for cost in costs)
     jobs = f"their layers in {passes} passes, a job each (activations={choice.store})"
-    say(f"{cells:,} cells: {checkpoints} checkpoints, {jobs}")
+    line(f"{counted(cells, 'cell')}: {counted(checkpoints, 'checkpoint')}, {jobs}")
     console.print(_models(choice))
     memory = size(device.memory) if device.memory else "works in RAM"
-    say(f"\nOn {device.count} x {device.name} (memory {memory}, RAM {size(device.ram)} each), {_speeds(choice)}:")
+    line(f"\nOn {device.count} x {device.name} (memory {memory}, RAM {size(device.ram)} each), {_speeds(choice)}:")
     console.print(_stores(choice))
     for store, reason in choice.refused.items():
-        say(f"  {store} does not work: {reason}")
+        line(f"  {store} does not work: {reason}")
     of_cells = sum(cost.result_bytes for cost in costs)
     saves = size(choice.results - of_cells)
     patterns = size(sum(cost.pattern_bytes(contexts) for cost in costs))
     codes = size(sum(cost.code_bytes for cost in costs))
-    say(f"\nCells {size(of_cells)}, saves of running jobs {saves}. Free disk: {size(choice.free)}.")
-    say(f"Analysing them: contexts at most {patterns} uncompressed, codes {codes} if none are deleted.")
+    line(f"\nCells {size(of_cells)}, saves of running jobs {saves}. Free disk: {size(choice.free)}.")
+    line(f"Analysing them: contexts at most {patterns} uncompressed, codes {codes} if none are deleted.")
     if not choice.fits(choice.store):
-        say("The disk is too small: give another by cache= and runs=, or machine.free_gib=", "bold")
-    say(f"\nThe commands, with activations={choice.store} (the quickest that fits) unless given:")
-    for line in commands:
-        say(f"  {line}")
+        line("The disk is too small: give another by cache= and runs=, or machine.free_gib=", "bold")
+    line(f"\nThe commands, with activations={choice.store} (the quickest that fits) unless given:")
+    for command in commands:
+        line(f"  {command}")
 
 
 def _models(choice: StoreChoice) -> Table:

@@ -36,7 +36,7 @@ class PlantedCheckpoint(Checkpoint):
     def embeddings(self) -> int:
         return len(self.truth.token_language)
 
-    @property
+    @cached_property
     def truth(self) -> Truth:
         """All features of the LM."""
         return Truth.load(self.folder / TRUTH)

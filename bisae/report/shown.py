@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
 from bisae.features.measures.language import MIXED
+from bisae.runtime.console import counted, say, wide
 from bisae.training.baselines import TRAINED
 
 MOST = 20  # rows in the terminal; the report has all
@@ -36,7 +36,7 @@ def show_analysis(cells: pd.DataFrame, output: Path | None) -> None:
     _show(["model", "step", "layer", "SAE", "alive", *names, "monosemanticity"], rows)
     if output:
         seeds = "; ±: standard deviation over SAE seeds" if "fvu_reseed" in cells else ""
-        _say(f"{len(cells)} cells; shares are of alive features{seeds}; the report is {output}/index.html")
+        say(f"{counted(len(cells), 'cell')}; shares are of alive features{seeds}; the report is {output}/index.html")
 
 
 def _noise(reseed: float | None) -> str:
@@ -48,20 +48,16 @@ def show_interventions(rows: pd.DataFrame, output: Path) -> None:
     verdicts = output / "tables" / "orderings.csv"
     if verdicts.read_text(encoding="utf-8").strip():
         held = pd.read_csv(verdicts)
-        counted = pd.crosstab(held["ordering"], held["holds"]).reindex(columns=["yes", "no", "undecided"], fill_value=0)
-        lines = [[ordering, *map(str, counted.loc[ordering])] for ordering in held["ordering"].unique()]
-        _show(["ordering", *counted.columns], lines)
-    _say(f"{len(rows)} interventions; the tables are in {output}/tables/, the figures in {output}/figures/")
+        verdict = pd.crosstab(held["ordering"], held["holds"]).reindex(columns=["yes", "no", "undecided"], fill_value=0)
+        lines = [[ordering, *map(str, verdict.loc[ordering])] for ordering in held["ordering"].unique()]
+        _show(["ordering", *verdict.columns], lines)
+    say(f"{counted(len(rows), 'intervention')}; the tables are in {output}/tables/, the figures in {output}/figures/")
 
 
 def _show(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(*(Column(name, no_wrap=True) for name in header), box=None, header_style="bold")
     for row in rows[:MOST]:
         table.add_row(*map(Text, row))
-    Console(width=max(190, Console().width)).print(table)  # no number is cut
+    wide().print(table)
     if len(rows) > MOST:
-        _say(f"... and {len(rows) - MOST} more")
-
-
-def _say(text: str) -> None:
-    Console().print(Text(text), soft_wrap=True)  # no markup: a path may hold brackets
+        say(f"... and {len(rows) - MOST} more")

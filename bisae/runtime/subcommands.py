@@ -1,6 +1,7 @@
 """Run other commands of bisae first, each in its own process."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,14 +28,22 @@ def config_flags(*providers: str) -> list[str]:
     return [f"{flags[source.provider]}={source.path}" for source in sources if source.provider in providers]
 
 
+def typed(group: str) -> list[str]:
+    """The overrides of a config group, and of keys below it, as the user typed them for this command."""
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return [one for one in overrides if re.match(rf"[+~]*{group}[=.@]", one)]
+
+
 def run_first(script: str, jobs: Sequence[Sequence[str]], shared: Sequence[str]) -> None:
     """Run train.py or analyze.py with each job's overrides and the shared ones; a finished job only starts and ends.
+
+    Jobs log as this command does, unless their overrides say otherwise.
 
     Raises TrainingFailed or AnalysisFailed if a job fails.
     """
     failed = {"train.py": TrainingFailed, "analyze.py": AnalysisFailed}[script]
     for job in jobs:
         where = config_flags("command-line")
-        command = [sys.executable, str(CLI / script), *where, *job, *shared]
+        command = [sys.executable, str(CLI / script), *where, *typed("logger"), *job, *shared]
         if status := subprocess.run(command, env=with_this_code(os.environ)).returncode:
             raise failed(f"{script} {' '.join(job)} ended with status {status}")

@@ -27,21 +27,23 @@ SHAPES = {
 }
 
 
-def work(shape: Shape, seed: int) -> tuple[Tensor, list[Tensor]]:
-    """(directions "latent d_model" of norm 1, batches "token d_model" of norm 1).
+def work(shape: Shape, seed: int, device: str = "cpu") -> tuple[Tensor, list[Tensor]]:
+    """(directions "latent d_model" of norm 1, batches "token d_model" of norm 1), drawn on `device`.
 
     A token is a sum of K directions of Zipf-distributed frequency and noise, without the common mean.
     """
-    g = torch.Generator().manual_seed(seed)
-    directions = normalize(torch.randn(shape.latents, shape.d_model, generator=g), dim=1)
-    frequency = torch.arange(1, shape.latents + 1).double() ** -ZIPF
+    g = torch.Generator(device).manual_seed(seed)
+    directions = normalize(torch.randn(shape.latents, shape.d_model, generator=g, device=device), dim=1)
+    frequency = torch.arange(1, shape.latents + 1, device=device).double() ** -ZIPF
     batches = []
     for _ in range(BATCHES):
         of_token = torch.multinomial(frequency, shape.batch * K, replacement=True, generator=g).view(-1, K)
-        strength = 0.5 + torch.rand(of_token.shape, generator=g)
-        noise = NOISE * math.sqrt(K / shape.d_model) * torch.randn(shape.batch, shape.d_model, generator=g)
+        strength = 0.5 + torch.rand(of_token.shape, generator=g, device=device)
+        noise = (
+            NOISE * math.sqrt(K / shape.d_model) * torch.randn(shape.batch, shape.d_model, generator=g, device=device)
+        )
         batches.append(embedding_bag(of_token, directions, mode="sum", per_sample_weights=strength) + noise)
-    mean = torch.stack(batches).mean((0, 1))
+    mean = torch.stack([x.mean(0) for x in batches]).mean(0)
     batches = [normalize(x - mean, dim=1) for x in batches]
     touched = len((batches[0] @ directions.T).topk(K)[1].unique())
     if touched < LEAST_TOUCHED * shape.latents:

@@ -109,6 +109,9 @@ class Size(Keys):
     short_split: Short
     epochs: Count
     batch: Count
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    block: Count
+    pool_batches: Count
     window_pools: Count
     pack: Pack
     dead_after: Count

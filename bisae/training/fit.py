@@ -10,7 +10,7 @@ from bisae.training.data import ActivationData
 from bisae.training.module import SAETraining
 from bisae.training.results import JobResults
 from bisae.training.saves import check_save
-from bisae.training.trainer import lost_ranks
+from bisae.training.trainer import check_products, lost_ranks
 
 
 def fit(module: SAETraining, data: ActivationData, trainer: Trainer, results: JobResults) -> None:
@@ -26,15 +26,19 @@ def fit(module: SAETraining, data: ActivationData, trainer: Trainer, results: Jo
         TrainingFailed: a member's numbers were no longer finite; the other members' cells are written.
         RankLost: another process of the job is gone; nothing is written.
         Damaged: the save is.
+        Refused: float32 products are not as the cells' identity says, at the start or by the end.
     """
     save, speaks, finished = results.job.save, data.part.rank == 0, False
+    products = results.job.members[0].cell.identity.get("matmul_precision", "highest")
     try:
         with _stops_by_their_cause(trainer, data.part.world):
             if speaks:
                 if save.exists():
                     check_save(save)
                 results.open_runs()
+            check_products(products)
             trainer.fit(module, datamodule=data, ckpt_path=save if save.exists() else None, weights_only=True)
+            check_products(products)
             stopped = trainer.should_stop and results.job.may_stop
             if trainer.global_step != data.steps and not stopped and not results.job.trial:
                 raise RuntimeError(f"training ended after {trainer.global_step} steps; no cell is written")

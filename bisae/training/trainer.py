@@ -1,5 +1,6 @@
 """Lightning's Trainer for a job, and on which devices it runs."""
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -154,6 +155,27 @@ def check_optimizer(
         if clip:
             remedy = f"optimizer={name} never forms a whole gradient that could be clipped; optimizer=adam does"
             raise Refused("gradient_clip_val", clip, remedy)
+
+
+def check_products(asked: str) -> None:
+    """Refuse (`matmul_precision`) to train where float32 products would not be as `asked`.
+
+    A library or callback can allow TF32, and so can the environment: a cell would not be what its name says.
+    """
+    backends: Any = torch.backends
+    matmul = backends.cuda.matmul
+    if hasattr(matmul, "fp32_precision"):  # since torch 2.9, where reading the older one may raise
+        found = matmul.fp32_precision if matmul.fp32_precision != "none" else backends.fp32_precision
+        tf32 = found == "tf32"
+    else:
+        tf32 = matmul.allow_tf32
+    forced = os.environ.get("NVIDIA_TF32_OVERRIDE", "0")
+    if forced != "0" and torch.cuda.is_available():
+        remedy = f"NVIDIA_TF32_OVERRIDE={forced} is in the environment, whatever is asked: unset it"
+        raise Refused("matmul_precision", asked, remedy)
+    if tf32 != (asked != "highest"):
+        what = "has allowed TF32 since; ask for it by matmul_precision=high" if tf32 else "has forbidden TF32 since"
+        raise Refused("matmul_precision", asked, f"something else (a callback, a library) {what}, or leave that out")
 
 
 def lost_ranks(trainer: Trainer, error: RuntimeError) -> str | None:

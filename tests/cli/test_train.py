@@ -162,6 +162,7 @@ def test_the_paper_experiment_holds_the_studys_values(config: Config) -> None:
     assert (cfg.sae.latents, cfg.sae.k, cfg.sae.aux_k, cfg.layer) == (32768, 32, 0, "all")
     assert (cfg.data.batch, cfg.data.tokens, cfg.optimizer.warmup) == (32768, 132_000_000, 1000)
     assert (cfg.optimizer.partial.eps, cfg.activations["pass"].context, cfg.data.epochs) == (6.25e-10, 64, 1)
+    assert cfg.trainer.precision == "bf16-mixed" and config(tiny=False).trainer.precision == "32-true"
 
 
 @pytest.mark.slow

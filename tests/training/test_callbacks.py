@@ -61,6 +61,15 @@ class Stops(Looks):
         trainer.should_stop = True
 
 
+class AllowsTF32(Callback):
+    """Says that it only looks, and lets a GPU round float32 products."""
+
+    changes_results = False
+
+    def on_train_start(self, *_: object) -> None:
+        torch.set_float32_matmul_precision("high")
+
+
 class Dies(Callback):
     """Ends the job at a step, as a kill does."""
 
@@ -135,6 +144,8 @@ def test_one_that_only_looks_changes_no_name_and_one_that_then_stops_the_trainin
 ) -> None:
     with pytest.raises(RuntimeError, match="no cell is written"):
         train(config(f"+callbacks.mine._target_={HERE}.Stops"))
+    with pytest.raises(ConfigError, match="^matmul_precision=highest: something else .* has allowed TF32"):
+        train(config(f"+callbacks.mine._target_={HERE}.AllowsTF32"))
     (cell,) = train(config(f"+callbacks.mine._target_={HERE}.Looks"))
     assert Looks.steps == 48 and cell.name == train(config())[0].name
 

@@ -1,6 +1,7 @@
 """What of the Trainer and the optimizer is refused before any work."""
 
 import ast
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from lightning import Trainer
 from bisae.activations.order import ReadingOrder
 from bisae.runtime.errors import Refused
 from bisae.training.blocked_adam import BlockedAdam
-from bisae.training.trainer import check_optimizer, make_trainer
+from bisae.training.trainer import check_optimizer, check_products, make_trainer
 from tests.conftest import ROOT
 
 ORDER = ReadingOrder(seed=0, tokens=120, batch=12, block=4, pool_batches=2, window_pools=2)
@@ -107,3 +108,27 @@ def test_training_asks_no_object_of_bisae_for_its_class() -> None:
             if ast.unparse(call.func) == "isinstance":
                 asked = {node.id for node in ast.walk(call.args[1]) if isinstance(node, ast.Name)}
                 assert not asked & ours, f"{path.name}: {ast.unparse(call)}"
+
+
+@pytest.fixture
+def _products_as_before() -> Iterator[None]:
+    yield
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.usefixtures("_products_as_before")
+def test_float32_products_are_never_in_tf32_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for asked in ("high", "medium", "highest"):
+        torch.set_float32_matmul_precision(asked)
+        check_products(asked)
+        with pytest.raises(Refused, match="^matmul_precision=.*TF32"):
+            check_products("highest" if asked != "highest" else "high")
+    torch.backends.cuda.matmul.fp32_precision = "tf32"  # as a library of a user's may do
+    with pytest.raises(Refused, match="^matmul_precision=highest: something else .* has allowed TF32"):
+        check_products("highest")
+    torch.set_float32_matmul_precision("highest")
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    check_products("highest")  # there is no GPU to be told
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(Refused, match="NVIDIA_TF32_OVERRIDE=1 is in the environment"):
+        check_products("highest")

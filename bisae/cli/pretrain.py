@@ -61,7 +61,7 @@ def pretrain(settings: PretrainSettings, cfg: Any) -> Path:
 
 def recipe_of(settings: PretrainSettings, corpus: Mapping[str, Path]) -> dict[str, Any]:
     """Everything that the ladder's weights follow from: no places, but the checksums of the `corpus` files."""
-    recipe = settings.model_dump(exclude={"out", "corpus", "tokenizer_folder", "trainer"})
+    recipe = settings.model_dump(exclude={"out", "corpus", "tokenizer_folder", "trainer", "paths", "print_config"})
     recipe["corpus_sha256"] = {key: hashlib.sha256(path.read_bytes()).hexdigest() for key, path in corpus.items()}
     return recipe
 
@@ -96,14 +96,15 @@ def train_ladder(
     from bisae.runtime.library_warnings import silence
     from bisae.training.saves import Saves, check_save
 
-    mix, size = Mix(**settings.mix.model_dump()), LMSize(**settings.size.model_dump())
+    mix = Mix(**settings.mix.model_dump() | {"plain": tuple(settings.mix.plain)})
+    size = LMSize(**settings.size.model_dump())
     schedule, save = PretrainSchedule(**settings.schedule.model_dump()), folder / SAVE
     texts = {"seed": settings.seed, "rows": schedule.rows, "context": schedule.context}
-    rows = training_rows(pairs, tokenizer, mix, **settings.lexicon.model_dump(), **texts)
+    rows, epochs = training_rows(pairs, tokenizer, mix, **settings.lexicon.model_dump(), **texts)
     validation = validation_documents(pairs.languages, pairs.validation, tokenizer, schedule.context)
     module = LadderModule(tiny_llama(size, tokenizer.written, settings.seed), schedule)
-    tokens_per_step = schedule.batch * schedule.context
-    rungs = Rungs(folder, settings.checkpoints, tokenizer.written, validation, tokens_per_step, recipe)
+    watch = settings.trainer.held_out_every
+    rungs = Rungs(folder, settings.checkpoints, tokenizer.written, validation, epochs, watch, recipe)
     silence()
     if save.exists():
         check_save(save)

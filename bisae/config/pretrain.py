@@ -25,6 +25,9 @@ class MixKeys(Keys):
     pair: ShareFloat
     code_switched: ShareFloat
     swap: ShareFloat
+    plain: list[ShareFloat]
+    keep_kinds: bool
+    unpaired: bool
 
 
 class LlamaKeys(Keys):
@@ -32,6 +35,7 @@ class LlamaKeys(Keys):
     layers: Count
     heads: Count
     ffn: Count
+    tied: bool
 
 
 class ScheduleKeys(Keys):
@@ -43,11 +47,13 @@ class ScheduleKeys(Keys):
     weight_decay: NotNegativeFloat
     clip: PositiveFloat
     precision: Literal["bf16-mixed", "32-true"]
+    attention: Literal["sdpa", "eager"]
 
 
 class PretrainTrainerKeys(Keys):
     accelerator: Literal["auto", "cpu", "gpu", "cuda"]
     save_every: Count
+    held_out_every: Index
 
 
 class PretrainSettings(Command):

@@ -1,5 +1,6 @@
 """Train a ladder: one small LM, from scratch, saved at chosen steps as ordinary Hugging Face folders."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,12 +23,17 @@ from bisae.training.steps import StepSampler
 
 @dataclass(frozen=True)
 class LMSize:
-    """The size of a Llama with tied embeddings: width, decoder blocks, attention heads, width of the MLPs."""
+    """The size of a Llama: width, decoder blocks, attention heads, width of the MLPs.
+
+    `tied`: the output matrix is the input embeddings. Tied embeddings of words that translate each other become alike
+    as soon as the LM predicts them in the same places, so that what the languages share begins at layer 0.
+    """
 
     d_model: int
     layers: int
     heads: int
     ffn: int
+    tied: bool = True
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class PretrainSchedule:
     weight_decay: float
     clip: float
     precision: Any  # as Lightning's Trainer takes it
+    attention: str = "sdpa"  # as transformers names its implementations
 
     @property
     def rows(self) -> int:
@@ -61,7 +68,7 @@ def tiny_llama(size: LMSize, tokenizer: PreTrainedTokenizerFast, seed: int) -> L
         num_attention_heads=size.heads,
         num_key_value_heads=size.heads,
         max_position_embeddings=1024,
-        tie_word_embeddings=True,
+        tie_word_embeddings=size.tied,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -116,6 +123,7 @@ class LadderModule(LightningModule):
 
     def __init__(self, lm: LlamaForCausalLM, schedule: PretrainSchedule) -> None:
         super().__init__()
+        lm.set_attn_implementation(schedule.attention)
         self.lm, self.schedule = lm, schedule
 
     def training_step(self, rows: Int[Tensor, "row position"], index: int) -> Tensor:
@@ -150,29 +158,40 @@ class LadderModule(LightningModule):
 class Rungs(Callback):
     """Saves the LM at each of `steps` (a rung) as `<folder>/step<7 digits>/`, with `recipe.json` beside the weights.
 
-    `validation`: token ids of documents by language, for the perplexity in `recipe.json`.
+    `<folder>/held_out.json` has, for each rung and for every `watch`-th step (0: none), the epochs done and the
+    perplexity on held-out text by language: an LM that learns its text by heart gets worse there.
+
+    `validation`: token ids of documents by language. `epochs`: how often the whole run reads the text.
     """
 
     folder: Path
     steps: Sequence[int]
     tokenizer: PreTrainedTokenizerFast
     validation: Mapping[str, Sequence[Sequence[int]]]
-    tokens_per_step: int
+    epochs: float
+    watch: int
     recipe: Mapping[str, object]
 
     def keep(self, module: LadderModule, step: int) -> None:
         """Save the LM if `step` is a rung and not saved yet. A resumed run reaches the same weights again."""
-        path = self.folder / f"step{step:07d}"
-        if step not in self.steps or path.exists():
+        path, plan = self.folder / f"step{step:07d}", module.schedule
+        rung = step in self.steps and not path.exists()
+        if not rung and not (self.watch and step % self.watch == 0):
             return
-        losses = {language: token_loss(module.lm, rows) for language, rows in self.validation.items()}
+        perplexity = {language: token_loss(module.lm, rows).perplexity for language, rows in self.validation.items()}
+        held_out = self.folder / "held_out.json"
+        known = json.loads(held_out.read_text()) if held_out.exists() else {}
+        now = {"epochs": round(self.epochs * step / plan.steps, 3), "perplexity": perplexity}
+        write_json(held_out, known | {str(step): now})
+        if not rung:
+            return
         with atomic_folder(path) as temporary:
             module.lm.save_pretrained(temporary)
             self.tokenizer.save_pretrained(str(temporary))
             about = {
                 "step": step,
-                "tokens_seen": step * self.tokens_per_step,
-                "perplexity": {language: loss.perplexity for language, loss in losses.items()},
+                "tokens_seen": step * plan.batch * plan.context,
+                "perplexity": perplexity,
                 "recipe": self.recipe,
             }
             write_json(temporary / "recipe.json", about)

@@ -49,8 +49,8 @@ class Pairs:
 
 def training_rows(
     pairs: Pairs, tokenizer: Any, mix: Mix, together: int, dice: float, seed: int, rows: int, context: int
-) -> npt.NDArray[np.int32]:
-    """The training rows of a run: token ids, [rows, context + 1]. `together` and `dice`: see `dice_lexicon`."""
+) -> tuple[npt.NDArray[np.int32], float]:
+    """The training rows of a run, [rows, context + 1], and their epochs. `together` and `dice`: see `dice_lexicon`."""
 
     def ids(language: int) -> list[npt.NDArray[np.int32]]:
         texts = [pair.texts[language] for pair in pairs.lm]
@@ -64,7 +64,9 @@ def training_rows(
     lexicon = dice_lexicon(list(zip(*sides, strict=True)), len(tokenizer), words, together, dice)
     log.info("lexicon: %d and %d tokens have a translation", *(lexicon >= 0).sum(1))
     newline = tokenizer.convert_tokens_to_ids("<0x0A>")
-    return token_rows(groups, lexicon, mix, tokenizer.bos_token_id, newline, seed, rows, context)
+    made, epochs = token_rows(groups, lexicon, mix, tokenizer.bos_token_id, newline, seed, rows, context)
+    log.info("text: %d tokens, %.1f epochs over %d pairs", made.size, epochs, len(pairs.lm))
+    return made, epochs
 
 
 def validation_documents(

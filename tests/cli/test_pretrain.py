@@ -109,8 +109,19 @@ def test_training_starts_near_uniform_and_gets_better(ladder: Path) -> None:
         assert along == sorted(along, reverse=True) and along[-1] < 0.9 * along[0]
 
 
+def test_held_out_scores_are_kept_for_checkpoints_and_every_so_many_steps(ladder: Path) -> None:
+    held_out = json.loads((ladder / "held_out.json").read_text())
+    assert sorted(map(int, held_out)) == [0, 3, 5, 7, 10, 12]
+    for step in STEPS:
+        told = json.loads((ladder / f"step{step:07d}" / "recipe.json").read_text())
+        assert held_out[str(step)]["perplexity"] == told["perplexity"]
+    epochs = [held_out[str(step)]["epochs"] for step in (0, 3, 12)]
+    assert epochs[0] == 0 < epochs[1] and epochs[2] == pytest.approx(4 * epochs[1], abs=0.01)
+
+
 def test_a_finished_run_leaves_no_save_behind(ladder: Path) -> None:
     assert sorted(path.name for path in ladder.iterdir() if not path.name.startswith("step")) == [
+        "held_out.json",
         "recipe.json",
         "tokenizer",
     ]
@@ -126,12 +137,13 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
     # In the middle of a step, two steps after the save at 4.
     assert command("tests.killed pretrain step 7", *run) == -signal.SIGKILL
     assert (toy / "last.ckpt").exists() and not (toy / "step0000007").exists()
-    # Going on from there: with the folder of step 7 written, but not yet in its place.
-    assert command("tests.killed pretrain before-rename 2", *run) == -signal.SIGKILL
+    # Going on from there: with the folder of step 7 written, but not yet in its place, after held_out.json of 5 and 7.
+    assert command("tests.killed pretrain before-rename 3", *run) == -signal.SIGKILL
     assert list(toy.glob(".step0000007.*/model.safetensors")) and not (toy / "step0000007").exists()
     assert command("bisae pretrain", *run) == 0
 
     assert files(toy) == files(ladder)
+    assert (toy / "held_out.json").read_bytes() == (ladder / "held_out.json").read_bytes()
     assert sum(name.endswith("model.safetensors") for name in files(toy)) == len(STEPS)
     assert not (toy / "last.ckpt").exists()
 
@@ -192,6 +204,25 @@ def test_a_packed_ladder_keeps_its_scores_and_shares_equal_files(
     for rung in abouts[0]["checkpoints"].values():
         assert hashlib.sha256((target / "lm" / rung["file"]).read_bytes()).hexdigest() == rung["sha256"]
         assert rung["perplexity"] == pytest.approx(rung["perplexity_before_int8"], rel=0.01)
+
+
+def test_chosen_checkpoints_of_a_ladder_are_packed_and_others_are_refused(
+    ladder: Path, overrides: list[str], tmp_path: Path
+) -> None:
+    held = Path(overrides[-1].partition("=")[2])
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / held.name).write_bytes(held.read_bytes())
+    with pytest.raises(ValueError, match=r"no checkpoints \[5\], only \[0, 3, 7, 12\]"):
+        pack_ladder(ladder, tmp_path, [3, 5])
+    assert not (tmp_path / "lm").exists()
+    pack_ladder(ladder, tmp_path, [12, 3])
+    about = json.loads((tmp_path / "lm" / "toy" / "ladder.json").read_text())
+    assert [int(step) for step in about["checkpoints"]] == about["recipe"]["checkpoints"] == [3, 12]
+    assert sorted(f.name for f in (tmp_path / "lm" / "toy").glob("*.safetensors")) == [
+        "step0000003.safetensors",
+        "step0000012.safetensors",
+    ]
+    assert about["held_out"] == json.loads((ladder / "held_out.json").read_text())
 
 
 def test_the_shipped_recipe_begins_with_the_shipped_weights(

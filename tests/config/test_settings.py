@@ -155,6 +155,8 @@ BY_HAND: list[tuple[str, str, tuple[list[Any], list[Any]]]] = [
     ("convert", "norm", ([None, 3, 0.5], [0, "x", True])),
     ("dashboard", "title", (["A grid: 1+1"], ["<b>", "", 3, "a" * 129])),
     ("pretrain", "mix.pair", ([0, 1, 0.5], [-0.1, 1.1, "x"])),
+    ("pretrain", "mix.plain", ([[0, 1.0], [1, 0.5]], [[-0.1, 1], [1, 1.1], 0.5, "x"])),
+    ("pretrain", "schedule.attention", (["sdpa", "eager"], ["flash", 1])),
 ]
 
 

@@ -1,3 +1,6 @@
+import hashlib
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -117,6 +120,82 @@ def test_the_kinds_of_documents_have_their_shares() -> None:
     assert known / 2 * 0.85 < untouched < len(made) - pairs
 
 
+def sided(document: Ids) -> tuple[list[list[int]], list[list[int]]]:
+    """The sentences of a pair document by language; it must change the language with every line."""
+    sides: tuple[list[list[int]], list[list[int]]] = ([], [])
+    of = [0 if line[0] in FIRST else 1 for line in lines(document)]
+    assert all(before != after for before, after in zip(of, of[1:], strict=False))
+    for language, line in zip(of, lines(document), strict=True):
+        sides[language].append(line)
+    return sides
+
+
+def test_unpaired_documents_hold_the_same_sentences_in_the_same_order_without_one_translation() -> None:
+    groups = make_groups(60, sentences=3)
+    mix, control = Mix(0.4, 0.0, 0.0, plain=(1.0, 0.5)), Mix(0.4, 0.0, 0.0, plain=(1.0, 0.5), unpaired=True)
+    translation = {tuple(map(tuple, one)): two for one, two in map(sentences_of, groups)}
+    pairs = 0
+    for epoch in range(3):
+        main, unpaired = documents(groups, mix, epoch=epoch), documents(groups, control, epoch=epoch)
+        assert len(main) == len(unpaired)
+        seconds: tuple[list[Any], list[Any]] = ([], [])
+        for one, other in zip(main, unpaired, strict=True):
+            if languages_in(one) == {0, 1}:
+                pairs += 1
+                (first, second), (same, wrong) = sided(one), sided(other)
+                assert first == same and second == translation[tuple(map(tuple, first))] != wrong
+                assert (one[1] in FIRST) == (other[1] in FIRST)  # the same language first
+                seconds[0].append(second)
+                seconds[1].append(wrong)
+            else:
+                assert np.array_equal(one, other)
+        assert sorted(seconds[0]) == sorted(seconds[1])
+    assert pairs > 40
+
+
+def test_the_second_sides_of_unpaired_documents_are_drawn_anew_in_each_epoch() -> None:
+    groups = make_groups(30, sentences=2)
+    control = Mix(1.0, 0.0, 0.0, unpaired=True)
+    first, second = ({str(sided(d)) for d in documents(groups, control, epoch=epoch)} for epoch in (0, 1))
+    assert len(first & second) < len(groups) / 3
+
+
+def test_unpaired_documents_of_unequal_groups_keep_every_sentence() -> None:
+    groups = [*make_groups(5, sentences=6), *make_groups(1, sentences=2)]
+    found = documents(groups, Mix(1.0, 0.0, 0.0, unpaired=True))
+    assert sorted(line for document in found for line in lines(document)) == sorted(
+        sentence for group in groups for side in sentences_of(group) for sentence in side
+    )
+
+
+def test_one_pair_document_alone_cannot_be_unpaired() -> None:
+    with pytest.raises(ValueError, match="unpaired=True: there is one pair document only"):
+        documents(make_groups(1), Mix(1.0, 0.0, 0.0, unpaired=True))
+
+
+def test_a_language_is_as_rare_in_plain_documents_as_asked() -> None:
+    groups = make_groups(1200, sentences=1)
+    made = [languages_in(document) for document in documents(groups, Mix(0.0, 0.0, 0.0, plain=(1.0, 0.25)))]
+    assert made.count({0}) == len(groups)
+    assert abs(made.count({1}) / len(groups) - 0.25) < 0.07  # five standard deviations
+
+
+def test_kinds_that_are_kept_are_those_of_every_epoch_and_the_order_of_languages_is_not() -> None:
+    groups = make_groups(80, sentences=2)
+    mix = Mix(0.5, 0.0, 0.0, plain=(1.0, 0.5), keep_kinds=True)
+    made = [documents(groups, mix, epoch=epoch) for epoch in range(6)]
+    contents = [sorted(sorted(lines(document)) for document in epoch) for epoch in made]
+    assert all(content == contents[0] for content in contents)
+    pairs = [[lines(document) for document in epoch if len(languages_in(document)) == 2] for epoch in made]
+    orders = {str(sorted(document)): set[str]() for document in pairs[0]}
+    for document in (document for epoch in pairs for document in epoch):
+        orders[str(sorted(document))].add(str(document))
+    assert 20 < len(orders) < 60
+    assert sum(len(order) == 2 for order in orders.values()) > 0.8 * len(orders)  # all but one in 32, of six draws
+    other = documents(groups, mix, seed=1)
+    assert sorted(sorted(lines(document)) for document in other) != contents[0]
+
+
 def test_documents_depend_on_seed_and_epoch_alone() -> None:
     groups = make_groups(20)
 
@@ -127,6 +206,11 @@ def test_documents_depend_on_seed_and_epoch_alone() -> None:
     assert flat(3, 5) == flat(3, 5)
     assert flat(3, 5) != flat(3, 6)
     assert flat(3, 5) != flat(4, 5)
+
+
+def test_documents_of_the_shipped_recipes_are_those_they_were_made_with() -> None:
+    made = b"".join(document.tobytes() for document in documents(make_groups(40), MIXED))
+    assert hashlib.sha256(made).hexdigest() == "1d636a58dd0c92531a72d6179ca1ed588ddaeea057925ab59fe45a2f32a23d91"
 
 
 def test_one_groups_document_does_not_depend_on_the_groups_after_it() -> None:
@@ -140,15 +224,17 @@ def test_one_groups_document_does_not_depend_on_the_groups_after_it() -> None:
 def test_rows_are_the_documents_of_all_epochs_cut_end_to_end(rows: int, context: int) -> None:
     groups = make_groups(5)
     stream = np.concatenate([d for epoch in range(8) for d in documents(groups, MIXED, seed=9, epoch=epoch)])
-    made = token_rows(groups, LEXICON, MIXED, BOS, NEWLINE, 9, rows, context)
+    made, epochs = token_rows(groups, LEXICON, MIXED, BOS, NEWLINE, 9, rows, context)
     assert made.shape == (rows, context + 1)
     assert len(stream) >= made.size
     assert np.array_equal(made.ravel(), stream[: made.size])
+    ends = np.cumsum([sum(map(len, documents(groups, MIXED, seed=9, epoch=epoch))) for epoch in range(8)])
+    assert epochs == pytest.approx(np.interp(made.size, [0, *ends], range(9)))
 
 
 def test_more_rows_start_with_the_same_rows() -> None:
     groups = make_groups(5)
-    few, many = (token_rows(groups, LEXICON, MIXED, BOS, NEWLINE, 0, rows, 16) for rows in (6, 60))
+    few, many = (token_rows(groups, LEXICON, MIXED, BOS, NEWLINE, 0, rows, 16)[0] for rows in (6, 60))
     assert np.array_equal(few, many[:6])
 
 
@@ -159,6 +245,17 @@ def test_more_rows_start_with_the_same_rows() -> None:
 def test_shares_that_make_no_mix_are_refused(pair: float, code_switched: float, swap: float) -> None:
     with pytest.raises(ValueError, match="shares of documents must be within 0..1"):
         Mix(pair, code_switched, swap)
+
+
+def test_a_mix_that_leaves_no_document_is_refused() -> None:
+    with pytest.raises(ValueError, match="^mix=.*leaves no document"):
+        token_rows(make_groups(3), LEXICON, Mix(0.0, 0.0, 0.0, plain=(0.0, 0.0)), BOS, NEWLINE, 0, 4, 16)
+
+
+@pytest.mark.parametrize("plain", [(1.0,), (1.0, 0.5, 1.0), (1.0, 1.1), (-0.1, 1.0)])
+def test_shares_of_plain_documents_are_one_for_each_language(plain: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="^plain=.*for each of the two languages"):
+        Mix(0.3, 0.3, 0.5, plain=plain)
 
 
 @pytest.mark.parametrize(("pair", "code_switched"), [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.5, 0.5)])

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -88,6 +89,27 @@ def test_the_lm_fits_its_tokenizer_and_size(tokenizer: PreTrainedTokenizerFast) 
     assert (lm.config.bos_token_id, lm.config.eos_token_id, lm.config.pad_token_id) == (1, 2, 3)
     assert (lm.config.hidden_size, lm.config.num_hidden_layers, lm.config.intermediate_size) == (16, 2, 24)
     assert lm.lm_head.weight is lm.model.embed_tokens.weight
+
+
+def test_untied_the_output_matrix_is_not_the_embeddings(tokenizer: PreTrainedTokenizerFast) -> None:
+    tied, untied = (tiny_llama(replace(SIZE, tied=which), tokenizer, seed=0) for which in (True, False))
+    assert untied.lm_head.weight is not untied.model.embed_tokens.weight
+    assert not torch.equal(untied.lm_head.weight, untied.model.embed_tokens.weight)
+    counts = [sum(parameter.numel() for parameter in lm.parameters()) for lm in (tied, untied)]
+    assert counts[1] - counts[0] == len(tokenizer) * SIZE.d_model
+
+
+def test_both_kinds_of_attention_have_the_same_loss_and_gradients(tokenizer: PreTrainedTokenizerFast) -> None:
+    rows = torch.randint(0, len(tokenizer), (3, 9), generator=torch.Generator().manual_seed(0))
+    found = []
+    for attention in ("sdpa", "eager"):
+        module = LadderModule(tiny_llama(SIZE, tokenizer, seed=0).double(), replace(schedule(), attention=attention))
+        module.log = lambda *_, **__: None  # type: ignore[method-assign]
+        loss = module.training_step(rows, 0)
+        loss.backward()
+        found.append((loss, [parameter.grad for parameter in module.lm.parameters()]))
+    # Logits are held in fp32, so the agreement ends there.
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-7)
 
 
 def test_the_learning_rate_warms_up_and_falls_along_a_cosine_to_a_tenth(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -20,6 +20,7 @@ SMALL = [
     "checkpoints=[0,3,7,12]",
     "trainer.accelerator=cpu",
     "trainer.save_every=4",
+    "trainer.held_out_every=5",
 ]
 
 

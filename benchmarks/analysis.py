@@ -19,7 +19,7 @@ from jaxtyping import BFloat16, Int64, UInt8
 from torch import Tensor
 
 from bisae.analysis.feature_table import Text, describe
-from bisae.analysis.rules import AlignmentRule, ContextualRule, CrossRule, MonosemanticityRule, Rules
+from bisae.analysis.rules import AlignmentRule, ContextualRule, CrossRule, MonosemanticityRule, RetrievalRule, Rules
 from bisae.analysis.summary import summarize
 from bisae.features.analysed_activations import WINDOW, AnalysedActivations
 from bisae.features.codes import CodesFolder, Encoded, Firings, encode
@@ -117,6 +117,7 @@ def measure(tokens: int, d_model: int, latents: int, k: int, random_codes: bool)
             bilingual="cross",
             cross=CrossRule(0.1, 0.05),
             alignment=AlignmentRule(None, 1, 0.2, 0.05),
+            retrieval=RetrievalRule(None, "cells"),
             contextual=ContextualRule(0.5, 0.1),
             recovered=None,
             resamples=200,

@@ -52,6 +52,7 @@ TINY_ANALYSIS = [
     "tokens=12000",
     "monosemanticity.shuffles=5",
     "alignment.permutations=50",
+    "retrieval.candidates=50",
     "resamples=20",
     "device=cpu",
     "logger=none",

@@ -12,15 +12,16 @@ import numpy as np
 import torch
 
 from bisae.activations.store import Store
-from bisae.analysis.feature_table import Side, Text, describe
+from bisae.analysis.feature_table import Text, describe
 from bisae.analysis.folder import Analysis
 from bisae.analysis.rules import Rules, script_language
+from bisae.analysis.sentence_pairs import NO_PAIRS, PairsRead
 from bisae.analysis.summary import summarize
 from bisae.cells.find import FoundCell
 from bisae.cells.recipe import Recipe
 from bisae.features.analysed_activations import AnalysedActivations
 from bisae.features.codes import CodesFolder, encode
-from bisae.features.measures.alignment import is_word, sentence_peaks
+from bisae.features.measures.alignment import is_word
 from bisae.features.measures.cross import word_languages
 from bisae.features.measures.language import in_scripts
 from bisae.features.measures.lineage import nearest
@@ -106,8 +107,9 @@ class CheckpointCells:
             if analysis.finished:  # by another process, while this one waited
                 return analysis
             text = Text(languages, self._language, clustering, self._word_languages, self._script)
-            described = describe(self._reading, cell.layer, sae, codes, text, self.rules, self._sides(cell, sae))
-            metrics = summarize(described, languages, self.rules)
+            on_pairs = self._pairs.of(cell.layer, sae) if self._pairs else NO_PAIRS
+            described = describe(self._reading, cell.layer, sae, codes, text, self.rules, on_pairs.sides)
+            metrics = summarize(described, languages, self.rules) | on_pairs.metrics(cell.layer)
             if loss is not None:
                 metrics |= loss.of(sae, cell.layer, self.rules.resamples, self.rules.seed)
             lm = {
@@ -115,7 +117,7 @@ class CheckpointCells:
             }
             near = nearest(sae.W_dec.detach(), NEIGHBOURS)
             readable = self._texts, lambda ids: pieces(tokenizer, ids)
-            analysis.write(described, metrics, tokens, languages, *readable, lm, near)
+            analysis.write(described, metrics, tokens, languages, *readable, lm, near, on_pairs.retrieval)
         return analysis
 
     @contextmanager
@@ -145,27 +147,6 @@ class CheckpointCells:
                 progress(done, total)
         codes.finish([start for start, _ in reading.windows])
 
-    def _sides(self, cell: FoundCell, sae: SparseAutoencoder) -> Sequence[Side] | None:
-        """For each language, the largest activation of each latent in each sentence; None without sentence pairs."""
-        reading, sentences = self._pairs, self.rules.alignment.sentences(self.recipe.corpus)
-        if reading is None or sentences is None:
-            return None
-        parts = []
-        for rows, values in reading.rows(np.arange(len(reading.tokens)), [cell.layer]):
-            firings = encode(sae, int(rows[0]), values[cell.layer]).firings
-            parts.append((firings.rows, firings.latent_of_entry(), firings.values))
-        row, latent, value = (np.concatenate(column) for column in zip(*parts, strict=True))
-        word, shape = self._words[reading.tokens.token_ids[row]], (sentences.pairs, sae.latents)
-        sides = []
-        for number in range(len(sentences.languages)):
-            here = reading.tokens.language[row] == number
-            sentence = reading.tokens.document[row].astype(np.int64)
-            peaks = [
-                sentence_peaks(sentence[kept], latent[kept], value[kept], shape) for kept in (here & word, here & ~word)
-            ]
-            sides.append(Side(*peaks))
-        return sides
-
     @cached_property
     def _lm_pass(self) -> Any:
         return self.recipe.lm_pass(self.text.split, self.text.device)
@@ -191,13 +172,17 @@ class CheckpointCells:
         )
 
     @cached_property
-    def _pairs(self) -> AnalysedActivations | None:
-        sentences = self.rules.alignment.sentences(self.recipe.corpus)
+    def _pairs(self) -> PairsRead | None:
+        sentences, checkpoint = self.rules.alignment.sentences(self.recipe.corpus), self.recipe.checkpoint
         if sentences is None:
             return None
         source = self.recipe.pair_pass(sentences, self.text.device)
-        tokens = Tokens.read(source, None)
-        return AnalysedActivations.open(self.text.store, source, tokens, self.layers, "LM activations, sentence pairs")
+        tokens, rule, retrieve = Tokens.read(source, None), self.rules.retrieval, self.layers
+        if rule.layers == "all" and rule.candidates is not None:
+            retrieve = range(1 if checkpoint.hook else 0, checkpoint.layers + 1)
+        read = sorted({*self.layers, *retrieve})
+        reading = AnalysedActivations.open(self.text.store, source, tokens, read, "LM activations, sentence pairs")
+        return PairsRead(reading, sentences, self._words, rule, retrieve, self.rules.seed)
 
     @cached_property
     def _loss_recovered(self) -> Any:

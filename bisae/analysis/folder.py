@@ -72,6 +72,7 @@ class Analysis:
         pieces: Any,
         lm: Mapping[str, Any],
         near: tuple[np.ndarray, np.ndarray],
+        retrieval: pd.DataFrame,
     ) -> None:
         """Write all files of the analysis at once.
 
@@ -84,6 +85,7 @@ class Analysis:
             pieces: A function that gives the readable text of each token of a sequence.
             lm: A description of the LM.
             near: The neighbours of each feature (`bisae.features.measures.lineage.nearest`).
+            retrieval: Retrieval of translations (`bisae.analysis.sentence_pairs.OnPairs`).
         """
         summary = {
             **{key: getattr(self.cell, key) for key in ("model", "step", "layer", "sae", "hash")},
@@ -99,6 +101,7 @@ class Analysis:
             _write(temporary / "tokens.parquet", _tokens(described, texts))
             _write(temporary / "sequences.parquet", _sequences(described, tokens, languages, pieces))
             _write(temporary / "neighbours.parquet", pa.table({"feature": list(near[0]), "cosine": list(near[1])}))
+            _write(temporary / "retrieval.parquet", pa.Table.from_pandas(retrieval, preserve_index=False))
             write_json(temporary / "analysis.json", summary)
 
     def publish(self, further: pd.DataFrame | None = None, seeds: Sequence[str] = ()) -> None:

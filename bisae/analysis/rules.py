@@ -90,6 +90,18 @@ class AlignmentRule:
 
 
 @dataclass(frozen=True)
+class RetrievalRule:
+    """How translations are retrieved (`bisae.features.measures.retrieval`).
+
+    `candidates`: sentence pairs among which each translation is looked for; None leaves retrieval out. `layers`: whose
+    stream retrieves: "cells" (those with an SAE) or "all".
+    """
+
+    candidates: int | None
+    layers: str
+
+
+@dataclass(frozen=True)
 class ContextualRule:
     """The thresholds of `bisae.features.measures.contextual.is_contextual`."""
 
@@ -109,6 +121,7 @@ class Rules:
     bilingual: str
     cross: CrossRule
     alignment: AlignmentRule
+    retrieval: RetrievalRule
     contextual: ContextualRule
     recovered: int | None
     resamples: int
@@ -169,6 +182,7 @@ class Rules:
             "bilingual": self.bilingual,
             "cross": asdict(self.cross),
             "alignment": {**asdict(self.alignment), "pairs": file.checksum("") if file else self.alignment.pairs},
+            **({} if self.alignment.pairs is None else {"retrieval": asdict(self.retrieval)}),
             "contextual": asdict(self.contextual),
             **({} if self.recovered is None else {"recovered": self.recovered}),
             "resamples": self.resamples,

@@ -13,6 +13,7 @@ from bisae.features.measures.language import DEAD, MIXED, class_names, classes
 from bisae.metrics.intervals import Interval, resampled_interval, share_interval, t_interval
 
 Metrics = dict[str, float | None]
+ALIGNED_AT = (0.3, 0.4)  # higher correlations at which aligned features are counted too: aligned_30, aligned_40
 LEAST_DOCUMENTS = 20  # for an interval over them: that of a mean of n is too narrow by 1 / (2 n), here 2.5 %
 
 
@@ -55,7 +56,7 @@ def shares_and_means(alive: pd.DataFrame, languages: Sequence[str]) -> Metrics:
         "bilingual": alive["bilingual"],
         "random_mixed": (alive["class"] == MIXED) & ~alive["bilingual"],
         "contextual": alive["contextual"],
-        **({"aligned": alive["aligned"]} if alive["alignment"].notna().any() else {}),
+        **(_aligned(alive, "aligned", "alignment") if alive["alignment"].notna().any() else {}),
     }
     for name, share in shares.items():
         found[name] = float(share.mean()) if len(share) else None
@@ -75,6 +76,12 @@ def shares_and_means(alive: pd.DataFrame, languages: Sequence[str]) -> Metrics:
         found[name] = float(values.mean()) if len(values) else None
         found[f"{name}_low"], found[f"{name}_high"] = _pair(t_interval(values.to_numpy(float)))
     return found
+
+
+def _aligned(alive: pd.DataFrame, aligned: str, correlation: str) -> dict[str, pd.Series]:
+    """Which features are aligned, and which of them at higher correlations; `aligned`, `correlation`: their columns."""
+    higher = {f"aligned_{round(100 * at)}": alive[aligned] & (alive[correlation] >= at) for at in ALIGNED_AT}
+    return {"aligned": alive[aligned], **higher}
 
 
 def _in_resamples(resampled: Resampled, names: list[str], rules: Rules) -> dict[str, Float64[np.ndarray, " resample"]]:
@@ -103,7 +110,8 @@ def _by_chance(described: Described, names: list[str], rules: Rules) -> Metrics:
     found["monosemanticity_all_null"] = _mean(living["monosemanticity_null"])
     found["alignment_null"] = _mean(living["alignment_shuffled"])
     if living["alignment"].notna().any():
-        found["aligned_null"] = float(living["aligned_shuffled"].mean())
+        shuffled_pairs = _aligned(living, "aligned_shuffled", "alignment_shuffled")
+        found |= {f"{name}_null": float(share.mean()) for name, share in shuffled_pairs.items()}
     found["bilingual_null"] = _mean(bilingual_by_chance(living, rules.bilingual))
     return found
 

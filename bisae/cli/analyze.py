@@ -102,7 +102,7 @@ def problem(error: Exception, settings: AnalyzeSettings) -> str:
 
 def rules_of(settings: AnalyzeSettings) -> "Rules":
     """How features are described."""
-    from bisae.analysis.rules import AlignmentRule, ContextualRule, CrossRule, MonosemanticityRule, Rules
+    from bisae.analysis.rules import AlignmentRule, ContextualRule, CrossRule, MonosemanticityRule, RetrievalRule, Rules
 
     assert settings.space is not None
     return Rules(
@@ -111,6 +111,7 @@ def rules_of(settings: AnalyzeSettings) -> "Rules":
         monosemanticity=MonosemanticityRule(**settings.monosemanticity.model_dump()),
         cross=CrossRule(**settings.cross.model_dump()),
         alignment=AlignmentRule(**settings.alignment.model_dump()),
+        retrieval=RetrievalRule(**settings.retrieval.model_dump()),
         contextual=ContextualRule(**settings.contextual.model_dump()),
         language=settings.language,
         threshold=settings.threshold,

@@ -32,6 +32,11 @@ class AlignmentKeys(Keys):
     level: Annotated[float, Ge(0), Lt(1)]
 
 
+class RetrievalKeys(Keys):
+    candidates: Annotated[Count, Ge(2)] | None
+    layers: Literal["cells", "all"]
+
+
 class ContextualKeys(Keys):
     token: NotNegativeFloat
     context: NotNegativeFloat
@@ -68,6 +73,7 @@ class AnalyzeSettings(Command):
     bilingual: Literal["cross", "monosemantic", "alignment"]
     cross: CrossKeys
     alignment: AlignmentKeys
+    retrieval: RetrievalKeys
     contextual: ContextualKeys
     lineage: LineageKeys
     recovered: Count | None

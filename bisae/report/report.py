@@ -19,6 +19,7 @@ from bisae.report.browser import BrowserCell, Neighbours, write_browser
 from bisae.report.examples import Examples
 from bisae.report.figures import draw_figures
 from bisae.report.precision_recall import write_scores
+from bisae.report.retrieval import write_retrieval
 from bisae.report.tables import write_tables
 from bisae.report.written import forget
 from bisae.runtime.atomic import atomic_file, write_json
@@ -68,7 +69,7 @@ class Report:
         def read(cell: str, name: str) -> pd.DataFrame:
             return pd.read_parquet(analysed[cell] / f"{name}.parquet")
 
-        self.bins.label(cells)  # refuses before anything is replaced
+        labelled = self.bins.label(cells)  # refuses before anything is replaced
         lineage = {hash: table for ladder in followed for hash, table in ladder.lineage.items()}
         emergence = pd.concat([pd.DataFrame(), *(ladder.emergence for ladder in followed)], ignore_index=True)
         _keep(folder / "cells", [cells])
@@ -79,6 +80,7 @@ class Report:
         write_json(folder / "lineage.json", [ladder.about for ladder in followed])
         tables = write_tables(cells, read, self.bins, self.intervals, self.examples, folder / "tables")
         figures = draw_figures(cells, read, emergence, self.bins, self.band, self.panels, folder / "figures")
+        figures += write_retrieval(labelled, read, folder)
         scored = score(places, followed)
         if len(scored.labels):  # of a planted LM
             figures += write_scores(scored, folder)

@@ -16,7 +16,7 @@ from bisae.runtime.atomic import atomic_file
 
 log = logging.getLogger(__name__)
 
-SHOWN = ("Mixed", "monosemanticity", "bilingual", "aligned", "contextual", "alive")
+SHOWN = ("Mixed", "monosemanticity", "bilingual", "aligned", "aligned_30", "aligned_40", "contextual", "alive")
 TITLES = {
     "phases": "Phases of the LM's training, all layers",
     "layers": "Parts of the depth, final checkpoint",
@@ -24,7 +24,8 @@ TITLES = {
 }
 ABOUT = (
     "Means over the cells of the row. Shares are of alive features; Mixed by top contexts; monosemanticity without "
-    "single-token features. Shuffled: the same under shuffled language labels, clusters or sentence pairs."
+    "single-token features; aligned_30, aligned_40: aligned, and with a correlation of at least .3, .4. Shuffled: the "
+    "same under shuffled language labels, clusters or sentence pairs."
 )
 
 

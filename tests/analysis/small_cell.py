@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bisae.analysis.feature_table import Described, Side, Text, describe
-from bisae.analysis.rules import AlignmentRule, ContextualRule, CrossRule, MonosemanticityRule, Rules
+from bisae.analysis.rules import AlignmentRule, ContextualRule, CrossRule, MonosemanticityRule, RetrievalRule, Rules
 from bisae.features.analysed_activations import AnalysedActivations
 from bisae.features.codes import CodesFolder, encode
 from bisae.features.contexts import Top
@@ -32,6 +32,7 @@ def rules(**changed: Any) -> Rules:
         "bilingual": "monosemantic",
         "cross": CrossRule(0.1, 0.05),
         "alignment": AlignmentRule(None, 99, 0.2, 0.1),
+        "retrieval": RetrievalRule(None, "cells"),
         "contextual": ContextualRule(0.5, 0.1),
         "recovered": None,
         "resamples": 30,

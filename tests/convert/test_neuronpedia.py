@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from bisae.analysis.folder import Analysis
+from bisae.analysis.sentence_pairs import NO_RETRIEVAL
 from bisae.cells.find import FoundCell
 from bisae.convert import neuronpedia
 from bisae.runtime.errors import Refused
@@ -39,7 +40,8 @@ def analysed(tmp_path_factory: pytest.TempPathFactory) -> tuple[FoundCell, Analy
     lm = {"parameters": 1, "d_model": 6, "layers": 4, "tokens_seen": None}
     near = np.tile([[1, 2]], (12, 1)), np.full((12, 2), 0.5, np.float32)
     texts = [f"t{number}" for number in range(7)]
-    analysis.write(found, {}, reading.tokens, LANGUAGES, texts, lambda ids: [texts[one] for one in ids], lm, near)
+    readable = texts, lambda ids: [texts[one] for one in ids]
+    analysis.write(found, {}, reading.tokens, LANGUAGES, *readable, lm, near, NO_RETRIEVAL)
     analysis.publish()
     return cell, analysis, dense
 

@@ -2,18 +2,14 @@
 
 import os
 import platform
-import re
 from typing import Any
 
 import numpy as np
 import torch
 
+from bisae.sae.kernels.choice import slug
+
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def slug(name: str) -> str:
-    """A device's name as a file's: `NVIDIA H100 80GB HBM3` is `nvidia_h100_80gb_hbm3`."""
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 def about() -> dict[str, Any]:

@@ -30,6 +30,14 @@ class ActivationBatch:
         return ActivationBatch(activations, language, rows)
 
 
+HELD_OUT_WINDOW = 2**17  # rows
+
+
+def held_out_window(window: int) -> int:
+    """Rows of a window of held-out text where one of training text has `window`: less, since nothing is shuffled."""
+    return min(window, HELD_OUT_WINDOW)
+
+
 @dataclass(frozen=True)
 class _Pool:
     key: tuple[int, int]  # epoch, pool

@@ -40,7 +40,7 @@ def print_plan(settings: PlanSettings) -> list[str]:
     choice = StoreChoice.of(ladders, device, settings.layers_at_once)
     typed = HydraConfig.get().overrides.task
     overrides = [*config_flags("command-line"), *typed_for_hydra(), *train_overrides(typed), *choice.overrides(typed)]
-    lines = commands(ladders, choice.members, overrides)
+    lines = commands(ladders, choice.members, overrides, choice.devices)
     show(choice, settings.contexts, lines)
     if settings.write is not None:
         with atomic_file(Path(settings.write)) as temporary:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from bisae.activations.feed import held_out_window
 from bisae.activations.manifest import BYTES_PER_VALUE
 from bisae.activations.registry import STORES
 from bisae.config.objects import target_of
@@ -27,6 +28,7 @@ class Cost:
 
     Args:
         most: SAEs trained side by side; None: as many as fit.
+        devices: of one machine, over which a job spreads its SAEs; they share the LM pass.
 
     Raises:
         Refused: not even one layer's SAEs fit.
@@ -36,9 +38,10 @@ class Cost:
     store: str  # one of STORES
     device: Device
     most: int | None
+    devices: int = 1
 
     def __post_init__(self) -> None:
-        if self.job_memory(self.members) > self._room or self.job_ram(self.members) > USABLE * self.device.ram:
+        if not self._fits(self.members):
             memory, ram = (size / GIB for size in (self.job_memory(self.members), self.job_ram(self.members)))
             needed = f"a job of {self.ladder.preset} needs {memory:.3g} GiB of memory, {ram:.3g} GiB of RAM"
             remedy = f"{needed}; lower layers_at_once, batch or pool_batches"
@@ -58,8 +61,11 @@ class Cost:
         layer = len(self.ladder.saes)
         wanted = self.most or len(self.ladder.layers) * layer
         fitting = range(layer, wanted + 1, layer)
-        good = [m for m in fitting if self.job_memory(m) <= self._room and self.job_ram(m) <= USABLE * self.device.ram]
-        return max(layer, wanted if self.most else max(good, default=0))
+        return max(layer, wanted if self.most else max(filter(self._fits, fitting), default=0))
+
+    def _fits(self, members: int) -> bool:
+        ram = USABLE * self.device.ram * self.devices
+        return self.job_memory(members) <= self._room and self.job_ram(members) <= ram
 
     @property
     def passes(self) -> list[Pass]:
@@ -102,26 +108,28 @@ class Cost:
         return matrices * FLOAT * sum(self.sae_values) * members // len(self.ladder.saes)
 
     def job_memory(self, members: int) -> int:
-        """Bytes of a job on the device: SAEs, a batch, its pre-activations, and the LM if it runs at the same time."""
+        """Bytes of a job on a device: SAEs, a batch, its pre-activations, and the LM if it runs at the same time."""
         data, shape, reading = self._data, self.ladder.shape, self.ladder.settings["activations"]["pass"]
-        layers = members // len(self.ladder.saes)
+        every = members // len(self.ladder.saes)
+        members = -(-members // self.devices)
+        layers = -(-every // self.devices)
         latents = max(sae["latents"] for sae in self.ladder.saes)
         batch = data["batch"] * (FLOAT * latents + (self.row + 4 * FLOAT * shape.d_model) * layers)
-        streams = reading["lm_batch"] * (reading["context"] + 1) * shape.d_model * (layers + BLOCK_VALUES)
+        streams = reading["lm_batch"] * (reading["context"] + 1) * shape.d_model * (every + BLOCK_VALUES)
         lm = LM_BYTES[reading["lm_dtype"]] * (shape.parameters(max(self.ladder.layers)) + streams)
         saes = self.sae_bytes(members) + batch
         return max(saes, lm) if STORES[self.store].shared else saes + lm
 
     def job_ram(self, members: int) -> int:
-        """Bytes of a job in RAM: a pool, the shard that the LM writes and, for `streaming`, a window."""
+        """Bytes of a job in RAM: a pool, the shards that the LM makes and, for `streaming`, windows."""
         layers = members // len(self.ladder.saes)
         pool = min(self._data["tokens"], self._data["pool_batches"] * self._data["batch"])
-        kept = (
-            self._window + min(self._window, self._data["validation_tokens"]) if not STORES[self.store].on_disk else 0
-        )
+        held_out = min(held_out_window(self._window), self._data["validation_tokens"])
+        kept = self._window + held_out if not STORES[self.store].on_disk else 0
         at_once = len(self.ladder.layers) if STORES[self.store].shared else layers
-        rows = (pool + kept) * layers + self._shard * at_once
-        in_ram = 0 if self.device.memory else self.job_memory(members)
+        shards = 1 if self.devices == 1 else 2 * self.devices  # each has its own, and that of the one that hands it on
+        rows = (pool + kept) * layers + self._shard * at_once * shards
+        in_ram = 0 if self.device.memory else self.job_memory(members) * self.devices
         return rows * self.row + in_ram
 
     @property
@@ -193,7 +201,9 @@ class Cost:
         return rows * self.row * (1 + epochs if STORES[self.store].shared else 2 * epochs)
 
     def hours(self, speeds: Speeds) -> float:
-        """Hours that one device takes."""
-        seconds = self.lm_flops / speeds.lm + self.sae_flops / speeds.sae + self.moved_bytes / speeds.disk
-        seconds += self.device.start_s * len(self.ladder.steps) * len(self.passes)
+        """Hours of one device in all; devices of a job wait for the one with the most SAEs, and for its start."""
+        sizes = [len(part.layers) * len(self.ladder.saes) for part in self.passes]
+        waiting = sum(-(-size // self.devices) * self.devices for size in sizes) / sum(sizes)
+        seconds = self.lm_flops / speeds.lm + waiting * self.sae_flops / speeds.sae + self.moved_bytes / speeds.disk
+        seconds += self.device.start_s * len(self.ladder.steps) * len(self.passes) * self.devices
         return seconds / 3600

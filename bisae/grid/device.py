@@ -2,8 +2,9 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -12,21 +13,28 @@ import torch
 
 from bisae.config.instantiate import instantiate
 from bisae.config.settings import SAEKeys
+from bisae.grid import known_speeds as known
 from bisae.grid.ladders import Ladder, existing
 from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Positive, Text
+from bisae.sae.kernels.paper import Ceilings
 
 GIB = 2**30
 LATENTS, TOKENS, SEQUENCES = 8192, 1024, 16  # upper bounds of the size that is measured
 WRITTEN = 2**26  # bytes
+PAPER = (*Ceilings._fields, "lm", "disk")
 
 
 class Speeds(NamedTuple):
-    """Operations a second of an LM pass and of an SAE step (its encoder's product only); bytes a second of the disk."""
+    """Operations a second of an LM pass and of an SAE step (its encoder's product only); bytes a second of the disk.
+
+    `sources`: where each of the three comes from.
+    """
 
     lm: float
     sae: float
     disk: float
+    sources: tuple[str, str, str] = ("given", "given", "given")
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,10 @@ class Device:
         disk_gbs: 10^9 bytes a second.
         free_gib: free disk for activations and cells.
         start_s: seconds from the start of a job to its work.
+        per_job: devices of one machine that a job may spread its SAEs over.
+        results: device whose results of benchmarks/device.py count, or a file of such; None: this machine's GPU.
+        on_paper: what counts where nothing is given or measured, in 10^12 a second: `Ceilings`, of which an SAE step
+            is estimated, operations of an LM pass, bytes of the disk.
     """
 
     name: Text
@@ -52,10 +64,17 @@ class Device:
     disk_gbs: Positive | None
     free_gib: Positive | None
     start_s: int | float
+    per_job: Count = 1
+    results: Text | None = None
+    on_paper: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
-            raise Refused("count", self.count, "must be a whole number, at least 1")
+        for field in ("count", "per_job"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise Refused(field, value, "must be a whole number, at least 1")
+        if self.on_paper is not None and set(self.on_paper) != set(PAPER):
+            raise Refused("on_paper", dict(self.on_paper), f"must have {', '.join(PAPER)}")
         for field in ("memory_gib", "ram_gib", "lm_tflops", "sae_tflops", "disk_gbs", "free_gib"):
             value = getattr(self, field)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
@@ -75,12 +94,34 @@ class Device:
         return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
 
     def speeds(self, ladder: Ladder) -> Speeds:
-        """The speeds given; others are measured in some seconds, at the ladder's size or smaller."""
-        return Speeds(
-            lm=measured_lm(ladder) if self.lm_tflops is None else self.lm_tflops * 1e12,
-            sae=measured_sae(ladder) if self.sae_tflops is None else self.sae_tflops * 1e12,
-            disk=measured_disk(Path(ladder.settings["cache"])) if self.disk_gbs is None else self.disk_gbs * 1e9,
+        """Each speed as given, else of the device's results, else on paper, else measured here in some seconds."""
+        stages, of = self._results or ({}, "")
+        paper = {name: 1e12 * value for name, value in (self.on_paper or {}).items()}
+        ceilings = Ceilings(*(paper[name] for name in Ceilings._fields)) if paper else None
+
+        def first(
+            given: float | None, found: float | None, estimate: int | float | None, here: Callable[[], float]
+        ) -> Any:
+            sources = ((given, "given"), (found, of), (estimate, "on paper"))
+            return next(((value, source) for value, source in sources if value), None) or (here(), "measured here")
+
+        of_lm = known.measured_lm(stages)
+        lm = first(_times(self.lm_tflops, 1e12), of_lm, paper.get("lm"), lambda: measured_lm(ladder))
+        sae = first(
+            _times(self.sae_tflops, 1e12),
+            known.measured_sae(stages, ladder),
+            ceilings and known.sae_on_paper(ceilings, ladder),
+            lambda: measured_sae(ladder),
         )
+        cache = Path(ladder.settings["cache"])
+        disk = first(_times(self.disk_gbs, 1e9), None, paper.get("disk"), lambda: measured_disk(cache))
+        return Speeds(lm[0], sae[0], disk[0], (lm[1], sae[1], disk[1]))
+
+    @cached_property
+    def _results(self) -> tuple[Mapping[str, Any], str] | None:
+        if self.results is None and not torch.cuda.is_available():
+            return None
+        return known.read_results(self.results or torch.cuda.get_device_name())
 
 
 def measured_lm(ladder: Ladder) -> float:
@@ -132,6 +173,10 @@ def measured_disk(cache: Path) -> float:
         file.flush()
         os.fsync(file.fileno())
         return WRITTEN / (time.perf_counter() - started)
+
+
+def _times(value: int | float | None, unit: float) -> float | None:
+    return None if value is None else value * unit
 
 
 def _device() -> torch.device:

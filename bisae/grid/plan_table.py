@@ -63,8 +63,8 @@ def show(choice: StoreChoice, contexts: int, commands: Sequence[str], console: C
 
 def _models(choice: StoreChoice) -> Table:
     table = Table(
-        *("model", "d_model", "LM params", "steps", "layers", "SAEs", "jobs", "SAEs a job", "LM reads", "LM tokens"),
-        *("SAE + optimizer a job", "memory a job", "RAM a job", "cells", "FLOP"),
+        *("model", "d_model", "LM params", "steps", "layers", "SAEs", "jobs", "SAEs a job", "devices a job"),
+        *("LM reads", "LM tokens", "SAE + optimizer a job", "memory a device", "RAM a job", "cells", "FLOP"),
         box=None,
         header_style="bold",
     )
@@ -80,6 +80,7 @@ def _models(choice: StoreChoice) -> Table:
             f"{ladder.cells:,}",
             str(len(ladder.steps) * len(cost.passes)),
             str(members),
+            str(cost.devices),
             str(cost.lm_passes),
             si(cost.lm_passes * cost.tokens),
             size(cost.sae_bytes(members)),
@@ -118,10 +119,12 @@ def _stores(choice: StoreChoice) -> Table:
 
 
 def _speeds(choice: StoreChoice) -> str:
+    """Each speed, from the slowest ladder's to the quickest's, and where it comes from."""
     parts = []
-    for key, unit in (("lm", 1e12), ("sae", 1e12), ("disk", 1e9)):
+    for number, (name, key, unit) in enumerate((("LM", "lm", 1e12), ("SAE", "sae", 1e12), ("disk", "disk", 1e9))):
         values = [getattr(speeds, key) / unit for speeds in choice.speeds]
         low, high = f"{min(values):.3g}", f"{max(values):.3g}"
-        parts.append(low if low == high else f"{low} to {high}")
-    given = choice.device.lm_tflops is not None
-    return f"{'given' if given else 'measured'}: LM {parts[0]} TFLOP/s, SAE {parts[1]} TFLOP/s, disk {parts[2]} GB/s"
+        sources = " and ".join(sorted({speeds.sources[number] for speeds in choice.speeds}))
+        of = "GB/s" if key == "disk" else "TFLOP/s"
+        parts.append(f"{name} {low if low == high else f'{low} to {high}'} {of} ({sources})")
+    return ", ".join(parts)

@@ -28,15 +28,17 @@ class StoreChoice:
     def of(cls, ladders: Sequence[Ladder], device: Device, most: int | None) -> "StoreChoice":
         """Compute the costs; `most`: SAEs trained side by side, None for as many as fit. Refused if no store fits."""
         costs: dict[str, list[Cost]] = {}
+        speeds = [device.speeds(ladder) for ladder in ladders]
         refused: dict[str, str] = {}
         for store in STORES:
             try:
-                costs[store] = [Cost(ladder, store, device, most) for ladder in ladders]
+                pairs = zip(ladders, speeds, strict=True)
+                costs[store] = [_spread(ladder, store, device, most, of) for ladder, of in pairs]
             except Refused as error:
                 refused[store] = str(error)
         if not costs:
             raise Refused("machine", device.name, "; ".join(refused.values()))
-        return cls(device, costs, refused, [device.speeds(ladder) for ladder in ladders])
+        return cls(device, costs, refused, speeds)
 
     @property
     def ladders(self) -> list[Ladder]:
@@ -50,13 +52,14 @@ class StoreChoice:
         """Bytes of activations on disk while the jobs of all devices run; jobs of one checkpoint share a cache."""
         alone = not STORES[store].shared
         return self._at_once(
-            (cost.activation_bytes, len(cost.ladder.steps) * (len(cost.passes) if alone else 1))
+            (cost.activation_bytes, len(cost.ladder.steps) * (len(cost.passes) if alone else 1), cost.devices)
             for cost in self.costs[store]
         )
 
-    def _at_once(self, jobs: Iterable[tuple[int, int]]) -> int:
-        """The most bytes that one job on each device takes together; `jobs`: (bytes, how many such jobs)."""
-        return sum(nlargest(self.device.count, (size for size, count in jobs for _ in range(count))))
+    def _at_once(self, jobs: Iterable[tuple[int, int, int]]) -> int:
+        """The most bytes that jobs on all devices take together; `jobs`: (bytes, how many jobs, devices of each)."""
+        shares = (-(-size // devices) for size, count, devices in jobs for _ in range(count * devices))
+        return sum(nlargest(self.device.count, shares))
 
     @cached_property
     def free(self) -> int | float:
@@ -69,7 +72,9 @@ class StoreChoice:
     def results(self) -> int:
         """Bytes of all cells, and of the saves of the jobs that run at the same time."""
         costs = next(iter(self.costs.values()))
-        saves = self._at_once((cost.save_bytes, len(cost.ladder.steps) * len(cost.passes)) for cost in costs)
+        saves = self._at_once(
+            (cost.save_bytes, len(cost.ladder.steps) * len(cost.passes), cost.devices) for cost in costs
+        )
         return sum(cost.result_bytes for cost in costs) + saves
 
     @property
@@ -86,6 +91,11 @@ class StoreChoice:
         """SAEs trained side by side, by preset."""
         return {cost.ladder.preset: cost.members for cost in self.costs[self.store]}
 
+    @property
+    def devices(self) -> dict[str, int]:
+        """Devices of a job, by preset."""
+        return {cost.ladder.preset: cost.devices for cost in self.costs[self.store]}
+
     def overrides(self, typed: Sequence[str]) -> list[str]:
         """Overrides that choose the recommended store and its disk budget, except those that are typed."""
         budget = -(-self.job_bytes(self.store) // GIB) + 1
@@ -96,3 +106,24 @@ class StoreChoice:
             chosen["activations.evict"] = "true"
         keys = {override.lstrip("+").split("=")[0] for override in typed}
         return [] if "activations" in keys else [f"{key}={value}" for key, value in chosen.items() if key not in keys]
+
+
+def _spread(ladder: Ladder, store: str, device: Device, most: int | None, speeds: Speeds) -> Cost:
+    """The cost with as many devices a job as take the least time, of equal times the fewest.
+
+    Raises:
+        Refused: nothing fits on any number of devices.
+    """
+    costs, reason = [], None
+    for devices in (2**power for power in range(min(device.per_job, device.count).bit_length())):
+        try:
+            cost = Cost(ladder, store, device, most, devices)
+        except Refused as error:
+            reason = reason or error
+        else:
+            if cost.members >= devices:
+                costs.append(cost)
+    if not costs:
+        assert reason
+        raise reason
+    return min(costs, key=lambda cost: cost.hours(speeds))

@@ -7,7 +7,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bisae.activations.feed import ActivationBatch, Feed, HeldOutBatches
+from bisae.activations.feed import ActivationBatch, Feed, HeldOutBatches, held_out_window
 from bisae.activations.job_activations import JobActivations
 from bisae.training.steps import StepSampler
 
@@ -61,7 +61,7 @@ class ActivationData(LightningDataModule):
     def val_dataloader(self) -> DataLoader[ActivationBatch]:
         """This rank's share of the held-out batches."""
         size = max(self.order.batch // self.part.world, LEAST_HELD_OUT)
-        tokens, window = self.streams.asked.held_out_tokens, self.order.window_rows
+        tokens, window = self.streams.asked.held_out_tokens, held_out_window(self.order.window_rows)
         batches = HeldOutBatches(self.streams.validation, self.layers, tokens, size, window, self.part)
         return DataLoader(batches, batch_size=None, collate_fn=whole)
 

@@ -8,19 +8,20 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Int8, Int64, Integer, UInt8
 from scipy.sparse import csr_array
-from scipy.special import entr
 
+from bisae.analysis.firing_columns import by_language, firing_columns
 from bisae.analysis.rules import Rules
 from bisae.features.analysed_activations import AnalysedActivations
-from bisae.features.codes import CodesFolder, Firings
-from bisae.features.contexts import FeatureContexts, Peaks, RawContexts, read_contexts
+from bisae.features.codes import CodesFolder
+from bisae.features.contexts import Peaks
 from bisae.features.measures.alignment import AlignmentScores, aligned, alignment, jaccard
 from bisae.features.measures.bilingual import is_bilingual
 from bisae.features.measures.clusters import Clustering, TokenCounts
-from bisae.features.measures.contextual import explained, halves, is_contextual
+from bisae.features.measures.contextual import Groups, explained, halves, is_contextual
 from bisae.features.measures.cross import cross
-from bisae.features.measures.language import MIXED, class_names, classes, lape_classes, lape_kept, monolinguality
+from bisae.features.measures.language import MIXED, class_names, classes
 from bisae.features.measures.monosemanticity import entropies, ratio, scores
+from bisae.features.read_contexts import FeatureContexts, Steps, read_contexts
 from bisae.features.resampled import choose, peaks_again, sequence_draws
 from bisae.features.tokens import Tokens
 from bisae.sae import SparseAutoencoder
@@ -62,7 +63,7 @@ class Peaked:
         self, latent: Integer[np.ndarray, " context"], sequence: Integer[np.ndarray, " context"], peak: np.ndarray
     ) -> tuple[Int64[np.ndarray, "latent language"], TokenCounts]:
         row = self.tokens.borders[sequence] + peak
-        counted = _by_language(latent, self.text.language[row], (self.latents, len(self.text.languages)))
+        counted = by_language(latent, self.text.language[row], (self.latents, len(self.text.languages)))
         return counted, TokenCounts.of(latent, self.tokens.token_ids[row], self.latents)
 
 
@@ -75,11 +76,13 @@ class Resampled:
     score: Float64[np.ndarray, "resample feature"]  # monosemanticity; NaN if dead or of a single token
 
     @classmethod
-    def of(cls, peaked: Peaked, raw: RawContexts, again: Iterable[tuple[np.ndarray, np.ndarray]]) -> "Resampled":
-        """From the pairs of `raw` that are contexts in each resample, and their peaks."""
+    def of(
+        cls, peaked: Peaked, steps: Steps, sequence: np.ndarray, again: Iterable[tuple[np.ndarray, np.ndarray]]
+    ) -> "Resampled":
+        """From the candidates that are contexts in each resample, and their peaks. `sequence`: of each candidate."""
         found = []
         for chosen, peak in again:
-            counted, counts = peaked.counts(raw.latent[chosen], raw.sequence[chosen], peak)
+            counted, counts = peaked.counts(steps.latent[chosen], sequence[chosen], peak)
             score = ratio(*entropies(counts, peaked.text.clustering.entry_clusters(counts)))
             found.append((counted, np.where(np.diff(counts.offsets) > 1, score, np.nan)))
         documents = len(np.unique(peaked.tokens.document))
@@ -114,15 +117,14 @@ def describe(
     spoken = tokens.language[tokens.borders[:-1]]  # in each sequence
     held = [np.bincount(language, minlength=len(text.languages)) for language in (tokens.language, spoken)]
     half = halves(tokens.document, rules.seed)
-    groups = {"by_token": tokens.token_ids, "by_previous": tokens.previous, "by_next": tokens.following}
-    for firings in codes.blocks():
+    of_token = {"by_token": tokens.token_ids, "by_previous": tokens.previous, "by_next": tokens.following}
+    groups = {name: Groups.of(group, half) for name, group in of_token.items()}
+    for firings in (part for block in codes.blocks() for part in block.parts()):
         block = slice(firings.first, firings.first + firings.latents)
         peaks = Peaks.of(firings, tokens.sequence)
-        heard = _by_language(peaks.latent, spoken[peaks.sequence], (firings.latents, len(text.languages)))
-        column = _firing_columns(firings, heard, tokens, text.languages, held, rules.threshold)
-        for name, group in groups.items():
-            column[name] = explained(firings, group.astype(np.int64), half, int(group.max()) + 1)
-        columns.append(column)
+        heard = by_language(peaks.latent, spoken[peaks.sequence], (firings.latents, len(text.languages)))
+        column = firing_columns(firings, heard, tokens, text.languages, held, rules.threshold)
+        columns.append(column | {name: explained(firings, group) for name, group in groups.items()})
         choice = choose(rules.patterns, peaks, maximum[block], drawn)
         split = np.split(choice.times, [len(choice.contexts)], axis=1)
         for these, indices, times in zip(candidates, (choice.contexts, choice.further), split, strict=True):
@@ -130,11 +132,11 @@ def describe(
     latent, sequence, times = (
         np.concatenate(column, -1) for column in zip(*candidates[0], *candidates[1], strict=True)
     )
-    raw = read_contexts(reading, layer, sae, latent, sequence)
-    contexts = raw.contexts(sum(len(these[0]) for these in candidates[0]))
+    number = sum(len(these[0]) for these in candidates[0])
+    contexts, steps = read_contexts(reading, layer, sae, latent, sequence, number, codes.folder)
     peaked = Peaked(tokens, text, sae.latents)
     counted, counts = peaked.counts(contexts.latent, contexts.sequence, contexts.peak)
-    resampled = Resampled.of(peaked, raw, peaks_again(raw, contexts, times))
+    resampled = Resampled.of(peaked, steps, sequence, peaks_again(steps, contexts, times))
     mono = rules.monosemanticity
     found = scores(counts, text.clustering, mono.shuffles, mono.quantile, rules.seed)
     total, classed = counted.sum(1), classes(counted, rules.threshold, list(names.values()))
@@ -147,7 +149,7 @@ def describe(
         "class": classed,
         **{
             f"class_{view}": classes(
-                _by_language(contexts.latent, language[peak], counted.shape), rules.threshold, list(names.values())
+                by_language(contexts.latent, language[peak], counted.shape), rules.threshold, list(names.values())
             )
             for view, language in views.items()
         },
@@ -176,51 +178,6 @@ def describe(
     features["bilingual"] = is_bilingual(features, rules.bilingual, rules.cross.level)
     clusters = text.clustering.entry_clusters(counts)
     return Described(features, contexts, counts, clusters, text.language[peak], resampled, _jaccard(sides, rules.seed))
-
-
-def _by_language(
-    latent: Integer[np.ndarray, " entry"],
-    language: UInt8[np.ndarray, " entry"],
-    shape: tuple[int, ...],
-    weights: np.ndarray | None = None,
-) -> np.ndarray:
-    """Count entries, or sum their weights, by latent and language."""
-    return np.bincount(latent * shape[1] + language, weights, minlength=shape[0] * shape[1]).reshape(shape)
-
-
-def _firing_columns(
-    firings: Firings,
-    sequences: Int64[np.ndarray, "latent language"],
-    tokens: Tokens,
-    languages: Sequence[str],
-    held: Sequence[Int64[np.ndarray, " language"]],
-    threshold: float,
-) -> dict[str, Any]:
-    """The columns that are counted over all firings, by the language of the document. Each is an array [latent].
-
-    `sequences`: in how many each latent fires. `held`: how many tokens, and sequences, the text has.
-    """
-    names, (of_tokens, of_sequences) = list(class_names(languages).values()), held
-    entry = firings.latent_of_entry(), tokens.language[firings.rows], (firings.latents, len(languages))
-    fired, mass = _by_language(*entry), _by_language(*entry, firings.values)
-    columns: dict[str, Any] = {"firings": fired.sum(1), "rate": fired.sum(1) / len(tokens)}
-    rates, means = fired / np.maximum(of_tokens, 1), mass / np.maximum(of_tokens, 1)
-    shares = rates / np.maximum(rates.sum(1, keepdims=True), np.finfo(float).tiny)
-    own = monolinguality(means)
-    for number, code in enumerate(languages):
-        columns[f"firings_{code}"] = fired[:, number]
-        columns[f"rate_{code}"] = rates[:, number]
-        columns[f"mass_{code}"] = mass[:, number]
-        columns[f"sequences_{code}"] = sequences[:, number]
-        columns[f"monolinguality_{code}"] = own[:, number]
-        columns[f"firing_share_{code}"] = np.where(fired.sum(1) > 0, shares[:, number], np.nan)
-    return columns | {
-        "class_firings": classes(rates, threshold, names),
-        "class_monolinguality": classes(means, threshold, names),
-        "lape": np.where(fired.sum(1) > 0, entr(shares).sum(1), np.nan),
-        "class_lape": lape_classes(rates, names),
-        "lape_kept": lape_kept(sequences, of_sequences, fired, of_tokens),
-    }
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Int64, Integer
 from safetensors import safe_open
 from torch import Tensor
 
@@ -27,7 +27,7 @@ class Firings:
 
     first: int
     offsets: Int64[np.ndarray, " latent_and_one"]
-    rows: Int64[np.ndarray, " entry"]
+    rows: Integer[np.ndarray, " entry"]
     values: Float32[np.ndarray, " entry"]
 
     @property
@@ -39,15 +39,34 @@ class Firings:
         """The latent of each entry, counted from the block's first."""
         return np.repeat(np.arange(self.latents), np.diff(self.offsets))
 
+    def parts(self) -> "Iterator[Firings]":
+        """Cut the block in parts of at most `PART` firings. A latent with more is a part by itself."""
+        for first, after in _cuts(self.offsets, PART):
+            low, high = self.offsets[[first, after]]
+            offsets = self.offsets[first : after + 1] - low
+            yield Firings(self.first + first, offsets, self.rows[low:high], self.values[low:high])
 
-ENTRIES = 2**24  # of a block of latents held in RAM: 0.5 GiB with what is computed from them
+
+ENTRIES = 2**24  # of a block of latents held in RAM: 128 MiB
+PART = 2**20  # entries that are worked on at once, so that what is computed from them fits the processor's caches
+
+
+def _cuts(offsets: Int64[np.ndarray, " latent_and_one"], most: int) -> Iterator[tuple[int, int]]:
+    """Cut latents, each time before the one with which there would be more than `most` entries."""
+    first = 0
+    while first < len(offsets) - 1:
+        fit = int(np.searchsorted(offsets, offsets[first] + most, side="right")) - 1
+        yield first, max(first + 1, fit)
+        first = max(first + 1, fit)
 
 
 @dataclass(frozen=True)
 class CodesFolder:
-    """The codes of one SAE on one text. Each window of rows has a file: 8 bytes per firing and 4 bytes per latent.
+    """The codes of one SAE on one text. Each window of rows has a file: 4 bytes per firing and 6 bytes per latent.
 
-    Entries of value 0 are left out. Each file is complete or absent, so that an interrupted pass can continue.
+    A firing is its row in the window and its value in half precision (`half_precision`); entries of value 0 are left
+    out. Each file is complete or absent, so that an interrupted pass can continue. Files of earlier versions, of twice
+    the size, are read as the same values.
     """
 
     folder: Path
@@ -59,20 +78,25 @@ class CodesFolder:
 
     def write(self, start: int, encoded: "Encoded") -> None:
         """Write the codes of the window that starts at row `start`."""
+        firings = encoded.firings
+        columns = {
+            "maximum": encoded.maximum,
+            "counts": _small(np.diff(firings.offsets)),
+            "rows": _small(firings.rows - start),
+            "values": half_precision(firings.values),
+        }
         with atomic_file(self.path(start)) as temporary:
-            safetensors.numpy.save_file(
-                {
-                    "maximum": encoded.maximum,
-                    "offsets": encoded.firings.offsets,
-                    "rows": (encoded.firings.rows - start).astype(np.uint32),
-                    "values": encoded.firings.values,
-                },
-                temporary,
-            )
+            safetensors.numpy.save_file(columns, temporary)
 
     def finish(self, starts: list[int]) -> None:
         """Mark the codes as complete: the windows that start at `starts` are written."""
         write_json(self.folder / "codes.json", {"latents": self.latents, "starts": starts})
+
+    def delete(self) -> None:
+        """Delete the codes. A process that is killed meanwhile leaves some windows of an incomplete pass."""
+        (self.folder / "codes.json").unlink(missing_ok=True)
+        for file in self.folder.glob("*.safetensors"):
+            file.unlink(missing_ok=True)
 
     @property
     def finished(self) -> bool:
@@ -87,40 +111,66 @@ class CodesFolder:
 
     def blocks(self) -> Iterator[Firings]:
         """All latents, in blocks of at most `ENTRIES` firings. A latent with more firings is a block by itself."""
-        counts = sum(np.diff(file.get_tensor("offsets")) for _, file in self._files())
-        first = 0
-        while first < self.latents:
-            total = np.cumsum(counts[first:])
-            fit = int(np.searchsorted(total, ENTRIES, side="right"))
-            after = first + min(max(1, fit), len(total))
+        counts = sum(np.diff(_offsets(file)) for _, file in self._files())
+        for first, after in _cuts(np.append(0, np.cumsum(counts)), ENTRIES):
             yield self.block(first, after)
-            first = after
 
     def block(self, first: int, after: int, stop: int | None = None) -> Firings:
         """The firings of latents `first` to `after` - 1; if `stop` is given, only those on rows below it."""
-        kind = _smallest(after - first)
-        latents, rows, values = [np.empty(0, kind)], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+        pieces = []
         for start, file in self._files():
             if stop is not None and start >= stop:
                 break
-            offsets = file.get_tensor("offsets")[first : after + 1]
+            offsets = _offsets(file)[first : after + 1]
             if offsets[0] == offsets[-1]:  # safetensors cuts no empty slice
                 continue
-            latents.append(np.repeat(np.arange(after - first, dtype=kind), np.diff(offsets)))
-            rows.append(file.get_slice("rows")[offsets[0] : offsets[-1]].astype(np.int64) + start)
-            values.append(file.get_slice("values")[offsets[0] : offsets[-1]])
-        latent, row, value = np.concatenate(latents), np.concatenate(rows), np.concatenate(values)
-        if stop is not None:
-            kept = row < stop
-            latent, row, value = latent[kept], row[kept], value[kept]
-        order = np.argsort(latent, kind="stable")  # files are in the order of rows
-        offsets = np.searchsorted(latent[order], np.arange(after - first + 1))
-        return Firings(first, offsets, row[order], value[order])
+            rows, values = (file.get_slice(name)[offsets[0] : offsets[-1]] for name in ("rows", "values"))
+            counts = np.diff(offsets)
+            if stop is not None and stop - start <= rows.max():
+                kept = rows < stop - start
+                counts = np.diff(np.append(0, np.cumsum(kept))[offsets - offsets[0]])
+                rows, values = rows[kept], values[kept]
+            pieces.append((start, counts, rows, half_precision(values)))
+        offsets = np.append(
+            0, np.cumsum(sum((counts for _, counts, _, _ in pieces), np.zeros(after - first, np.int64)))
+        )
+        last = max((start for start, *_ in pieces), default=0)
+        kind = np.int32 if last < 2**31 - 2**24 else np.int64
+        row, value = np.empty(offsets[-1], kind), np.empty(offsets[-1], np.float32)
+        free = offsets[:-1].copy()  # the next place of each latent: files are in the order of rows
+        for start, counts, rows, values in pieces:
+            place = np.arange(len(rows)) + np.repeat(free - (np.cumsum(counts) - counts), counts)
+            row[place] = rows.astype(kind) + kind(start)
+            value[place] = values
+            free += counts
+        return Firings(first, offsets, row, value)
 
     def _files(self) -> Iterator[tuple[int, safe_open]]:
         for start in json.loads((self.folder / "codes.json").read_text(encoding="utf-8"))["starts"]:
             with safe_open(self.path(start), framework="numpy") as file:
                 yield start, file
+
+
+def _offsets(file: safe_open) -> Int64[np.ndarray, " latent_and_one"]:
+    if "offsets" in file.keys():  # noqa: SIM118 of an earlier version
+        offsets: np.ndarray = file.get_tensor("offsets")
+        return offsets
+    return np.append(0, np.cumsum(file.get_tensor("counts"), dtype=np.int64))
+
+
+def _small(numbers: Integer[np.ndarray, " number"]) -> Integer[np.ndarray, " number"]:
+    """The same numbers in 16 bits, or in 32 where they do not fit."""
+    return numbers.astype(np.uint16 if numbers.max(initial=0) < 2**16 else np.uint32)
+
+
+def half_precision(values: Float[np.ndarray, " entry"]) -> Float[np.ndarray, " entry"]:
+    """Round positive values to float16, relative error at most 2^-11 from 2^-14 on; none becomes 0.
+
+    Where one is too large for float16, all stay float32.
+    """
+    if values.dtype == np.float16 or values.max(initial=0) > np.finfo(np.float16).max:
+        return values
+    return np.maximum(values.astype(np.float16), np.finfo(np.float16).smallest_subnormal)
 
 
 @dataclass(frozen=True, eq=False)

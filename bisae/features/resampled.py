@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int16, Int64, UInt8
+from jaxtyping import Float32, Int16, Int64, Integer, UInt8
 
-from bisae.features.contexts import FeatureContexts, Patterns, Peaks, RawContexts
+from bisae.features.contexts import InOrder, Patterns, Peaks, number_within, strongest_first
+from bisae.features.read_contexts import FeatureContexts, Steps
 from bisae.features.tokens import Tokens
 from bisae.metrics.intervals import draws
 
@@ -44,47 +45,123 @@ def choose(
     neglected are tokens on which the latent is more active than that and yet not among the TopK.
     """
     contexts = patterns.chosen(peaks, maximum)
-    strongest = _strongest(peaks, len(maximum))
-    chosen = []
-    for times in drawn:
-        held = np.repeat(np.arange(len(peaks.latent)), times[peaks.sequence])
-        again = Peaks(peaks.latent[held], peaks.sequence[held], peaks.value[held])
-        there = np.where(strongest >= maximum, _strongest(again, len(maximum)), maximum)
-        chosen.append(held[patterns.chosen(again, there)])
+    there = _maximum_again(peaks, maximum, drawn)
+    if isinstance(patterns, InOrder):
+        chosen = list(_in_order(patterns, peaks, there, drawn))
+    else:
+        chosen = list(_repeated(patterns, peaks, there, drawn))
     candidate = np.full(len(peaks.latent), -1, np.int32)
-    for indices in chosen:
+    for indices, _ in chosen:
         candidate[indices] = len(contexts)
     candidate[contexts] = np.arange(len(contexts))
     further = np.flatnonzero(candidate == len(contexts))
     candidate[further] += np.arange(len(further), dtype=np.int32)
-    candidates = len(contexts) + len(further)
-    counted = [np.bincount(candidate[indices], minlength=candidates).astype(np.uint8) for indices in chosen]
-    return Choice(contexts, further, np.stack(counted))
+    counted = np.zeros((len(chosen), len(contexts) + len(further)), np.uint8)
+    for row, (indices, times) in zip(counted, chosen, strict=True):
+        row[candidate[indices]] = times
+    return Choice(contexts, further, counted)
+
+
+Again = Iterator[tuple[Integer[np.ndarray, " chosen"], Integer[np.ndarray, " chosen"]]]
+STRONGEST = 32  # peaks of a latent, of which a resample lacks all with a chance of 1e-14
+ROUNDING = 2**-10  # twice that of codes: a firing so near to the largest activation is it
+
+
+def _repeated(
+    patterns: Patterns,
+    peaks: Peaks,
+    there: Float32[np.ndarray, "resample latent"],
+    drawn: UInt8[np.ndarray, "resample sequence"],
+) -> Again:
+    """The contexts in each resample, and how often: every peak stands there as often as its sequence was drawn."""
+    for maximum, times in zip(there, drawn, strict=True):
+        held = np.repeat(np.arange(len(peaks.latent)), times[peaks.sequence])
+        again = Peaks(peaks.latent[held], peaks.sequence[held], peaks.value[held])
+        yield np.unique(held[patterns.chosen(again, maximum)], return_counts=True)
+
+
+def _in_order(
+    rule: InOrder,
+    peaks: Peaks,
+    there: Float32[np.ndarray, "resample latent"],
+    drawn: UInt8[np.ndarray, "resample sequence"],
+) -> Again:
+    """The same where the first of an order are taken: only so many peaks are looked at as some resample reaches."""
+    order = rule.ordered(peaks, there.min(0))
+    held = np.bincount(peaks.latent[order], minlength=there.shape[1])
+    found: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in drawn]
+    latents, width = np.flatnonzero(held), 2 * rule.contexts + STRONGEST
+    while len(latents):
+        table = _table(peaks, order, there.shape[1], min(width, int(held[latents].max())))[latents]
+        sequence, value = peaks.sequence[table], np.where(table < 0, np.float32(-1), peaks.value[table])
+        missing = np.zeros(len(latents), bool)
+        now = []
+        for maximum, of_sequence in zip(there, drawn, strict=True):
+            times = of_sequence[sequence] * ((value > 0) & rule.qualifies(value, maximum[latents, None]))
+            after = np.cumsum(times, axis=1, dtype=np.int32)
+            missing |= (after[:, -1] < rule.contexts) & (held[latents] > table.shape[1])
+            at = np.flatnonzero((times > 0) & (after - times < rule.contexts))
+            beyond = np.maximum(after.ravel()[at] - rule.contexts, 0).astype(np.uint8)
+            now.append((at, times.ravel()[at] - beyond))
+        for row, (at, times) in zip(found, now, strict=True):
+            kept = ~missing[at // table.shape[1]]
+            row.append((table.ravel()[at[kept]].astype(np.int32), times[kept]))
+        latents, width = latents[missing], 8 * width
+    nothing = np.empty(0, np.int32), np.empty(0, np.uint8)
+    for row in found:
+        indices, times = (np.concatenate(column) for column in zip(nothing, *row, strict=True))
+        yield indices, times
+
+
+def _table(
+    peaks: Peaks, order: Int64[np.ndarray, " some"], latents: int, width: int
+) -> Int64[np.ndarray, "latent width"]:
+    """The first `width` of each latent among `order`, which is grouped by latent; -1 where there are fewer."""
+    table = np.full((latents, width), -1)
+    latent, place = peaks.latent[order], number_within(peaks.latent[order])
+    kept = place < width
+    table[latent[kept], place[kept]] = order[kept]
+    return table
+
+
+def _maximum_again(
+    peaks: Peaks, maximum: Float32[np.ndarray, " latent"], drawn: UInt8[np.ndarray, "resample sequence"]
+) -> Float32[np.ndarray, "resample latent"]:
+    """What each latent's largest activation is taken to be in each resample."""
+    there = np.tile(maximum, (len(drawn), 1))
+    strongest = np.zeros(len(maximum), np.float32)
+    latents, starts = np.unique(peaks.latent, return_index=True)
+    strongest[latents] = np.maximum.reduceat(peaks.value, starts) if len(starts) else 0
+    moves = latents[strongest[latents] >= maximum[latents] * np.float32(1 - ROUNDING)]
+    if not len(moves):
+        return there
+    table = _table(peaks, strongest_first(peaks), len(maximum), STRONGEST)[moves]
+    sequence, value = peaks.sequence[table], np.where(table < 0, np.float32(0), peaks.value[table])
+    stops = np.append(starts[1:], len(peaks.latent))[np.searchsorted(latents, moves)]
+    starts = starts[np.searchsorted(latents, moves)]
+    for row, times in zip(there, drawn, strict=True):
+        row[moves] = np.where(times[sequence] > 0, value, 0).max(1)
+        for number in np.flatnonzero((row[moves] == 0) & (stops - starts > STRONGEST)):
+            all_of = slice(starts[number], stops[number])
+            row[moves[number]] = peaks.value[all_of].max(initial=0, where=times[peaks.sequence[all_of]] > 0)
+    return there
 
 
 def peaks_again(
-    raw: RawContexts, contexts: FeatureContexts, times: UInt8[np.ndarray, "resample candidate"]
+    steps: Steps, contexts: FeatureContexts, times: UInt8[np.ndarray, "resample candidate"]
 ) -> Iterator[tuple[Int64[np.ndarray, " chosen"], Int16[np.ndarray, " chosen"]]]:
     """Of each resample: its contexts as candidates, some of them several times, and the positions of their peaks.
 
-    `raw` holds the candidates, `contexts` those of the whole text. Stored values are relative to a latent's largest
-    one, so that a peak may move in every context of a latent whose context with the largest was not drawn.
+    `steps` are of the candidates, `contexts` are those of the whole text. Stored values are relative to a latent's
+    largest one, so that a peak may move in every context of a latent whose context with the largest was not drawn.
     """
-    number = len(contexts.latent)
-    scale = raw.scale(np.arange(number))
-    peak = np.append(contexts.peak, raw.peaks(np.arange(number, len(raw.latent)), scale))
+    number, several = len(contexts.latent), steps.several
+    scale = steps.scale(np.arange(len(steps.latent)) < number)
+    peak = np.append(contexts.peak, steps.position[steps.first_largest(np.arange(number, len(steps.latent)), scale)])
     for row in times:
-        chosen = np.flatnonzero(row)
-        there = raw.scale(chosen)
-        moved = chosen[(there != scale)[raw.latent[chosen]]]
+        there = steps.scale(row)
+        moved = several[(row[several] > 0) & (there != scale)[steps.latent[several]]]
         now = peak.copy()
-        now[moved] = raw.peaks(moved, there)
-        chosen = np.repeat(chosen, row[chosen])
+        now[moved] = steps.position[steps.first_largest(moved, there)]
+        chosen = np.repeat(np.arange(len(row)), row)
         yield chosen, now[chosen]
-
-
-def _strongest(peaks: Peaks, latents: int) -> Float32[np.ndarray, " latent"]:
-    """The largest firing of each latent; 0 where it does not fire."""
-    found = np.zeros(latents, np.float32)
-    np.maximum.at(found, peaks.latent, peaks.value)
-    return found

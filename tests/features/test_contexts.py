@@ -1,5 +1,6 @@
 import math
 from pathlib import Path
+from tempfile import gettempdir
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bisae.features import analysed_activations as reading_module
+from bisae.features import read_contexts as read_module
 from bisae.features.analysed_activations import AnalysedActivations
 from bisae.features.codes import encode
-from bisae.features.contexts import FeatureContexts, Paper, Patterns, Peaks, Quantile, Top, read_contexts
+from bisae.features.contexts import Paper, Patterns, Peaks, Quantile, Top
+from bisae.features.read_contexts import FeatureContexts, read_contexts, stored
 from bisae.runtime.errors import Refused
 from bisae.sae import TopK
 from tests.features.small_text import random_sae, reading_of, tokens_of
@@ -23,7 +26,11 @@ def chosen(rule: Patterns, reading: AnalysedActivations, sae: TopK) -> FeatureCo
     found = encode(sae, 0, values)
     peaks = Peaks.of(found.firings, reading.tokens.sequence)
     picked = rule.chosen(peaks, found.maximum)
-    return read_contexts(reading, 2, sae, peaks.latent[picked], peaks.sequence[picked]).contexts(len(picked))
+    return read(reading, sae, peaks.latent[picked], peaks.sequence[picked])
+
+
+def read(reading: AnalysedActivations, sae: TopK, latent: np.ndarray, sequence: np.ndarray) -> FeatureContexts:
+    return read_contexts(reading, 2, sae, latent, sequence, len(latent), Path(gettempdir()))[0]
 
 
 def v1(reading: AnalysedActivations, sae: TopK, share: float, contexts: int) -> list[tuple[int, int, list[int]]]:
@@ -53,9 +60,9 @@ def test_the_papers_contexts_are_those_of_its_two_passes(lengths: list[int], see
     found = chosen(Paper(contexts, 0.7), reading, sae)
     expected = v1(reading, sae, 0.7, contexts)
     assert list(zip(found.latent.tolist(), found.sequence.tolist(), strict=True)) == [row[:2] for row in expected]
-    for number, (_, _, stored) in enumerate(expected):
+    for number, (_, _, of_v1) in enumerate(expected):
         values = found.values[found.offsets[number] : found.offsets[number + 1]].tolist()
-        assert np.abs(np.subtract(values, stored)).max() <= 1  # ceil, of numbers that differ in the last bits
+        assert np.abs(np.subtract(values, of_v1)).max() <= 1  # ceil, of numbers that differ in the last bits
         assert int(found.peak[number]) == values.index(max(values))
 
 
@@ -91,10 +98,10 @@ def test_a_sequence_cut_by_two_windows_is_read_whole_and_only_chosen_sequences_a
 ) -> None:
     reading, sae = reading_of(tokens_of([5, 4, 6, 3])), random_sae()
     latent, sequence = np.array([1, 1, 8]), np.array([1, 2, 2], np.int32)
-    whole = read_contexts(reading, 2, sae, latent, sequence).contexts(len(latent))
+    whole = read(reading, sae, latent, sequence)
     monkeypatch.setattr(reading_module, "WINDOW", 7)
     asked = reading.activations.asked = []  # type: ignore[attr-defined]
-    cut = read_contexts(reading, 2, sae, latent, sequence).contexts(len(latent))
+    cut = read(reading, sae, latent, sequence)
     assert np.array_equal(whole.values, cut.values) and len(whole.values) == 4 + 6 + 6
     assert asked == [[5, 6], [7, 8, 9, 10, 11, 12, 13], [14]]
 
@@ -111,3 +118,33 @@ def test_features_without_a_firing_have_no_contexts(tmp_path: Path) -> None:
 def test_values_that_cannot_work_are_refused(make: object, field: str) -> None:
     with pytest.raises(Refused, match=f"^{field}="):
         make()  # type: ignore[operator]
+
+
+@given(LENGTHS, st.integers(0, 5), st.floats(0.0, 3.0))
+def test_steps_hold_the_first_largest_stored_value_at_any_scale(lengths: list[int], seed: int, scale: float) -> None:
+    reading, sae = reading_of(tokens_of(lengths), seed=seed), random_sae(seed=seed)
+    latent, sequence = (grid.ravel() for grid in np.mgrid[:10, : len(lengths)])
+    _, steps = read_contexts(reading, 2, sae, latent, sequence.astype(np.int32), 0, Path(gettempdir()))
+    values = next(reading.rows(np.arange(sum(lengths)), [2]))[1][2]
+    before = sae.pre_activations(sae.normalize(values)[0]).detach().numpy()
+    largest = np.maximum(before.max(0), 0)
+    scales = np.minimum(np.float32(scale), largest)  # of some of the latent's contexts, so no larger
+    found = steps.position[steps.first_largest(np.arange(len(latent)), scales)]
+    for pair, position in enumerate(found):
+        rows = slice(*reading.tokens.borders[sequence[pair] : sequence[pair] + 2])
+        raw = before[rows, latent[pair]]
+        shown = stored(raw, np.full(len(raw), scales[latent[pair]]))
+        assert shown[position] >= shown.max() - 1 and position <= int(raw.argmax())  # ceil, in the last bits
+        if np.abs(10 * raw / max(scales[latent[pair]], 1e-9) % 1 - 0.5).max() < 0.499:
+            assert position == int(shown.argmax())
+
+
+def test_contexts_that_need_too_much_memory_wait_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, sae = reading_of(tokens_of([5, 4, 6, 3, 7])), random_sae()
+    latent, sequence = np.repeat(np.arange(10), 3), np.tile(np.array([1, 3, 4], np.int32), 10)
+    held = read_contexts(reading, 2, sae, latent, sequence, len(latent), tmp_path)[0]
+    monkeypatch.setattr(read_module, "IN_RAM", 64)
+    monkeypatch.setattr(read_module, "VALUES", 20)
+    in_file = read_contexts(reading, 2, sae, latent, sequence, len(latent), tmp_path)[0]
+    assert all(np.array_equal(getattr(held, name), getattr(in_file, name)) for name in ("values", "peak", "offsets"))
+    assert not list(tmp_path.iterdir())

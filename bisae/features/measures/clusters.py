@@ -31,17 +31,34 @@ class TokenCounts:
         """Count pairs (feature, token), each as 1 or as its weight."""
         vocabulary = int(tokens.max(initial=0)) + 1
         pairs = features.astype(np.int64) * vocabulary + tokens
-        distinct, entry = np.unique(pairs, return_inverse=True)
-        owners = distinct // vocabulary
-        return cls(
-            offsets=np.searchsorted(owners, np.arange(n_features + 1)).astype(np.int64),
-            tokens=(distinct % vocabulary).astype(np.int32),
-            counts=np.bincount(entry, weights, len(distinct)),
-        )
+        distinct, counts = counted(pairs, weights)
+        owners, names = np.divmod(distinct, vocabulary)
+        offsets = np.append(0, np.cumsum(np.bincount(owners, minlength=n_features)))
+        return cls(offsets, names.astype(np.int32), counts)
 
     def feature_of_entry(self) -> Int64[np.ndarray, " entry"]:
         """The feature each entry belongs to."""
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+
+def counted(
+    keys: Int64[np.ndarray, " item"], weights: Num[np.ndarray, " item"] | None = None
+) -> tuple[Int64[np.ndarray, " key"], Num[np.ndarray, " key"]]:
+    """The distinct keys in ascending order, and the sum of each one's weights in the order of items; 1 is one's weight.
+
+    Numbers below 2^63 are sorted several times as fast as `np.unique` tells them apart.
+    """
+    if weights is None:
+        keys = np.sort(keys)
+    else:
+        order = np.argsort(keys, kind="stable")
+        keys, weights = keys[order], weights[order]
+    new = np.ones(len(keys), bool)
+    np.not_equal(keys[1:], keys[:-1], out=new[1:])
+    starts = np.flatnonzero(new)
+    if weights is None:
+        return keys[starts], np.diff(starts, append=len(keys))
+    return keys[starts], np.bincount(np.cumsum(new) - 1, weights, len(starts))
 
 
 METHODS = ("average", "components")

@@ -17,9 +17,12 @@ where one half misleads about the other, as means over few tokens do. So short t
 were measured on the same text.
 """
 
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
 import numpy as np
-from jaxtyping import Bool, Float64, Int, UInt8
-from scipy.sparse import coo_array, csr_array
+from jaxtyping import Bool, Float64, Int, Int64, Integer, UInt8, UInt32
 
 from bisae.features.codes import Firings
 
@@ -51,37 +54,63 @@ def halves(document: Int[np.ndarray, " token"], seed: int) -> UInt8[np.ndarray, 
     return drawn[document]
 
 
-def explained(
-    firings: Firings, group: Int[np.ndarray, " token"], half: UInt8[np.ndarray, " token"], groups: int
-) -> Float64[np.ndarray, " latent"]:
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """The groups of a text's tokens, and which half each token is in."""
+
+    key: UInt32[np.ndarray, " token"]  # twice the token's group, plus its half
+    tokens: Int64[np.ndarray, " key"]  # how many have each key
+
+    @classmethod
+    def of(cls, group: Integer[np.ndarray, " token"], half: UInt8[np.ndarray, " token"]) -> "Groups":
+        """From each token's group, at least 0. A sequence's first token has no previous one: give these their own."""
+        key = group.astype(np.uint32)
+        key <<= 1
+        key |= half
+        return cls(key, np.bincount(key, minlength=2 * (int(group.max(initial=0)) + 1)))
+
+    @cached_property
+    def of_half(self) -> Int64[np.ndarray, "2"]:
+        """The number of tokens of each half."""
+        return self.tokens.reshape(-1, 2).sum(0)
+
+    @cached_property
+    def unseen(self) -> Int64[np.ndarray, "2"]:
+        """For each half, how many tokens of the other one are in groups that it does not have."""
+        by_half = self.tokens.reshape(-1, 2)
+        return (by_half[:, ::-1] * (by_half == 0)).sum(0)
+
+
+def explained(firings: Firings, groups: Groups) -> Float64[np.ndarray, " latent"]:
     """Share of each latent's firing that the group explains; NaN if it fires always or less than twice in a half.
-
-    Groups are 0..groups-1. A sequence's first token has no previous one: give these a group of their own.
-    """
-    entry = firings.latent_of_entry(), group[firings.rows]
-    fired, tokens = [], []  # by half: firings [latent, group] and tokens [group]
-    for number in range(2):
-        weights = (half[firings.rows] == number).astype(np.float64)
-        fired.append(coo_array((weights, entry), shape=(firings.latents, groups)).tocsr())
-        tokens.append(np.bincount(group[half == number], minlength=groups))
-    error, variance = np.add(
-        _squares(fired[0], tokens[0], fired[1], tokens[1]), _squares(fired[1], tokens[1], fired[0], tokens[0])
-    )
-    defined = (np.minimum(fired[0].sum(1), fired[1].sum(1)) >= 2) & (variance > 0)
-    return np.where(defined, 1 - error / np.where(defined, variance, 1), np.nan)
-
-
-def _squares(
-    fitted: csr_array, fitted_tokens: np.ndarray, predicted: csr_array, tokens: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Squared errors of one half per latent, predicted by the other half's group means and by its overall mean.
 
     y is 0 or 1, so sum (y - m)^2 = sum y - 2 m sum y + m^2 tokens: only groups with a firing have terms.
     """
-    unseen = fitted_tokens == 0
-    means = fitted.multiply(1 / np.where(unseen, 1, fitted_tokens)).tocsr()
-    overall = fitted.sum(1) / max(fitted_tokens.sum(), 1)
-    sums = predicted.sum(1)
-    known = means.power(2) @ tokens - 2 * predicted.multiply(means).sum(1)
-    unknown = overall**2 * tokens[unseen].sum() - 2 * overall * (predicted @ unseen)
-    return sums + known + unknown, sums - 2 * overall * sums + overall**2 * tokens.sum()
+    keys = len(groups.tokens)
+    kind: Any = np.uint32 if firings.latents * keys < 2**32 else np.uint64
+    pairs = np.repeat(np.arange(firings.latents, dtype=kind) * kind(keys), np.diff(firings.offsets))
+    pairs += groups.key[firings.rows]
+    pairs.sort()
+    new = np.ones(len(pairs), bool)
+    np.not_equal(pairs[1:], pairs[:-1], out=new[1:])
+    first = np.flatnonzero(new)
+    fired = np.diff(first, append=len(pairs)).astype(np.float64)  # by latent, group and half
+    latent, key = np.divmod(pairs[first], kind(keys))
+    place = latent.astype(np.int64) * 2 + (key & kind(1))
+
+    def summed(values: Float64[np.ndarray, " some"], some: Any = slice(None)) -> np.ndarray:
+        return np.bincount(place[some], values, 2 * firings.latents).reshape(-1, 2)
+
+    mean, other = fired / groups.tokens[key], groups.tokens[key ^ kind(1)]
+    both = np.flatnonzero((place[1:] == place[:-1] + 1) & (key[1:] == key[:-1] + 1) & (key[:-1] & kind(1) == 0))
+    products = [summed(mean[both + half] * fired[both + 1 - half], both)[:, :1] for half in range(2)]
+    only = np.flatnonzero(other == 0)
+    # By the half that is fitted: of the other one, which it predicts, sums are in reverse.
+    sums = summed(fired)
+    overall, predicted = sums / np.maximum(groups.of_half, 1), sums[:, ::-1]
+    known = summed(mean**2 * other) - 2 * np.concatenate(products, 1)
+    unknown = overall**2 * groups.unseen - 2 * overall * summed(fired[only], only)[:, ::-1]
+    error = (predicted + known + unknown).sum(1)
+    variance = (predicted - 2 * overall * predicted + overall**2 * groups.of_half[::-1]).sum(1)
+    defined = (sums.min(1) >= 2) & (variance > 0)
+    return np.where(defined, 1 - error / np.where(defined, variance, 1), np.nan)

@@ -5,14 +5,14 @@ all tokens mean different things, and 1 if all mean the same. For a single token
 convention: count such features separately. A feature without tokens has no score.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import NamedTuple, SupportsFloat
 
 import numpy as np
 from jaxtyping import Float64, Int64, Num
 from scipy.special import entr
 
-from bisae.features.measures.clusters import Clustering, TokenCounts
+from bisae.features.measures.clusters import Clustering, TokenCounts, counted
 
 
 class Scores(NamedTuple):
@@ -42,8 +42,7 @@ def entropies(
     """H_token and H_semantic of each feature, in nats; NaN without tokens. `clusters`: of each entry, at least 0."""
     features, owners = len(counts.offsets) - 1, counts.feature_of_entry()
     many = int(clusters.max(initial=0)) + 1
-    distinct, part = np.unique(owners * many + clusters, return_inverse=True)
-    meanings = np.bincount(part, counts.counts, len(distinct))
+    distinct, meanings = counted(owners * many + clusters, counts.counts)
     return entropy(owners, counts.counts, features), entropy(distinct // many, meanings, features)
 
 
@@ -85,15 +84,24 @@ def monosemanticity(counts: Sequence[SupportsFloat] | np.ndarray, clusters: Sequ
     return float(ratio(*entropies(TokenCounts(np.array([0, len(weights)]), tokens, weights), ids))[0])
 
 
-def _above_others(null: Float64[np.ndarray, "shuffle feature"], quantile: float) -> Float64[np.ndarray, " feature"]:
+def above_others(null: Float64[np.ndarray, "shuffle feature"], quantile: float) -> Float64[np.ndarray, " feature"]:
     """How often a shuffle is above the quantile of the other shuffles, for the first `HELD_OUT` shuffles only."""
     if len(null) < 2:
         return np.full(null.shape[1], np.nan)
-    held_out = range(min(HELD_OUT, len(null)))
-    others_high = (np.quantile(np.delete(null, shuffle, 0), quantile, axis=0) for shuffle in held_out)
-    return np.mean([null[shuffle] > high for shuffle, high in zip(held_out, others_high, strict=True)], axis=0)
+    ordered, held_out = np.sort(null, axis=0), null[:HELD_OUT]
+    place = quantile * (len(null) - 2)  # among the others
+    below = int(place)
+
+    def of_others(number: int) -> Float64[np.ndarray, "shuffle feature"]:
+        return np.where(ordered[number] < held_out, ordered[number], ordered[number + 1])
+
+    low, high = of_others(below), of_others(min(below + 1, len(null) - 2))
+    share = place - below  # NumPy's way between two numbers, so that equal values stay so
+    others_high = low + (high - low) * share if share < 0.5 else high - (high - low) * (1 - share)
+    return (held_out > others_high).mean(0)
 
 
+TABLE = 2**20  # terms
 ALIKE = 16  # sets of random tokens a shuffle has for each number of tokens
 
 
@@ -114,13 +122,32 @@ def _shuffled(
     offsets = np.append(0, np.cumsum(distinct // ALIKE))
     sets = np.repeat(np.arange(len(distinct)), np.diff(offsets))
     entry = np.arange(len(owners)) + (offsets[set_of] - counts.offsets[:-1])[owners]  # in the sets, of each entry
+    begin, measured = counts.offsets[owners], _entropy_of(owners, counts.counts, len(sizes))
     for _ in range(shuffles):
         tokens = np.resize(random.permutation(occurring), offsets[-1])
         clusters = clustering.entry_clusters(TokenCounts(offsets, tokens, np.ones_like(tokens)))
         keys = sets * (int(clusters.max(initial=0)) + 1) + clusters
         _, first, cluster = np.unique(keys, return_index=True, return_inverse=True)
-        same = (first[cluster] - offsets[sets])[entry] + counts.offsets[owners]  # first token of a meaning
-        yield entropy(owners, np.bincount(same, counts.counts, len(owners)), len(sizes))
+        same = (first[cluster] - offsets[sets])[entry] + begin  # first token of a meaning
+        yield measured(np.bincount(same, counts.counts, len(owners)))
+
+
+def _entropy_of(
+    owners: Int64[np.ndarray, " part"], counts: Num[np.ndarray, " part"], features: int
+) -> Callable[[Float64[np.ndarray, " part"]], Float64[np.ndarray, " feature"]]:
+    """`entropy` of parts that are sums of each feature's `counts`, from a table of its terms."""
+    total = np.bincount(owners, counts, features)
+    distinct, which = np.unique(total, return_inverse=True)
+    many = int(distinct.max(initial=0)) + 1
+    if len(distinct) * many > TABLE or counts.dtype.kind != "i":
+        return lambda parts: entropy(owners, parts, features)
+    terms = entr(np.arange(many) / np.maximum(distinct, 1)[:, None]).ravel()
+    begin = (which * many)[owners]
+
+    def measured(parts: Float64[np.ndarray, " part"]) -> Float64[np.ndarray, " feature"]:
+        return np.where(total > 0, np.bincount(owners, terms[begin + parts.astype(np.int64)], features), np.nan)
+
+    return measured
 
 
 def scores(counts: TokenCounts, clustering: Clustering, shuffles: int, quantile: float, seed: int) -> Scores:
@@ -141,6 +168,6 @@ def scores(counts: TokenCounts, clustering: Clustering, shuffles: int, quantile:
         score=ratio(h_token, h_semantic),
         null_mean=null.mean(0),
         null_high=np.quantile(null, quantile, axis=0),
-        null_above=_above_others(null, quantile),
+        null_above=above_others(null, quantile),
         distinct=np.diff(counts.offsets),
     )

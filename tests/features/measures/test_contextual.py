@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bisae.features.codes import Firings
-from bisae.features.measures.contextual import explained, halves, is_contextual
+from bisae.features.measures.contextual import Groups, explained, halves, is_contextual
 
 TOKENS, GROUPS = 4000, 30
 RNG = np.random.default_rng(0)
@@ -38,13 +38,13 @@ def test_the_closed_form_is_the_definition_with_groups_that_one_half_lacks() -> 
     fires[4] |= group > GROUPS - 5
     fires[5] = group == GROUPS
     fires[5, np.flatnonzero(half == 1)[:35:9]] = True
-    found = explained(firings(fires), group, half, GROUPS + 3)
+    found = explained(firings(fires), Groups.of(group, half))
     np.testing.assert_allclose(found, [direct(row, group, half) for row in fires], rtol=1e-9, atol=1e-12)
 
 
 def test_a_latent_of_one_token_is_explained_and_a_random_one_is_not() -> None:
     fires = np.stack([GROUP == 7, RNG.random(TOKENS) < 0.1, (GROUP == 7) & (RNG.random(TOKENS) < 0.5)])
-    found = explained(firings(fires), GROUP, HALF, GROUPS)
+    found = explained(firings(fires), Groups.of(GROUP, HALF))
     assert found[0] == 1
     assert -0.05 < found[1] < 0.02
     assert 0.4 < found[2] < 0.6
@@ -53,14 +53,14 @@ def test_a_latent_of_one_token_is_explained_and_a_random_one_is_not() -> None:
 def test_a_latent_of_the_previous_token_is_explained_by_it_alone() -> None:
     previous = np.where(np.arange(TOKENS) % 40 == 0, GROUPS, np.roll(GROUP, 1))  # sequences of 40 tokens
     fires = firings((previous == 3)[None])
-    assert explained(fires, previous, HALF, GROUPS + 1)[0] == 1
-    assert explained(fires, GROUP, HALF, GROUPS)[0] < 0.02
+    assert explained(fires, Groups.of(previous, HALF))[0] == 1
+    assert explained(fires, Groups.of(GROUP, HALF))[0] < 0.02
 
 
 def test_groups_of_single_tokens_learn_nothing_from_the_other_half() -> None:
     """Fitted and scored on the same tokens it would be 1."""
     fires = firings(RNG.random((1, TOKENS)) < 0.2)
-    assert explained(fires, np.arange(TOKENS), HALF, TOKENS)[0] == pytest.approx(0, abs=1e-12)
+    assert explained(fires, Groups.of(np.arange(TOKENS), HALF))[0] == pytest.approx(0, abs=1e-12)
 
 
 def test_a_latent_hardly_firing_in_a_half_or_always_firing_has_no_value() -> None:
@@ -69,7 +69,7 @@ def test_a_latent_hardly_firing_in_a_half_or_always_firing_has_no_value() -> Non
     fires[0, first[:50]] = fires[0, second[0]] = True
     fires[1, first[:2]] = fires[1, second[:2]] = True
     fires[2] = True
-    found = explained(firings(fires), GROUP, HALF, GROUPS)
+    found = explained(firings(fires), Groups.of(GROUP, HALF))
     assert np.isnan(found).tolist() == [True, False, True, True]
 
 

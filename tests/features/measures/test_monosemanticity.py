@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bisae.features.measures.clusters import GlobalClusters, TokenCounts
-from bisae.features.measures.monosemanticity import entropies, monosemanticity, ratio, scores
+from bisae.features.measures.monosemanticity import above_others, entropies, monosemanticity, ratio, scores
 
 
 @pytest.mark.parametrize(
@@ -119,3 +119,12 @@ def test_entropies_are_in_nats() -> None:
     counts = TokenCounts.of(np.array([0, 0, 1]), np.array([0, 1, 1]), 2)
     h_token, h_semantic = entropies(counts, np.array([0, 1, 0]))
     assert h_token.tolist() == h_semantic.tolist() == [pytest.approx(math.log(2)), 0]
+
+
+@pytest.mark.parametrize("quantile", [0.5, 0.9, 0.99])
+def test_a_shuffle_is_compared_with_the_quantile_of_all_others(quantile: float) -> None:
+    random = np.random.default_rng(3)
+    null = random.integers(0, 9, (30, 200)) / 8  # many are equal
+    null[:, 7] = np.nan
+    above = [null[one] > np.quantile(np.delete(null, one, 0), quantile, axis=0) for one in range(20)]
+    assert np.array_equal(above_others(null, quantile), np.mean(above, axis=0))

@@ -1,4 +1,4 @@
-"""How many rows the bound of sae=topk_candidates leaves to float64: python benchmarks/candidates.py [--json FILE].
+"""How many rows the bound of sae.candidates leaves to float64: python benchmarks/candidates.py [--json FILE].
 
 An SAE learns four batches by heart, which brings its activations as close to each other as they ever are.
 """
@@ -10,8 +10,8 @@ from measuring import options, show, write
 from work import SHAPES, K, Shape, work
 
 from bisae.sae import TopK
-from bisae.sae.architectures.candidate_topk import select
 from bisae.sae.encoder import Weights
+from bisae.sae.kernels.candidates import select
 
 NUMBERS, STEPS, RATE = (64, 96, 128, 256), (0, 50, 100, 200, 300), 2e-3
 

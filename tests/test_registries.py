@@ -16,6 +16,7 @@ import bisae
 from bisae.activations.registry import STORES
 from bisae.activations.store import Store
 from bisae.cells.recipe import KNOWN
+from bisae.config.moved import current
 from bisae.convert.formats import FORMATS, Format
 from bisae.corpus.corpus import Corpus
 from bisae.corpus.pairs import PairSentences
@@ -63,7 +64,9 @@ def targets(group: str) -> dict[str, Any]:
     nodes = {name: node.get("partial", node) for name, node in files.items()}
     assert nodes
     return {
-        name: resolve_name(node["_target_"]) for name, node in nodes.items() if node.get("_target_", "???") != "???"
+        name: resolve_name(current(node["_target_"]))
+        for name, node in nodes.items()
+        if node.get("_target_", "???") != "???"
     }
 
 

@@ -5,6 +5,7 @@ is used: each has an environment of its own (make.sh).
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,18 +17,22 @@ ADAM: dict[str, Any] = {"lr": 1e-4, "eps": 6.25e-10}
 
 
 def _bisae(
-    directions: Tensor, optimizer: type[torch.optim.Adam], k: int = K, kind: Any = None, **candidates: int
+    directions: Tensor,
+    optimizer: Callable[..., torch.optim.Optimizer],
+    k: int = K,
+    kind: Any = None,
+    candidates: int | str = "auto",
 ) -> Step:
     from bisae.sae import TopK
-    from bisae.training.blocked_adam import BlockedAdam
 
     latents, d_model = directions.shape
-    sae = (kind or TopK)(d_model, latents, k, **candidates).to(directions.device)
+    sae = (kind or TopK)(d_model, latents, k).to(directions.device)
+    sae.set_candidates(candidates)
     with torch.no_grad():
         sae.W_enc.copy_(directions)
         sae.W_dec.copy_(directions)
-    adam = optimizer(sae.parameters(), fused=True, **ADAM)
-    take = adam.take if isinstance(adam, BlockedAdam) else None
+    adam = optimizer(sae.parameters(), **ADAM)
+    take = getattr(adam, "take", None)
 
     def step(x: Tensor) -> Tensor:
         adam.zero_grad()
@@ -41,32 +46,35 @@ def _bisae(
     return step
 
 
+def default(directions: Tensor) -> Step:
+    """Ours as a job with the default config does it on one device of this kind."""
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    from bisae.config.folder import CONF
+    from bisae.training.blocked_adam import blocked_form
+
+    adam = instantiate(OmegaConf.load(CONF / "optimizer" / "adam.yaml").partial)
+    return _bisae(directions, (directions.device.type == "cpu" and blocked_form(adam)) or adam)
+
+
 def autograd(directions: Tensor, k: int = K) -> Step:
-    """Ours, with ordinary gradients."""
-    return _bisae(directions, torch.optim.Adam, k)
+    """Ours, with the plain product and ordinary gradients: sae.candidates=none optimizer.by_block=false."""
+    return _bisae(directions, partial(torch.optim.Adam, fused=True), k, candidates="none")
 
 
 def blocked(directions: Tensor) -> Step:
-    """Ours, gradient, update and norm by block."""
+    """Ours, with the plain product."""
     from bisae.training.blocked_adam import BlockedAdam
 
-    return _bisae(directions, BlockedAdam)
-
-
-def candidates_64(directions: Tensor) -> Step:
-    """Ours by block, with 64 bf16 candidates a token."""
-    from bisae.sae.architectures.candidate_topk import CandidateTopK
-    from bisae.training.blocked_adam import BlockedAdam
-
-    return _bisae(directions, BlockedAdam, kind=CandidateTopK, candidates=64)
+    return _bisae(directions, partial(BlockedAdam, fused=True), candidates="none")
 
 
 def candidates_96(directions: Tensor) -> Step:
-    """Ours by block, with 96."""
-    from bisae.sae.architectures.candidate_topk import CandidateTopK
+    """Ours, with 96 candidates a token."""
     from bisae.training.blocked_adam import BlockedAdam
 
-    return _bisae(directions, BlockedAdam, kind=CandidateTopK, candidates=96)
+    return _bisae(directions, partial(BlockedAdam, fused=True), candidates=96)
 
 
 def triton(directions: Tensor) -> Step:
@@ -74,7 +82,7 @@ def triton(directions: Tensor) -> Step:
     from bisae.sae.architectures.triton_topk import TritonTopK
     from bisae.training.blocked_adam import BlockedAdam
 
-    return _bisae(directions, BlockedAdam, kind=TritonTopK)
+    return _bisae(directions, partial(BlockedAdam, fused=True), kind=TritonTopK)
 
 
 def study(directions: Tensor) -> Step:
@@ -193,5 +201,5 @@ def dictionary_learning(directions: Tensor) -> Step:
     return step
 
 
-OWN = (autograd, blocked, candidates_64, candidates_96, triton, dense, study)
+OWN = (default, blocked, autograd, candidates_96, triton, dense, study)
 STEPS = {f.__name__: f for f in (*OWN, sparsify, sae_lens, dictionary_learning)}

@@ -209,6 +209,7 @@ def new_saes(settings: TrainSettings, job: "Job", d_model: int) -> "list[SparseA
     saes = [instantiate(member.architecture, "sae", d_model=d_model) for member in job.members]
     with refused_by_key(settings, "sae"):
         for member, sae in zip(job.members, saes, strict=True):
+            sae.set_candidates(member.settings.get("candidates", "auto"))
             check_own(sae, member.settings["_target_"], member.settings["latents"])
             if member.start and not job.going_on:
                 sae.load_state_dict(member.start.state(sae))
@@ -251,6 +252,7 @@ def train_members(
     from bisae.activations.job_activations import open_activations
     from bisae.activations.store import Request
     from bisae.lm.lm_pass import LMPass
+    from bisae.training.blocked_adam import by_block
     from bisae.training.data import ActivationData
     from bisae.training.fit import fit
     from bisae.training.job import check_snapshots
@@ -273,6 +275,9 @@ def train_members(
     module = SAETraining(job.members, saes, corpus.languages, optimizer, schedule, loggers.log)
     results = JobResults(job, checkpoint, config, loggers, settings.keep_save)
     trainer = made_trainer(settings, order, module, results)
+    if settings.optimizer.by_block and not any(settings.callbacks.values()):  # which may look for gradients
+        place = trainer.strategy.root_device, trainer.world_size
+        optimizer = module.optimizer = by_block(optimizer, saes, *place, trainer.gradient_clip_val)
     with refused_by_key(settings, "trainer"):
         check_optimizer(optimizer, trainer.world_size, trainer.gradient_clip_val)
         check_schedule(optimizer, schedule, data.epochs * order.steps_per_epoch)

@@ -13,7 +13,6 @@ MOVED = {
     "bisae.plan.device.Device": "bisae.grid.device.Device",
     "bisae.sae.batch_topk.BatchTopK": "bisae.sae.architectures.batch_topk.BatchTopK",
     "bisae.sae.blocked.BlockedAdam": "bisae.training.blocked_adam.BlockedAdam",
-    "bisae.sae.candidate_topk.CandidateTopK": "bisae.sae.architectures.candidate_topk.CandidateTopK",
     "bisae.sae.jump_relu.JumpReLU": "bisae.sae.architectures.jump_relu.JumpReLU",
     "bisae.sae.matryoshka.Matryoshka": "bisae.sae.architectures.matryoshka.Matryoshka",
     "bisae.sae.raw.RawJumpReLU": "bisae.sae.architectures.raw.RawJumpReLU",
@@ -31,18 +30,26 @@ MOVED = {
     "bisae.translation.prompt.Prompt": "bisae.translation.prompts.Prompt",
     "bisae.wandb_runs.WandbRuns": "bisae.training.wandb_runs.WandbRuns",
 }
-FIRST = {new: old for old, new in MOVED.items()}
+# Classes whose work another one does now.
+MERGED = {
+    "bisae.sae.candidate_topk.CandidateTopK": "bisae.sae.TopK",
+    "bisae.sae.architectures.candidate_topk.CandidateTopK": "bisae.sae.TopK",
+}
+FIRST = {
+    **{new: old for old, new in MOVED.items()},
+    "bisae.sae.architectures.candidate_topk.CandidateTopK": "bisae.sae.candidate_topk.CandidateTopK",
+}
 
 
 def current(path: Any) -> Any:
     """The path of a class today; what is no path comes back as it is."""
-    return MOVED.get(path, path) if isinstance(path, str) else path
+    return {**MOVED, **MERGED}.get(path, path) if isinstance(path, str) else path
 
 
 def with_current_paths(node: Any) -> Any:
     """A config node in which every `_target_` is a path of today; the node itself if nothing has moved."""
     plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-    replaced = _with_paths(plain, MOVED)
+    replaced = _with_paths(plain, {**MOVED, **MERGED})
     return node if replaced == plain else replaced
 
 

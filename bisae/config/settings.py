@@ -139,6 +139,7 @@ class SAEKeys(Keys):
     encoder_norm: PositiveFloat = 1.0
     baseline: Literal["frozen_decoder", "soft_frozen_decoder", "frozen_encoder"] | None = None
     start: Text | None = None
+    candidates: Count | Literal["auto", "none"] = "auto"
 
 
 class StoreKeys(Keys):
@@ -149,6 +150,7 @@ class StoreKeys(Keys):
 
 class OptimizerKeys(Keys):
     warmup: Count
+    by_block: bool = True
     partial: Annotated[Node, Built("torch.optim.Optimizer", given=("params", "lr"), late=True)]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Index, NotNegative
 from bisae.sae.encoder import Codes, Weights, encode, normalize_rows, pre_activations
+from bisae.sae.kernels.dense import has_onednn
 from bisae.sae.kernels.products import weighted_sums
 from bisae.sae.objective import COEFFICIENT, Average, Objective, Take, alone, aux_k_loss, differentiable_loss
 
@@ -221,6 +222,21 @@ class SparseAutoencoder(nn.Module, ABC):
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027
         """Hook: take over what `extra_state` gave."""
+
+    def set_candidates(self, wanted: int | str) -> None:
+        """Choose how many candidates of a token training computes in full: "auto", "none" or a number.
+
+        Raises:
+            Refused: `candidates`, a number that cannot be used; any, where a class has no candidates.
+        """
+        if isinstance(wanted, int):
+            raise Refused("candidates", wanted, f"{type(self).__name__} has none; auto and none are for all SAEs")
+
+    @property
+    def computed(self) -> str:
+        """Hook: how training computes the codes, for the cell's provenance."""
+        library = "oneDNN" if self.W_enc.device.type == "cpu" and has_onednn() else "PyTorch"
+        return f"one product of all latents, by {library}"
 
     def normalize_decoder(self) -> None:
         """Give every latent's direction norm 1; called after each optimizer step."""

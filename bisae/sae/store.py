@@ -16,7 +16,6 @@ from torch import Tensor
 
 from bisae.runtime.atomic import atomic_file, write_json
 from bisae.sae.architectures.batch_topk import BatchTopK
-from bisae.sae.architectures.candidate_topk import CandidateTopK
 from bisae.sae.architectures.jump_relu import JumpReLU
 from bisae.sae.architectures.matryoshka import Matryoshka
 from bisae.sae.architectures.raw import Identity, RawJumpReLU, RawReLU, RawTopK
@@ -29,7 +28,7 @@ FORMAT = 1
 KINDS = (TopK, ReLUL1, BatchTopK, JumpReLU, Matryoshka, RawTopK, RawReLU, RawJumpReLU)
 ARCHITECTURES: dict[str, type[SparseAutoencoder]] = {kind.architecture: kind for kind in KINDS}
 # Computed differently in training than the class that they are saved as.
-TRAINED_OTHERWISE = (CandidateTopK, TritonTopK, Identity)
+TRAINED_OTHERWISE = (TritonTopK, Identity)
 SUMMED_UP = 8  # number of activations that `summary` encodes
 
 

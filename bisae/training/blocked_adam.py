@@ -1,20 +1,55 @@
 """Adam that forms a matrix's gradient, applies it and normalises its rows a block at a time, in the cache."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bisae.sae import SparseAutoencoder
 from bisae.sae.encoder import normalize_rows
 from bisae.sae.kernels.products import RowSums
+from bisae.sae.store import is_shipped
+
+Optimizer = Callable[..., torch.optim.Optimizer]  # makes one of parameter groups
+
+
+def by_block(
+    optimizer: Optimizer,
+    saes: Iterable[SparseAutoencoder],
+    device: torch.device,
+    devices: int,
+    clip: float | None,
+) -> Optimizer:
+    """A `BlockedAdam` in the place of fused Adam and AdamW where it gives the same bits and is no slower.
+
+    Not on several devices, which average whole gradients, nor with clipping; on GPUs it was not measured; and classes
+    of a user's own may look for gradients, or normalise rows in their own way.
+    """
+    base = SparseAutoencoder.normalize_decoder
+    alike = [is_shipped(type(sae)) and type(sae).normalize_decoder is base for sae in saes]
+    possible = device.type == "cpu" and devices == 1 and not clip and all(alike)
+    return (possible and blocked_form(optimizer)) or optimizer
+
+
+def blocked_form(optimizer: Optimizer) -> Optimizer | None:
+    """The `BlockedAdam` of the same updates; None if there is none."""
+    if not isinstance(optimizer, partial):
+        return None
+    given = optimizer.keywords
+    decoupled = {torch.optim.Adam: {}, torch.optim.AdamW: {"decoupled_weight_decay": True, "weight_decay": 0.01}}
+    plain = not any(given.get(name) for name in ("amsgrad", "capturable", "differentiable", "foreach"))
+    if optimizer.func not in decoupled or not given.get("fused") or not plain:
+        return None
+    return partial(BlockedAdam, *optimizer.args, **{**decoupled[optimizer.func], **given})
 
 
 class BlockedAdam(torch.optim.Adam):
-    """torch.optim.Adam(fused=True) for parameters with `.grad` and for those whose gradient it is given by `take`.
+    """torch.optim.Adam(fused=True), or AdamW with `decoupled_weight_decay`, of gradients in `.grad` or given to `take`.
 
     The updates are the same, and so is the state dict. No gradient of a taken matrix ever exists as a whole, so it can
-    neither be clipped nor averaged over ranks, and takes no memory.
+    neither be clipped nor averaged over ranks, and takes no memory; only its norm can be computed.
 
     Any optimizer may have a `take`: training then hands it the gradients of W_enc and W_dec, leaves it to normalise
     the decoder's rows, and refuses several devices.
@@ -32,6 +67,26 @@ class BlockedAdam(torch.optim.Adam):
         self._taken.setdefault(matrix, []).append(gradient)
         if unit_rows:
             self._unit.add(matrix)
+
+    @torch.no_grad()
+    def gradient_norm(self, parameters: Iterable[Tensor]) -> Tensor:
+        """The L2 norm of the gradient of these parameters, formed once more, a block at a time."""
+        squares = []
+        for parameter in parameters:
+            if parameter in self._taken:
+                squares += [gradient.double().square().sum() for _, gradient in self._blocks(parameter)]
+            elif parameter.grad is not None:
+                squares.append(parameter.grad.double().square().sum())
+        return torch.stack(squares).sum().sqrt()
+
+    def _blocks(self, matrix: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """The gradient of a taken matrix, as (latents, their rows)."""
+        for parts in zip(*(gradient.blocks() for gradient in self._taken[matrix]), strict=True):
+            block = parts[0][0]
+            gradient = sum((part for _, part in parts[1:]), start=parts[0][1])
+            if matrix.grad is not None:  # of the auxiliary loss
+                gradient += matrix.grad[block]
+            yield block, gradient
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         super().zero_grad(set_to_none)
@@ -59,12 +114,9 @@ class BlockedAdam(torch.optim.Adam):
         state["step"] += 1
         named = {name: group[name] for name in ("lr", "weight_decay", "eps", "amsgrad", "maximize")}
         named["beta1"], named["beta2"] = group["betas"]
-        for parts in zip(*(gradient.blocks() for gradient in self._taken[matrix]), strict=True):
-            block = parts[0][0]
-            gradient = sum((part for _, part in parts[1:]), start=parts[0][1])
-            if matrix.grad is not None:  # of the auxiliary loss
-                gradient += matrix.grad[block]
+        update = torch._fused_adamw_ if group.get("decoupled_weight_decay") else torch._fused_adam_
+        for block, gradient in self._blocks(matrix):
             rows, average, square = matrix[block], state["exp_avg"][block], state["exp_avg_sq"][block]
-            torch._fused_adam_([rows], [gradient], [average], [square], [], [state["step"]], **named)
+            update([rows], [gradient], [average], [square], [], [state["step"]], **named)
             if matrix in self._unit:
                 normalize_rows(rows)

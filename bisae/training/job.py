@@ -10,7 +10,7 @@ from typing import Any
 from bisae.cells.cell import Cell
 from bisae.config.choices import variants
 from bisae.config.keys import refused_by_key
-from bisae.config.moved import as_first_named
+from bisae.config.moved import MERGED, as_first_named
 from bisae.config.settings import SAEKeys
 from bisae.lm.model import Checkpoint
 from bisae.runtime.errors import Refused
@@ -62,6 +62,8 @@ def cell_identity(
     for the SAE that the cell starts from, None for fresh weights.
     """
     settings = {key: sae[key] for key in sae if key not in ("name", "start", "encoder_norm", "baseline")}
+    if settings.get("candidates") == "auto" and settings["_target_"] not in MERGED:
+        del settings["candidates"]  # the latents are the same; cell.json says how they were computed
     if start is not None:
         return as_first_named({"layer": layer, "sae": settings, **shared, "start": start})
     if (norm := sae.get("encoder_norm", 1)) != 1:  # of fresh weights
@@ -88,7 +90,7 @@ def training_identity(config: Mapping[str, Any]) -> dict[str, Any]:
             raise Refused("precision", "16-mixed", remedy)
     found = {
         "data": {key: value for key, value in config["data"].items() if not key.endswith("split")},
-        "optimizer": config["optimizer"],
+        "optimizer": {key: value for key, value in config["optimizer"].items() if key != "by_block"},  # the same bits
         **trained_by,
         **({"callbacks": called} if called else {}),
         **({"trial": trial} if trial else {}),  # so that no trial has the place, the save or the lock of a cell

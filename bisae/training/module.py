@@ -10,7 +10,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, distributed, nn
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 
 from bisae.activations.feed import ActivationBatch
 from bisae.metrics.reconstruction import ReconstructionMetrics
@@ -72,6 +72,7 @@ class SAETraining(LightningModule):
         self.failed: dict[int, str] = {}
         self.validated: dict[int, dict[str, float]] = {}
         self.take: Take | None = None  # of an optimizer that forms gradients itself
+        self.norm_of: Callable[[Sequence[Tensor]], Tensor] | None = None  # the same one's `gradient_norm`
         self.rates: list[float] = []  # tokens/s of this process, a value a `log`
         self.reporting = False  # whether a report follows this step
         self.last_step: dict[int, dict[str, Any]] = {}  # what a report says of each member's last step alone
@@ -88,7 +89,7 @@ class SAETraining(LightningModule):
             for member, sae in zip(self.members, self.saes, strict=True)
         ]
         optimizer = self.optimizer(groups)
-        self.take = getattr(optimizer, "take", None)
+        self.take, self.norm_of = (getattr(optimizer, name, None) for name in ("take", "gradient_norm"))
         scheduler = self.schedule(optimizer, self.data.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -215,13 +216,15 @@ class SAETraining(LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Of a step that is reported: each member's learning rate, and the norm of its gradient before any clipping.
 
-        An optimizer with a `take` has no gradient as a whole, so no norm.
+        An optimizer with a `take` has no gradient as a whole, and its norm only if it has a `gradient_norm`.
         """
         for index, found in self.last_step.items() if self.reporting else ():
             found["lr"] = optimizer.param_groups[index]["lr"]
+            weights = list(self.saes[index].parameters())
             if not self.take:
-                gradients = [weight.grad for weight in self.saes[index].parameters() if weight.grad is not None]
-                found["gradient_norm"] = torch.nn.utils.get_total_norm(gradients)
+                found["gradient_norm"] = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+            elif self.norm_of:
+                found["gradient_norm"] = self.norm_of(weights)
 
     def optimizer_step(self, *arguments: Any, **keywords: Any) -> None:
         super().optimizer_step(*arguments, **keywords)

@@ -94,7 +94,7 @@ class JobResults:
                 self.loggers.finish(member.cell.run_id, {}, failed=True)
                 continue
             metrics = {f"val/{name}": value for name, value in module.validated[index].items()}
-            self._write_cell(member.cell, sae, metrics, self._provenance(member, sae, data))
+            self._write_cell(member.cell, sae, metrics, self._provenance(member, sae, module))
             self.loggers.log_cell(member.cell.run_id, member.cell.folder)
             self.loggers.finish(member.cell.run_id, metrics)
 
@@ -103,7 +103,7 @@ class JobResults:
         for index, values in measured.items():
             member, sae = self.job.members[index], module.saes[index]
             metrics = {f"val/{name}": value for name, value in values.items()}
-            about = self._provenance(member, sae, module.data) | {"sae_tokens": tokens, "snapshot_of": member.cell.name}
+            about = self._provenance(member, sae, module) | {"sae_tokens": tokens, "snapshot_of": member.cell.name}
             for runs in ("wandb_run", "wandb_runs_before"):  # which stand for the member's own cell
                 about.pop(runs, None)
             self._write_cell(member.snapshots[tokens], sae, metrics, about)
@@ -119,7 +119,8 @@ class JobResults:
             if not cell.finished:  # else a job with other members was a moment faster
                 raise
 
-    def _provenance(self, member: Member, sae: SparseAutoencoder, data: ActivationData) -> dict[str, Any]:
+    def _provenance(self, member: Member, sae: SparseAutoencoder, module: SAETraining) -> dict[str, Any]:
+        data, update = module.data, "by blocks of latents" if module.take else "whole gradients"
         asked, run = data.streams.asked, member.cell.run_id
         given = self.loggers.ids.get(run, run)
         before = [other for other in self._runs().get(run, ()) if other != given]
@@ -131,6 +132,7 @@ class JobResults:
             "sae_tokens": data.tokens_read,
             "seeds": {"sae": sae.seed, "data": asked.order.seed},
             "wandb_run": given,
+            "computed": {"codes": sae.computed, "update": update},  # no more than last bits depend on it
             **({"wandb_runs_before": before} if before else {}),
             **({"start": str(member.start.folder)} if member.start else {}),
         }

@@ -47,6 +47,14 @@ def test_any_dtype_can_be_selected(dtype: torch.dtype) -> None:
     assert torch.equal(values.gather(1, largest(values, 6)).sort()[0], values.topk(6)[0].sort()[0])
 
 
+@pytest.mark.parametrize(("columns", "k"), [(1, 1), (9, 9), (600, 1), (600, 70), (2**16, 5), (70_000, 300)])
+def test_int16_is_selected_with_its_sign_whatever_the_number_of_columns(columns: int, k: int) -> None:
+    values = torch.randint(-(2**15), 2**15, (3, columns), generator=torch.Generator().manual_seed(0)).short()
+    indices = largest(values, k)
+    assert torch.equal(values.gather(1, indices).sort()[0], values.topk(k)[0].sort()[0])
+    assert all(len(set(row)) == k for row in indices.tolist())
+
+
 def test_a_large_last_latent_and_nan_are_never_missed() -> None:
     for column in range(601):  # 601: one latent is in no group
         values = torch.zeros(2, 601)

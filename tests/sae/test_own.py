@@ -14,7 +14,6 @@ import bisae
 from bisae.runtime.errors import Refused
 from bisae.sae import Codes, SparseAutoencoder, TopK, load, save
 from bisae.sae.architectures.batch_topk import batch_top_k
-from bisae.sae.architectures.candidate_topk import CandidateTopK
 from bisae.sae.architectures.raw import RawInputs
 from bisae.sae.encoder import top_k
 from bisae.sae.objective import Objective, topk_objective
@@ -219,7 +218,8 @@ def test_an_own_class_that_keeps_to_the_rules_may_be_trained(kind: type[TopK]) -
 
 
 def test_the_shipped_ways_to_train_a_topk_are_no_own_classes(tmp_path: Path) -> None:
-    sae = CandidateTopK(**ARGUMENTS, candidates=8)
+    sae = TopK(**ARGUMENTS)
+    sae.set_candidates(8)
     assert is_shipped(type(sae))
     check_own(sae, "mine", LATENTS)
     save(sae, tmp_path)

@@ -1,3 +1,4 @@
+from functools import partial
 from typing import Any
 
 import pytest
@@ -5,8 +6,9 @@ import torch
 from torch import Tensor
 
 from bisae.sae import ReLUL1, SparseAutoencoder, TopK
+from bisae.sae.architectures.raw import Identity
 from bisae.sae.kernels import products
-from bisae.training.blocked_adam import BlockedAdam
+from bisae.training.blocked_adam import BlockedAdam, by_block
 from tests.sae.dense_reference import unit_rows
 
 SETTINGS: dict[str, Any] = {"lr": 0.01, "eps": 1e-9, "fused": True}
@@ -54,6 +56,56 @@ def test_blocks_give_the_bits_of_adam_on_whole_gradients(pair: list[SparseAutoen
     assert one["param_groups"] == other["param_groups"]
     for number, state in one["state"].items():
         assert_same(state, other["state"][number])
+
+
+def test_blocks_give_the_bits_of_adamw() -> None:
+    whole, blocked = TopK(24, 100, k=4), TopK(24, 100, k=4)
+    decaying = {**SETTINGS, "weight_decay": 0.1}
+    train(whole, torch.optim.AdamW(whole.parameters(), **decaying), range(6))
+    train(blocked, BlockedAdam(blocked.parameters(), **decaying, decoupled_weight_decay=True), range(6))
+    assert_same(dict(whole.state_dict()), dict(blocked.state_dict()))
+
+
+def test_the_norm_of_a_gradient_that_is_never_whole(pair: list[SparseAutoencoder]) -> None:
+    whole, blocked = pair
+    by = BlockedAdam(blocked.parameters(), **SETTINGS)
+    x, dead = unit_rows(60, 24, 0, torch.float32), torch.arange(100) % 5 == 0
+    whole.objective(x, dead).loss.backward()
+    blocked.objective(x, dead, take=by.take).loss.backward()
+    norm = torch.stack([p.grad.double().square().sum() for p in whole.parameters() if p.grad is not None]).sum().sqrt()
+    torch.testing.assert_close(by.gradient_norm(blocked.parameters()), norm, rtol=1e-6, atol=0)
+
+
+class Own(TopK):
+    """A class of a user's own."""
+
+
+@pytest.mark.parametrize(
+    ("case", "taken"),
+    [
+        ("adam", True),
+        ("adamw", True),
+        ("several devices", False),
+        ("gpu", False),
+        ("clipped", False),
+        ("not fused", False),
+        ("amsgrad", False),
+        ("sgd", False),
+        ("own sae", False),
+        ("identity", False),
+    ],
+)
+def test_updates_go_by_block_where_they_give_the_same_bits(case: str, taken: bool) -> None:
+    kind = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}.get(case, torch.optim.Adam)
+    optimizer = partial(kind, fused=case != "not fused", **({"amsgrad": True} if case == "amsgrad" else {}))
+    place = torch.device("cuda" if case == "gpu" else "cpu"), 1 + (case == "several devices")
+    sae = {"own sae": Own(8, 8, k=2), "identity": Identity(8, 8)}.get(case, TopK(8, 8, k=2))
+    made = by_block(optimizer, [TopK(8, 8, k=2), sae], *place, 1.0 if case == "clipped" else None)(
+        [{"params": list(sae.parameters()), "lr": 0.1}]
+    )
+    assert isinstance(made, BlockedAdam) == taken
+    assert taken or type(made) is kind
+    assert made.param_groups[0].get("weight_decay", 0) == (0.01 if case == "adamw" else 0)
 
 
 def test_no_gradient_of_a_matrix_exists_as_a_whole() -> None:

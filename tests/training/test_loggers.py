@@ -176,7 +176,7 @@ def test_what_is_reported_changes_no_bit(config: Config, tmp_path: Path, optimiz
         weights = [load_file(cell.folder / "sae.safetensors") for cell in (one, other)]
         assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     told = [step for run in Recorder.told.values() for step in run.values() if "train/loss" in step]
-    assert len(told) == 2 * 48 and {"train/gradient_norm" in step for step in told} == {optimizer == "adam"}
+    assert len(told) == 2 * 48 and all("train/gradient_norm" in step for step in told)
     assert any("train/loss_penalty" in step for step in told)
 
 

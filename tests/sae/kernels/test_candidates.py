@@ -1,5 +1,5 @@
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bisae.runtime.errors import Refused
-from bisae.sae import Codes, TopK, load, save
-from bisae.sae.architectures import candidate_topk
-from bisae.sae.architectures.candidate_topk import Candidates, CandidateTopK
+from bisae.sae import Codes, ReLUL1, TopK
 from bisae.sae.encoder import Weights, encode, top_k
+from bisae.sae.kernels import candidates as candidates_module
+from bisae.sae.kernels.candidates import Candidates, select
 from tests.sae.dense_reference import dense_objective, random_weights, relative_error, unit_rows
 
 K = 8
@@ -54,7 +54,7 @@ def assert_kept_as_in_float64(codes: Codes, centred: Tensor, weights: Weights) -
     torch.testing.assert_close(values.double(), exact.gather(1, indices).relu(), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("per_token", [K, K + 4, 4 * K, 600])
+@pytest.mark.parametrize("per_token", [K, K + 4, 4 * K, 8 * K])
 def test_any_number_of_candidates_keeps_the_latents_of_exact_products(
     per_token: int, centred: Tensor, weights: Weights
 ) -> None:
@@ -69,7 +69,7 @@ def test_accepting_without_the_bound_would_be_wrong(
     centred: Tensor, weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the check is for: on these data bf16 alone keeps other latents."""
-    monkeypatch.setattr(candidate_topk, "UNIT", -2.0)
+    monkeypatch.setattr(candidates_module, "UNIT", -2.0)
     with pytest.raises(AssertionError):
         assert_kept_as_in_float64(Candidates(K, K)(centred, weights), centred, weights)
 
@@ -115,13 +115,15 @@ def rows_of_kind(kind: str, weights: Weights) -> tuple[Tensor, Weights]:
 KINDS = ["ties", "near ties", "worst rounding", "cancellation", "zero rows", "huge", "subnormal", "long encoder rows"]
 
 
-@pytest.mark.parametrize("per_token", [K, 2 * K, 100])
+@pytest.mark.parametrize("per_token", [K, 2 * K, 8 * K, 8 * K + 1])
 @pytest.mark.parametrize("kind", [*KINDS, "large biases", "negative biases", "overflow"])
 def test_latents_are_those_of_exact_products_on_rows_made_to_deceive(
     kind: str, per_token: int, weights: Weights
 ) -> None:
     x, made = rows_of_kind(kind, weights)
-    codes = Candidates(K, per_token)(x, made)
+    encoder = Candidates(K, K)
+    encoder.per_token = per_token  # the last: more than bf16 proposes, so that float32 does
+    codes = encoder(x, made)
     exact = truth(x, made)
     found = exact.gather(1, codes.as_fixed()[1]).sort(1)[0].relu()
     torch.testing.assert_close(found, exact.topk(K, dim=1)[0].sort(1)[0].relu(), atol=0, rtol=1e-12)
@@ -137,22 +139,22 @@ def test_no_pre_activation_is_above_its_bound(seed: int, d: int, of_x: float, of
     if skewed:
         x, W = x**5, W**5
     bias = torch.randn(30, generator=generator) * 2 ** (of_x + of_w)
-    left, right, lengths, longest = candidate_topk.extended(x, Weights(W, bias, W, x[0]))
+    left, right, lengths, longest = candidates_module.extended(x, Weights(W, bias, W, x[0]))
     assume((4 * lengths * longest + bias.abs().amax()).isfinite().all())  # else no token is accepted
     bounds = (left @ right.T).double()
     exact = x.double() @ W.double().T + bias.double()
-    assert (exact <= bounds + candidate_topk.UNIT * bounds.abs() + candidate_topk.TINY).all()
+    assert (exact <= bounds + candidates_module.UNIT * bounds.abs() + candidates_module.TINY).all()
 
 
 def test_the_bound_is_no_looser_than_twice_the_roundings_it_stands_for(centred: Tensor, weights: Weights) -> None:
-    left, right, *_ = candidate_topk.extended(centred, weights)
+    left, right, *_ = candidates_module.extended(centred, weights)
     excess = (left @ right.T).double() - truth(centred, weights)
     assert (excess <= 2 * 2.5 * 2**-8 * (1 + weights.b_enc.double().abs())).all()  # unit rows: x~, w~ and the result
 
 
 def test_latents_nearly_equal_in_bf16_are_told_apart(centred: Tensor, weights: Weights) -> None:
     weights.W_enc[300:] = weights.W_enc[:300] * (1 + 1e-4)
-    encoder = Candidates(K - 1, 4 * K)
+    encoder = Candidates(K - 1, 4 * (K - 1))
     found = encoder(centred, weights)
     expected = encode(centred, weights, partial(top_k, k=K - 1))
     assert kept(found) == kept(expected)
@@ -169,21 +171,44 @@ def test_non_finite_inputs_reach_the_loss(centred: Tensor, weights: Weights) -> 
     assert Candidates(K, 4 * K)(centred, weights).values.isnan().any()
 
 
-def test_many_not_accepted_raise_the_candidates_and_in_the_end_give_up(centred: Tensor, weights: Weights) -> None:
+def test_many_not_accepted_raise_the_candidates_until_float32_proposes_them(centred: Tensor, weights: Weights) -> None:
     weights.W_enc[:] = weights.W_enc[0]  # all tie, so nothing can be accepted
     weights.b_enc[:] = 10
     encoder, seen = Candidates(K, 2 * K), []
-    while encoder.per_token:
+    for _ in range(6):
+        assert encoder.per_token is not None
         seen.append(encoder.per_token)
         encoder(centred, weights)
-    assert seen == [16, 24, 36, 54]
-    assert encoder.share() == 1.0
-    encoder(centred, weights)
-    assert (encoder.tokens, encoder.share()) == (0, 1.0)
+    assert seen == [16, 24, 36, 54, 81, 81]
+    assert encoder.ran == ["bf16", "float32"]
+    assert encoder.share() == 1.0 and encoder.share() is None
+
+
+def test_the_bits_are_the_same_whatever_proposes_the_candidates(centred: Tensor, weights: Weights) -> None:
+    """So a resumed job, and ranks that have come to other numbers of candidates, have the same codes."""
+    found = []
+    for per_token in (K, 2 * K, 8 * K, 8 * K + 1):
+        encoder = Candidates(K, K)
+        encoder.per_token = per_token
+        found.append(encoder(centred, weights).dense())
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+def test_float32_proposes_so_well_that_few_tokens_need_float64(centred: Tensor, weights: Weights) -> None:
+    *_, accepted = select(centred, weights, K, K + 8, "float32")
+    assert accepted.float().mean() > 0.99
+    *_, accepted = select(centred, weights, K, K, "float32")  # the k-th itself is the limit of the others
+    assert not accepted.any()
+
+
+def with_candidates(wanted: int | str, latents: int = 600) -> TopK:
+    sae = TopK(64, latents, K)
+    sae.set_candidates(wanted)
+    return sae
 
 
 def test_gradients_equal_dense_autograd() -> None:
-    sae = CandidateTopK(64, 600, K, candidates=32)
+    sae = with_candidates(32)
     x = unit_rows(400, 64, seed=1, dtype=torch.float32)
     loss, codes, _ = sae.objective(x)
     loss.backward()
@@ -191,38 +216,63 @@ def test_gradients_equal_dense_autograd() -> None:
     for parameter, gradient in zip(sae.weights, truth.gradients, strict=True):
         assert parameter.grad is not None
         assert relative_error(parameter.grad, gradient) < 1e-6
-    assert 0 <= sae.encoder.share() < 1
+    assert 0 <= sae.extra_metrics()["not_accepted"] < 1
 
 
-@pytest.mark.parametrize("product", ["float64", "autocast"])
+@pytest.mark.parametrize("product", ["float64", "autocast", "medium"])
 def test_other_precisions_take_the_plain_product(product: str, centred: Tensor, weights: Weights) -> None:
     if product == "float64":
         centred, weights = centred.double(), Weights(*(w.double() for w in weights))
     encoder = Candidates(K, 4 * K)
-    with torch.autocast("cpu", torch.bfloat16, enabled=product == "autocast"):
-        assert torch.equal(encoder(centred, weights).dense(), encode(centred, weights, partial(top_k, k=K)).dense())
-    assert encoder.tokens == 0
+    torch.set_float32_matmul_precision("medium" if product == "medium" else "highest")
+    try:
+        with torch.autocast("cpu", torch.bfloat16, enabled=product == "autocast"):
+            assert torch.equal(encoder(centred, weights).dense(), encode(centred, weights, partial(top_k, k=K)).dense())
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert encoder.tokens == 0 and not encoder.ran
 
 
-@pytest.mark.parametrize(("able", "latents", "left"), [(True, 2**14, 16), (False, 2**14, 0), (True, 2**13, 0)])
+AMD, INTEL = "AMD EPYC", "Intel(R) Xeon(R) Processor"
+
+
+@pytest.mark.parametrize(
+    ("flags", "latents", "left"),
+    [
+        ({"avx512_bf16": True, "cpu_name": AMD}, 2**14, 16),
+        ({"avx512_bf16": False, "cpu_name": AMD}, 2**14, 0),
+        ({"avx512_bf16": True, "cpu_name": INTEL}, 2**14, 0),  # slower there than float32
+        ({"amx_bf16": True, "cpu_name": INTEL}, 2**14, 16),
+        ({"avx512_bf16": True, "cpu_name": AMD}, 2**13, 0),  # too few numbers in a matrix
+        ({}, 2**14, 0),
+    ],
+)
 def test_the_processor_and_the_sizes_alone_decide_whether_candidates_are_used(
-    able: bool, latents: int, left: int, monkeypatch: pytest.MonkeyPatch
+    flags: dict[str, Any], latents: int, left: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": able}, raising=False)
-    sae = CandidateTopK(64, latents, K, candidates="auto")
-    sae.on_start(unit_rows(4, 64, seed=1, dtype=torch.float32))
-    assert sae.encoder.per_token == left
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags, raising=False)
+    sae = TopK(64, latents, K)
+    assert sae.extra_state() == {"candidates": None, "proposed_by": []}
+    sae.objective(unit_rows(4, 64, seed=1, dtype=torch.float32))
+    assert sae.extra_state() == {"candidates": left, "proposed_by": ["bf16"] if left else []}
+    assert ("candidates" in sae.computed) == bool(left)
+    plain = with_candidates("none", latents)
+    plain.objective(unit_rows(4, 64, seed=1, dtype=torch.float32))
+    assert plain.extra_state()["candidates"] == 0 and not plain.extra_metrics()
 
 
-def test_it_is_saved_as_a_topk_sae(tmp_path: Path) -> None:
-    sae = CandidateTopK(16, 40, k=4, candidates="auto", seed=3)
-    save(sae, tmp_path)
-    found = load(tmp_path)
-    assert type(found) is TopK and found.arguments == sae.arguments
-    assert torch.equal(found.W_enc, sae.W_enc)
+def test_a_job_that_goes_on_keeps_its_candidates_and_one_that_had_none_has_none() -> None:
+    sae, again, older = (with_candidates(10) for _ in range(3))
+    sae.objective(unit_rows(400, 64, seed=1, dtype=torch.float32))
+    again.load_extra_state(sae.extra_state())
+    assert again.extra_state() == sae.extra_state() and again.computed == sae.computed != older.computed
+    older.load_extra_state({})  # of a version in which TopK had none
+    assert older.encoder.per_token == 0
 
 
-@pytest.mark.parametrize("wrong", [3, "many"])
-def test_wrong_numbers_of_candidates_are_refused(wrong: int | str) -> None:
+@pytest.mark.parametrize("wrong", [3, 33])
+def test_wrong_numbers_of_candidates_are_refused(wrong: int) -> None:
     with pytest.raises(Refused, match="^candidates="):
-        CandidateTopK(16, 40, k=4, candidates=wrong)
+        TopK(16, 40, k=4).set_candidates(wrong)
+    with pytest.raises(Refused, match="ReLUL1 has none"):
+        ReLUL1(16, 40, l1=0.1).set_candidates(8)

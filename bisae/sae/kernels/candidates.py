@@ -1,4 +1,4 @@
-"""A TopK SAE that encodes in two steps: bf16 proposes candidates, float32 decides among them, and a bound proves it.
+"""TopK in two steps: a quick product proposes candidates, float32 and float64 decide among them, a bound proves it.
 
 With x~, w~, the vectors x and w rounded to bf16, Cauchy and Schwarz give, for each latent,
 
@@ -12,64 +12,83 @@ accepted if the k-th of their values, less its own error, is above what any othe
 accepted get the whole product in float64, and so do candidates too close to each other for float32.
 
 So the latents kept are those of the exact dot products, but for ties that float64 does not tell apart either, and
-values, loss and gradients are those of float32 dot products. docs/speed.md has the derivation.
+values, loss and gradients are those of float32 dot products: the same bits for any m, and where the float32 product
+proposes in place of bf16 (`in_float32`). docs/speed.md has the derivation.
 """
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import BFloat16, Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
 from bisae.runtime.errors import Refused
-from bisae.runtime.ranges import Count
-from bisae.sae.architectures.topk import TopK
 from bisae.sae.encoder import DENSE, Codes, Weights, encode, largest, scratch, top_k
+from bisae.sae.kernels.dense import exact, product, quick_in_bf16
 from bisae.sae.kernels.products import BLOCK, dots
-from bisae.sae.objective import Average, Objective, alone, sparse_objective
 
 UNIT = 2**-8  # largest relative error of rounding to bf16, which has 8 binary digits
 SUM = 2**-23  # the same of an addition in float32, rounded to nearest or cut off
 TINY = 2**-100  # more than all that is lost below the smallest normal number, 2**-126, of bf16 and float32
-TOO_MANY = (
-    0.01  # share of tokens not accepted above which m grows by half; above MOST * k the float32 product is quicker
-)
-MOST = 8
+START = 2  # with candidates="auto" a token has START * k candidates at first
+TOO_MANY = 0.01  # share of tokens not accepted above which m grows by half
+MOST = 8  # above MOST * k candidates the float32 product proposes them, which needs few
+SPARE = 8  # with it a token has k + SPARE candidates
+
+
+def pays(device: torch.device, latents: int, d_model: int, k: int) -> bool:
+    """Whether candidates are quicker than the float32 product: follows from the processor and the sizes alone."""
+    return quick_in_bf16(device) and latents >= 128 * k and latents * d_model >= 2**20
 
 
 class Candidates:
-    """Encodes centred float32 inputs, and counts the tokens that are not accepted.
+    """Encodes centred inputs, and counts the tokens that are not accepted.
 
-    `per_token` is m, the number of candidates of a token; 0: use the float32 product.
+    Args:
+        k: number of latents of a token.
+        wanted: m, the number of candidates of a token at first; "none": the plain product, and its k largest;
+            "auto": `START` * k where that `pays`, else none.
+
+    Raises:
+        Refused: `wanted`, as `candidates`.
     """
 
-    def __init__(self, k: int, per_token: int) -> None:
-        self.k, self.per_token = k, per_token
+    def __init__(self, k: int, wanted: int | str) -> None:
+        if isinstance(wanted, int) and not k <= wanted <= MOST * k:
+            raise Refused("candidates", wanted, f"must be auto, none or an integer from k={k} to {MOST} k={MOST * k}")
+        self.k = k
+        # m; 0: the plain product; None: to be decided with the first tokens.
+        self.per_token: int | None = wanted if isinstance(wanted, int) else 0 if wanted == "none" else None
         self.tokens = self.not_accepted = 0
+        self.ran: list[str] = []  # what proposed the candidates, in the order in which it first did
 
     @torch.no_grad()
     def __call__(self, centred: Float[Tensor, "token d_model"], weights: Weights) -> Codes:
-        if not self.per_token or centred.dtype != torch.float32 or torch.is_autocast_enabled(centred.device.type):
+        if self.per_token is None:
+            latents, d_model = weights.W_enc.shape
+            self.per_token = START * self.k if pays(centred.device, latents, d_model, self.k) else 0
+        if not self.per_token or centred.dtype != torch.float32 or not exact(centred):
             return encode(centred, weights, partial(top_k, k=self.k))
-        m = min(self.per_token, len(weights.W_enc))
-        indices, values, accepted = select(centred, weights, self.k, m)
+        quick = self.per_token <= MOST * self.k
+        m = self.per_token if quick else self.k + SPARE
+        by: Literal["bf16", "float32"] = "bf16" if quick else "float32"
+        if by not in self.ran:
+            self.ran.append(by)
+        indices, values, accepted = select(centred, weights, self.k, min(m, len(weights.W_enc)), by)
         missing = (~accepted).nonzero().squeeze(1)
         for some in missing.split(max(1, DENSE // 4 // len(weights.W_enc))):
             indices[some] = _best_in_float64(centred[some], weights, self.k)
             values[some] = _dots(centred[some], weights, indices[some])
         self.tokens += len(centred)
         self.not_accepted += len(missing)
-        if len(missing) > TOO_MANY * len(centred):
-            self.per_token += self.per_token // 2
-            if self.per_token > MOST * self.k:
-                self.per_token = 0
+        if quick and len(missing) > TOO_MANY * len(centred):
+            self.per_token += max(1, self.per_token // 2)
         return Codes.fixed(values.relu(), indices, len(weights.W_enc))
 
-    def share(self) -> float:
-        """The share of tokens that needed the whole product since the last call."""
-        share = self.not_accepted / self.tokens if self.tokens else float(self.per_token == 0)
+    def share(self) -> float | None:
+        """The share of tokens that needed the whole product in float64 since the last call; None: had no candidates."""
+        share = self.not_accepted / self.tokens if self.tokens else None
         self.tokens = self.not_accepted = 0
         return share
 
@@ -128,20 +147,48 @@ def extended(
     return left, right, lengths, norms.amax()
 
 
-def select(
-    centred: Float32[Tensor, "token d_model"], weights: Weights, k: int, m: int
-) -> tuple[Int64[Tensor, "token k"], Float32[Tensor, "token k"], Bool[Tensor, " token"]]:
-    """`(indices, float32 values, accepted)` for the best k of m candidates."""
+class Proposal(NamedTuple):
+    """m latents of each token, and what no other one can be above."""
+
+    candidates: Int64[Tensor, "token m"]
+    limit: Float32[Tensor, " token"]
+    error: Float32[Tensor, " token"]  # of a pre-activation as a float32 dot product, at most
+    finite: Bool[Tensor, " token"]  # no sum can have been infinite on its way
+
+
+def in_bf16(centred: Float32[Tensor, "token d_model"], weights: Weights, m: int) -> Proposal:
+    """The latents of the largest bounds."""
     left, right, lengths, longest = extended(centred, weights)
     bounds = scratch(len(centred), len(right), like=right)
     torch.mm(left, right.T, out=bounds)
     # Read as integers, positive numbers keep their order, and all negative ones are below them.
     candidates = largest(bounds.view(torch.int16), m)
     limit = bounds.gather(1, candidates).float().amin(1)
-
-    values = _dots(centred, weights, candidates)
     greatest = weights.b_enc.abs().amax()
     error = _gamma(left.shape[1]) * (_norms(centred) * longest + greatest)
+    # Where a candidate's bound is negative, so are those of all other latents.
+    limit = torch.where(limit < 0, limit, limit * (1 + UNIT) + TINY)
+    return Proposal(candidates, limit, error, (4 * lengths * longest + greatest).isfinite())
+
+
+def in_float32(centred: Float32[Tensor, "token d_model"], weights: Weights, m: int) -> Proposal:
+    """The latents of the largest float32 pre-activations, each of which has the error of any float32 sum."""
+    pre = product(centred, weights.W_enc, weights.b_enc, scratch(len(centred), len(weights.W_enc), like=centred))
+    candidates = largest(pre, m)
+    size = max(1, BLOCK // centred.shape[1])
+    longest = torch.stack([_norms(rows).amax() for rows in weights.W_enc.split(size)]).amax()
+    greatest, lengths = weights.b_enc.abs().amax(), _norms(centred)
+    error = _gamma(centred.shape[1] + 4) * (lengths * longest + greatest)
+    limit = pre.gather(1, candidates).amin(1) + error
+    return Proposal(candidates, limit, error, (4 * lengths * longest + greatest).isfinite())
+
+
+def select(
+    centred: Float32[Tensor, "token d_model"], weights: Weights, k: int, m: int, by: Literal["bf16", "float32"] = "bf16"
+) -> tuple[Int64[Tensor, "token k"], Float32[Tensor, "token k"], Bool[Tensor, " token"]]:
+    """`(indices, float32 values, accepted)` for the best k of m candidates, which a product in `by` proposes."""
+    candidates, limit, error, finite = (in_bf16 if by == "bf16" else in_float32)(centred, weights, m)
+    values = _dots(centred, weights, candidates)
     best = largest(values, k)
     kth = values.gather(1, best).amin(1, keepdim=True)
     close = (values - kth).abs() <= 2 * error[:, None]  # float32 cannot tell them from the k-th
@@ -151,9 +198,7 @@ def select(
         order = torch.where(values[ties] > kth[ties], torch.inf, -torch.inf).double()
         order[row, column] = _double_dots(centred, weights, ties[row], candidates[ties[row], column])
         best[ties] = largest(order, k)
-    # Where a candidate's bound is negative, so are those of all other latents.
-    accepted = (kth.squeeze(1) - error > limit * (1 + UNIT) + TINY) | (limit < 0)
-    accepted &= (4 * lengths * longest + greatest).isfinite()  # else a sum may have been infinite on its way
+    accepted = ((kth.squeeze(1) - error > limit) | (limit < 0)) & finite
     return candidates.gather(1, best), values.gather(1, best), accepted
 
 
@@ -182,49 +227,3 @@ def _best_in_float64(centred: Float32[Tensor, "token d_model"], weights: Weights
     x, size = centred.double(), max(1, BLOCK // centred.shape[1])
     pairs = zip(weights.W_enc.split(size), weights.b_enc.split(size), strict=True)
     return largest(torch.cat([torch.addmm(b.double(), x, W.double().T) for W, b in pairs], 1), k)
-
-
-START = 2  # with candidates="auto" a token has START * k candidates
-
-
-def pays(device: torch.device, latents: int, d_model: int, k: int) -> bool:
-    """Whether candidates are quicker than the float32 product: follows from the processor and the sizes alone."""
-    if device.type != "cpu":
-        return False  # not measured
-    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16")) and latents >= 128 * k and latents * d_model >= 2**20
-
-
-class CandidateTopK(TopK):
-    """A TopK SAE, saved as TopK, with the same values, loss and gradients (see the head of this file).
-
-    `candidates`: the number of candidates of a token; "auto": 2 k where `pays` says so, else the float32 product.
-    """
-
-    def __init__(self, d_model: int, latents: Count, k: Count, candidates: Count | str, **settings: Any) -> None:
-        super().__init__(d_model, latents, k, **settings)
-        self.auto = candidates == "auto"
-        per_token = START * k if self.auto else candidates
-        if not isinstance(per_token, int) or per_token < k:
-            raise Refused("candidates", candidates, f"must be auto or an integer of at least k={k}")
-        self.encoder = Candidates(k, per_token)
-
-    def on_start(self, x: Float[Tensor, "token d_model"], average: Average = alone) -> None:
-        """With candidates="auto", decide before the first step."""
-        latents, d_model = self.W_enc.shape
-        if self.auto and not pays(x.device, latents, d_model, self.encoder.k):
-            self.encoder.per_token = 0
-
-    def extra_metrics(self) -> dict[str, float]:
-        """`float32_tokens`: the share of tokens that needed the whole product."""
-        return {"float32_tokens": self.encoder.share()}
-
-    def extra_state(self) -> dict[str, Any]:
-        """How many candidates a token has by now."""
-        return {"candidates": self.encoder.per_token}
-
-    def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        self.encoder.per_token = state["candidates"]
-
-    def _objective(self, x: Float[Tensor, "token d_model"]) -> Objective:
-        return sparse_objective(x, self.weights, self.encoder)

@@ -10,7 +10,6 @@ from steps import ADAM
 from torch import Tensor
 
 from bisae.sae import TopK
-from bisae.sae.architectures.candidate_topk import CandidateTopK
 from bisae.sae.architectures.triton_topk import TritonTopK
 from bisae.training.blocked_adam import BlockedAdam
 from on_device.about import DEVICE, has_triton
@@ -33,11 +32,21 @@ class Backend(NamedTuple):
 
 def backends() -> list[Backend]:
     """Those that run here, with the default of `experiment=paper` first."""
-    found = [Backend("torch", True, TopK), Backend("torch", False, TopK)]
-    found.append(Backend("candidates", False, lambda d, n, k: CandidateTopK(d, n, k, candidates=2 * k)))
+    found = [Backend("torch", True, _plain), Backend("torch", False, _plain)]
+    found.append(Backend("candidates", False, lambda d, n, k: _with_candidates(d, n, k, 2 * k)))
     if has_triton():
         found += [Backend("triton", True, TritonTopK), Backend("triton", False, TritonTopK)]
     return found
+
+
+def _with_candidates(d_model: int, latents: int, k: int, candidates: int | str) -> TopK:
+    sae = TopK(d_model, latents, k)
+    sae.set_candidates(candidates)
+    return sae
+
+
+def _plain(d_model: int, latents: int, k: int) -> TopK:
+    return _with_candidates(d_model, latents, k, "none")
 
 
 class Training:

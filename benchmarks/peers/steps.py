@@ -48,13 +48,9 @@ def _bisae(
 
 def default(directions: Tensor) -> Step:
     """Ours as a job with the default config does it on one device of this kind."""
-    from hydra.utils import instantiate
-    from omegaconf import OmegaConf
-
-    from bisae.config.folder import CONF
     from bisae.training.blocked_adam import blocked_form
 
-    adam = instantiate(OmegaConf.load(CONF / "optimizer" / "adam.yaml").partial)
+    adam = partial(torch.optim.Adam, fused=True)
     return _bisae(directions, (directions.device.type == "cpu" and blocked_form(adam)) or adam)
 
 

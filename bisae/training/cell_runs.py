@@ -16,7 +16,7 @@ NAMED = ("latents", "k", "lr", "seed")  # settings of an SAE that are axes of th
 def run_name(cell: Cell | FoundCell, settings: Mapping[str, Any]) -> str:
     """A name for people: LM, step, layer, SAE, its settings, and the beginning of the cell's hash.
 
-    The class stands behind the name of the SAE where the two differ, as in `topk CandidateTopK`.
+    The class stands behind the name of the SAE where the two differ, as in `topk TritonTopK`.
     """
     kind = str(settings.get("_target_", "")).rpartition(".")[2]
     kinds = [] if kind.lower() == cell.sae.replace("_", "").lower() else [kind]

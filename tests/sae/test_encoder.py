@@ -62,6 +62,20 @@ def test_a_large_last_latent_and_nan_are_never_missed() -> None:
         assert (largest(values, 4) == column).any(1).all()
 
 
+@given(st.integers(0, 9), st.integers(1, 40), st.sampled_from([0, 0.02, 0.2, 0.9, 1]), st.integers(0, 2**16))
+def test_entries_kept_are_in_the_order_of_tokens_and_latents(
+    tokens: int, latents: int, share: float, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    dense = torch.randn(tokens, latents, generator=generator)
+    kept = torch.rand(tokens, latents, generator=generator) < share
+    codes = Codes.where(kept, dense)
+    token, indices = kept.nonzero(as_tuple=True)
+    assert torch.equal(codes.indices, indices) and torch.equal(codes.token_of_entry().long(), token)
+    assert torch.equal(codes.values, dense[token, indices])
+    assert codes.offsets.tolist() == [0, *kept.sum(1).cumsum(0).tolist()]
+
+
 def test_positive_is_relu() -> None:
     pre = torch.randn(5, 9, generator=torch.Generator().manual_seed(0))
     assert torch.equal(positive(pre).dense(), pre.relu())

@@ -88,7 +88,5 @@ class BatchTopK(SparseAutoencoder):
 def batch_top_k(pre_activations: Float[Tensor, "token latent"], k: int) -> Codes:
     """The k * tokens largest pre-activations of the batch, after ReLU; entries of value 0 where fewer are positive."""
     flat = pre_activations.detach().flatten()
-    kept = torch.zeros_like(flat, dtype=torch.bool)
-    kept[largest(flat[None], k * len(pre_activations))[0]] = True
-    codes = Codes.where(kept.view_as(pre_activations), pre_activations)
+    codes = Codes.at(largest(flat[None], k * len(pre_activations))[0].sort()[0], pre_activations)
     return replace(codes, values=codes.values.relu())

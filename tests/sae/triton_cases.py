@@ -5,16 +5,19 @@ latents.
 """
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from bisae.sae import Codes, TopK, load, save
+from bisae.sae import Codes, TopK, encoder, load, save
 from bisae.sae.architectures.triton_topk import TritonTopK
 from bisae.sae.encoder import Weights, top_k
 from bisae.sae.kernels import triton_products as products
+from bisae.sae.kernels import triton_selection as selection
+from bisae.sae.kernels import triton_step as step
 from bisae.sae.kernels.products import SparseProducts
 from bisae.sae.kernels.triton_selection import largest
 from bisae.sae.kernels.triton_selection import top_k as triton_top_k
@@ -42,8 +45,8 @@ def test_the_largest_are_those_of_pytorch(latents: int, k: int, dtype: torch.dty
     values[5, ::2] *= -torch.inf
     values = values.to(dtype)
     indices = largest(values, k)
-    expected = values.topk(k)[0]
-    torch.testing.assert_close(values.gather(1, indices), expected, rtol=0, atol=0, equal_nan=True)
+    found, expected = values.gather(1, indices).sort(1, descending=True)[0], values.topk(k)[0]
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
     assert all(len(set(row)) == k and min(row) >= 0 and max(row) < latents for row in indices.tolist())
     assert torch.equal(largest(values[:1], k), indices[:1])
 
@@ -113,3 +116,46 @@ def test_a_step_by_block_is_the_step_of_topk_and_saved_as_it(tmp_path: Path) -> 
     loaded = load(tmp_path)
     assert type(loaded) is TopK
     torch.testing.assert_close(loaded.to(DEVICE).encode(x).dense(), stepped[0].encode(x).dense())
+
+
+@pytest.mark.parametrize("latents", [40, 64])
+def test_encoding_in_parts_is_that_of_pytorch_in_both_precisions(latents: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "DENSE", 3 * latents)  # three tokens at once, of eight
+    weights = Weights(*(w.to(DEVICE) for w in random_weights(latents, 12, 0, torch.float32)))
+    centred = unit_rows(8, 12, 1, torch.float32).to(DEVICE) - weights.b_pre
+    for bf16 in (False, True):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=bf16):
+            found = selection.encode(centred, weights, 3)
+            expected = encoder.encode(centred, weights, partial(top_k, k=3))
+        assert found.values.dtype == torch.float32
+        torch.testing.assert_close(found.dense(), expected.dense(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("unit", [False, True])
+def test_adam_with_its_gradient_is_that_of_pytorch(unit: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("PART", 2), ("TILE", 16), ("WIDTH", 4)):
+        monkeypatch.setattr(products, name, value)
+    monkeypatch.setattr(step, "PART", 2)
+    pre = random(11, 8)
+    pre[:, 2] = 9  # on every token: six parts
+    pre[:, 5:7] = -9  # on none
+    codes = top_k(pre, 3)
+    ours, truth = products.TritonProducts(codes), SparseProducts(codes)
+    matrices = [random(8, 5, seed=1) for _ in range(2)]
+    adam = torch.optim.Adam([matrices[1]], lr=0.1, eps=1e-8)
+    state = {name: torch.zeros(8, 5, device=DEVICE) for name in ("exp_avg", "exp_avg_sq")}
+    state["step"] = torch.zeros((), device=DEVICE)
+    settings = {"lr": 0.1, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0, "maximize": False}
+    for number in range(3):
+        rows, weights = random(11, 5, seed=2 + number), random(len(codes.values), seed=9 + number)
+        state["step"] += 1
+        assert step.adam(matrices[0], state, ours, rows, weights, settings, unit)
+        matrices[1].grad = truth.sums(rows, weights)
+        adam.step()
+        if unit:
+            encoder.normalize_rows(matrices[1])
+        torch.testing.assert_close(matrices[0], matrices[1], rtol=1e-5, atol=1e-6)
+    of_torch = adam.state[matrices[1]]
+    for name in ("exp_avg", "exp_avg_sq"):
+        torch.testing.assert_close(state[name], of_torch[name], rtol=1e-5, atol=1e-7)
+    assert not step.adam(matrices[0], state, ours, rows, weights, {**settings, "weight_decay": 0.1}, unit)

@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +11,8 @@ from torch import Tensor
 from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count
 from bisae.sae.architectures.topk import TopK
-from bisae.sae.encoder import Codes, Weights, encode
+from bisae.sae.encoder import Codes, Weights
+from bisae.sae.kernels.products import RowSums
 from bisae.sae.objective import Objective, objective_of
 
 
@@ -39,8 +39,23 @@ class TritonTopK(TopK):
 def triton_objective(x: Float[Tensor, "token d_model"], weights: Weights, k: int) -> Objective:
     """The same as `topk_objective`."""
     from bisae.sae.kernels.triton_products import TritonProducts
-    from bisae.sae.kernels.triton_selection import top_k
+    from bisae.sae.kernels.triton_selection import encode
+    from bisae.sae.kernels.triton_step import decode
 
     centred = x - weights.b_pre
-    codes = encode(centred, weights, partial(top_k, k=k))
-    return objective_of(x, centred, codes, weights, kind=TritonProducts)
+    codes = encode(centred, weights, k)
+    with torch.autocast(x.device.type, enabled=False):
+        decoded = decode(x, codes, weights)
+        if decoded is None:
+            return objective_of(x, centred, codes, weights, kind=TritonProducts)
+        products = TritonProducts(codes)
+        grad_b_enc = products.totals(decoded.grad_z)
+        return Objective(
+            decoded.errors.mean(),
+            codes,
+            decoded.x_hat,
+            grad_W_enc=RowSums(products, centred, decoded.grad_z),
+            grad_b_enc=grad_b_enc,
+            grad_W_dec=RowSums(products, decoded.grad_x_hat, codes.values),
+            grad_b_pre=decoded.grad_x_hat.sum(0) - grad_b_enc @ weights.W_enc,
+        )

@@ -55,9 +55,25 @@ def weighted_sums(
     width, many = tile(d_model)
     grid = bags + others, triton.cdiv(d_model, width)
     size = PART if cuts else 0
-    _sums[grid](rows.contiguous(), indices, offsets, weights, before, bag, out, other, bags, d_model, size, many, width)
+    given = rows.contiguous(), indices, offsets, weights, before, bag, out, other
+    _sums[grid](*given, bags, bags, d_model, size, many, width)
     if others:
         _add_others[others, grid[1]](before, bag, out, other, bags, d_model, many, width)
+    return out
+
+
+def other_sums(
+    rows: Float[Tensor, "token d_model"], products: "TritonProducts", weights: Float[Tensor, " entry"]
+) -> Float[Tensor, "other d_model"]:
+    """The sums of all parts but the first of each latent; `weights` are ordered by latent."""
+    before, bag = products.cuts
+    out, d_model = rows.new_empty(len(bag), rows.shape[1]), rows.shape[1]
+    width, many = tile(d_model)
+    if len(bag):
+        grid = len(bag), triton.cdiv(d_model, width)
+        entries = products.token_by_latent, products.latent_offsets, weights
+        # No bags before the other parts: its programs are those that `weighted_sums` has after them.
+        _sums[grid](rows.contiguous(), *entries, before, bag, out, out, 0, len(before) - 1, d_model, PART, many, width)
     return out
 
 
@@ -105,13 +121,13 @@ class TritonProducts(SparseProducts):
 @triton.jit
 @no_type_check
 def _sums(
-    rows, indices, offsets, weights, before, bag_of, out, other, bags, d_model,
+    rows, indices, offsets, weights, before, bag_of, out, other, first_parts, bags, d_model,
     part: tl.constexpr, many: tl.constexpr, width: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     bag, skipped, out_row = program, 0, out + program.to(tl.int64) * d_model
     if part:
-        number = program - bags
+        number = program - first_parts
         if number >= 0:
             bag = tl.load(bag_of + number)
             if bag == bags:

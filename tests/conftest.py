@@ -33,6 +33,7 @@ TINY = [
     "checkpoint=512",
     "data.tokens=6000",
     "data.validation_tokens=1000",
+    "data.epochs=2",
     "data.batch=250",
     "data.pool_batches=5",
     "sae.latents=64",

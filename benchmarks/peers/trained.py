@@ -4,12 +4,14 @@ Every function gets `x`, "token d_model" of norm sqrt(d_model) in the order of t
 what is not 0 has fired, and `reconstruction`. A peer is imported where it is used: each has an environment of its own
 (make.sh).
 
-python trained.py NAME TRAIN.npy HELD_OUT.npy SETTINGS, as JSON; prints what came out as JSON.
+python trained.py NAME TRAIN.npy HELD_OUT.npy DECODER.npy SETTINGS, as JSON; prints what came out as JSON, and writes
+the decoder's rows "latent d_model".
 """
 
 import json
 import sys
 from collections.abc import Callable, Iterator
+from time import process_time
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,12 +27,27 @@ class Settings(NamedTuple):
     batch: int
     rate: float
     warmup: int
-    node: dict[str, Any]  # of an SAE of ours
+    epochs: int
+    seed: int
+    beta2: float = 0.999  # of ours
+    decay: float = 1.0  # share of the steps after which the rate falls linearly to 0; 1: never
+    aux_k: int = 0  # of ours
+    node: dict[str, Any] | None = None  # of an SAE of ours, TopK if None
+
+    def batches(self, x: Tensor) -> Iterator[Tensor]:
+        """All batches of all epochs: first in the order given, then shuffled; the same for every trainer and seed."""
+        for epoch in range(self.epochs):
+            order = torch.randperm(len(x), generator=torch.Generator().manual_seed(epoch))
+            yield from (x if epoch == 0 else x[order]).split(self.batch)
+
+    def steps(self, x: Tensor) -> int:
+        return self.epochs * len(x.split(self.batch))
 
 
 class Trained(NamedTuple):
     codes: Callable[[Tensor], Tensor]
     reconstruction: Callable[[Tensor], Tensor]
+    decoder: Tensor  # "latent d_model"
 
 
 def bisae(x: Tensor, about: Settings) -> Trained:
@@ -38,33 +55,19 @@ def bisae(x: Tensor, about: Settings) -> Trained:
     return _ours(x, about)
 
 
-def dense(x: Tensor, about: Settings) -> Trained:
-    """Our TopK by plain dense autograd."""
-    return _ours(x, about, dense=True)
-
-
-def short_encoder(x: Tensor, about: Settings) -> Trained:
-    """Ours, with encoder rows as long at first as nn.Linear makes them, as sparsify's and the study's first code."""
-    return _ours(x, about, encoder=3**-0.5)
-
-
-def clipped(x: Tensor, about: Settings) -> Trained:
-    """Ours, with all gradients of one norm, as where dictionary_learning and SAELens clip them to 1."""
-    return _ours(x, about, norm=1e-3)
-
-
-def _ours(x: Tensor, about: Settings, dense: bool = False, encoder: float = 1.0, norm: float | None = None) -> Trained:
+def _ours(x: Tensor, about: Settings, dense: bool = False) -> Trained:
     from bisae.config.instantiate import instantiate
     from bisae.training.dead import FiringClock
+    from bisae.training.schedule import linear
 
-    sae = instantiate({"latents": about.latents, **about.node}, d_model=x.shape[1])
-    sae.W_enc.data *= encoder
-    adam = torch.optim.Adam(sae.parameters(), lr=about.rate, fused=True)
+    topk = {"_target_": "bisae.sae.TopK", "k": about.k, "aux_k": about.aux_k}
+    sae = instantiate({"latents": about.latents, **(about.node or topk), "seed": about.seed}, d_model=x.shape[1])
+    adam = torch.optim.Adam(sae.parameters(), lr=about.rate, betas=(0.9, about.beta2), fused=True)
+    schedule = linear(adam, about.warmup, about.steps(x), about.decay, 0)
     clock = FiringClock(("all",), about.latents, 100_000)
     language = torch.zeros(about.batch, dtype=torch.uint8)
     sae.initialize_b_pre(sae.normalize(x[: about.batch])[0])
-    for step, batch in enumerate(x.split(about.batch)):
-        adam.param_groups[0]["lr"] = about.rate * min(1, (step + 1) / about.warmup)
+    for batch in about.batches(x):
         adam.zero_grad()
         unit = sae.normalize(batch)[0]
         if dense:
@@ -76,12 +79,16 @@ def _ours(x: Tensor, about: Settings, dense: bool = False, encoder: float = 1.0,
             loss, codes, _ = sae.objective(unit, clock.dead if sae.aux_k else None)
             clock.advance(clock.fired(codes, language), torch.tensor([about.batch]))
         loss.backward()
-        if norm:
-            torch.nn.utils.clip_grad_norm_(sae.parameters(), norm)
         adam.step()
+        schedule.step()
         sae.normalize_decoder()
     scale = x.shape[1] ** 0.5
-    return Trained(lambda x: sae.encode(x).dense(), lambda x: scale * sae.decode(sae.encode(x)))
+    return Trained(lambda x: sae.encode(x).dense(), lambda x: scale * sae.decode(sae.encode(x)), sae.W_dec)
+
+
+def dense(x: Tensor, about: Settings) -> Trained:
+    """Our TopK by plain dense autograd."""
+    return _ours(x, about, dense=True)
 
 
 def sae_lens(x: Tensor, about: Settings) -> Trained:
@@ -92,15 +99,16 @@ def sae_lens(x: Tensor, about: Settings) -> Trained:
 
     sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=x.shape[1], d_sae=about.latents, k=about.k, device="cpu"))
     settings = SAETrainerConfig(
-        len(x),
+        about.steps(x) * about.batch,
         about.batch,
         lr=about.rate,
         lr_end=about.rate,
         lr_warm_up_steps=about.warmup,
+        lr_decay_steps=round((1 - about.decay) * about.steps(x)),
         n_batches_for_norm_estimate=1,
     )
-    SAETrainer(settings, sae, iter(x.split(about.batch))).fit()
-    return Trained(sae.encode, sae)
+    SAETrainer(settings, sae, about.batches(x)).fit()
+    return Trained(sae.encode, sae, sae.W_dec)
 
 
 def sparsify(x: Tensor, about: Settings) -> Trained:
@@ -117,10 +125,15 @@ def sparsify(x: Tensor, about: Settings) -> Trained:
 
 
 def sparsify_adam(x: Tensor, about: Settings) -> Trained:
-    """The same with Adam, the trainer's other choice, warmed up and then as high."""
+    """The same with Adam, the trainer's other choice: warmed up, then down to 0, as its trainer does."""
 
     def adam(parameters: Iterator[Any]) -> tuple[Any, Callable[[], None]]:
-        return torch.optim.Adam(parameters, lr=about.rate), lambda: None
+        from transformers import get_linear_schedule_with_warmup
+
+        optimizer = torch.optim.Adam(parameters, lr=about.rate)
+        schedule = get_linear_schedule_with_warmup(optimizer, about.warmup, about.steps(x))
+        optimizer.register_step_post_hook(lambda *_: schedule.step())
+        return optimizer, lambda: None
 
     return _sparse_coder(x, about, adam)
 
@@ -134,9 +147,7 @@ def _sparse_coder(
     optimizer, end = make(coder.parameters())
     with torch.no_grad():
         coder.b_dec.copy_(x[: about.batch].mean(0))  # as its trainer does first
-    for step, batch in enumerate(x.split(about.batch)):
-        if isinstance(optimizer, torch.optim.Adam):
-            optimizer.param_groups[0]["lr"] = about.rate * min(1, (step + 1) / about.warmup)
+    for batch in about.batches(x):
         coder.set_decoder_norm_to_unit_norm()
         loss = coder(batch).fvu
         loss.backward()
@@ -149,24 +160,25 @@ def _sparse_coder(
         values, indices, _ = coder.encode(x)
         return torch.zeros(len(x), about.latents).scatter_(1, indices, values)
 
-    return Trained(codes, lambda x: coder(x).sae_out)
+    return Trained(codes, lambda x: coder(x).sae_out, coder.W_dec)
 
 
 def dictionary_learning(x: Tensor, about: Settings) -> Trained:
     """dictionary_learning's TopKTrainer."""
     from dictionary_learning.trainers.top_k import AutoEncoderTopK, TopKTrainer
 
-    batches = x.split(about.batch)
+    steps = about.steps(x)
     trainer = TopKTrainer(
-        steps=len(batches), activation_dim=x.shape[1], dict_size=about.latents, k=about.k, layer=0, lm_name="",
-        dict_class=AutoEncoderTopK, lr=about.rate, warmup_steps=about.warmup, seed=0, device="cpu",
+        steps=steps, activation_dim=x.shape[1], dict_size=about.latents, k=about.k, layer=0, lm_name="",
+        dict_class=AutoEncoderTopK, lr=about.rate, warmup_steps=about.warmup, seed=about.seed, device="cpu",
+        decay_start=None if about.decay == 1 else max(about.warmup + 1, round(about.decay * steps)),
     )  # fmt: skip
-    for step, batch in enumerate(batches):
+    for step, batch in enumerate(about.batches(x)):
         trainer.update(step, batch)
-    return Trained(trainer.ae.encode, trainer.ae)
+    return Trained(trainer.ae.encode, trainer.ae, trainer.ae.decoder.weight.T)
 
 
-EVERY = (bisae, short_encoder, clipped, dense, sae_lens, sparsify, sparsify_adam, dictionary_learning)
+EVERY = (bisae, dense, sae_lens, sparsify, sparsify_adam, dictionary_learning)
 TRAINERS = {one.__name__: one for one in EVERY}
 
 
@@ -184,11 +196,15 @@ def scores(trained: Trained, x: Tensor) -> dict[str, float]:
 
 
 def main() -> None:
-    name, train, held_out, settings = sys.argv[1:]
+    name, train, held_out, decoder, settings = sys.argv[1:]
+    about = Settings(**json.loads(settings))
     torch.set_num_threads(1)
-    torch.manual_seed(0)
+    torch.manual_seed(about.seed)
     x, unseen = (torch.from_numpy(np.load(file)) for file in (train, held_out))
-    found = scores(TRAINERS[name](x, Settings(**json.loads(settings))), unseen)
+    start = process_time()
+    trained = TRAINERS[name](x, about)
+    found = {"cpu_s": process_time() - start, **scores(trained, unseen)}
+    np.save(decoder, trained.decoder.detach().numpy())
     print("\n" + json.dumps(found))  # noqa: T201
 
 

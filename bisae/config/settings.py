@@ -16,6 +16,7 @@ Checkpoint = Index | Literal["final"]
 Layers = int | list[int] | Literal["all"]
 PositiveFloat = Annotated[float, Gt(0)]  # a whole number becomes one of these
 NotNegativeFloat = Annotated[float, Ge(0)]
+BelowOneFloat = Annotated[float, Ge(0), Lt(1)]
 ShareFloat = Annotated[float, Ge(0), Le(1)]
 Device = Literal["auto", "cpu", "cuda"]
 Pack = Count | Literal[False]
@@ -103,6 +104,9 @@ class Size(Keys):
     latents: Count
     k: Count
     lr: Positive
+    study_lr: Positive
+    beta2: BelowOneFloat
+    decay: ShareFloat
     warmup: Count
     tokens: Count
     validation_tokens: Count

@@ -50,6 +50,7 @@ class Member:
 
 
 CONSTANT = "bisae.training.schedule.constant"  # the scheduler that there was before there was a choice
+DECAYS = ("bisae.training.schedule.linear", "bisae.training.schedule.cosine")  # which begin=1 makes the same
 GOING_ON, ANEW = "going on", "anew"  # the first line of what rank 0 announces; then the cells to train
 
 
@@ -97,8 +98,8 @@ def training_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     }
     if (precision := config.get("matmul_precision", "highest")) != "highest":
         found["matmul_precision"] = precision
-    if config["scheduler"]["_target_"] != CONSTANT:
-        scheduler = {key: value for key, value in config["scheduler"].items() if key != "_partial_"}
+    scheduler = {key: value for key, value in config["scheduler"].items() if key != "_partial_"}
+    if scheduler["_target_"] != CONSTANT and not (scheduler["_target_"] in DECAYS and scheduler["begin"] == 1):
         found["scheduler"] = {key: float(value) if type(value) is int else value for key, value in scheduler.items()}
     return found
 

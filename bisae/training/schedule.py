@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Le, Lt
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
@@ -21,6 +21,7 @@ from bisae.runtime.errors import Refused
 
 Schedule = Callable[[Optimizer, int], LRScheduler]  # of an optimizer and the number of its steps
 Below1 = Annotated[int | float, Ge(0), Lt(1)]
+UpTo1 = Annotated[int | float, Ge(0), Le(1)]
 
 
 def warm_up(step: int, steps: int) -> float:
@@ -33,30 +34,31 @@ def constant(optimizer: Optimizer, warmup: int) -> LambdaLR:
     return LambdaLR(optimizer, lambda step: warm_up(step, warmup))
 
 
-def linear(optimizer: Optimizer, warmup: int, steps: int, begin: Below1, final: Below1) -> LambdaLR:
+def linear(optimizer: Optimizer, warmup: int, steps: int, begin: UpTo1, final: Below1) -> LambdaLR:
     """Warm-up, then a constant rate, then a linear decay.
 
     Args:
         optimizer: whose rate is the highest.
         warmup: steps.
         steps: of all training.
-        begin: share of the steps after which the rate decays; 0: at the end of the warm-up.
+        begin: share of the steps after which the rate decays, but not before the end of the warm-up unless that lasts
+            as long as the training; 1: it never does.
         final: share of the rate that the step after the last one would have.
     """
     return _decaying(optimizer, warmup, steps, begin, final, lambda progress: 1 - progress)
 
 
-def cosine(optimizer: Optimizer, warmup: int, steps: int, begin: Below1, final: Below1) -> LambdaLR:
+def cosine(optimizer: Optimizer, warmup: int, steps: int, begin: UpTo1, final: Below1) -> LambdaLR:
     """As `linear`, but the decay is half a period of a cosine (Loshchilov & Hutter 2017, arXiv 1608.03983)."""
     return _decaying(optimizer, warmup, steps, begin, final, lambda progress: (1 + math.cos(math.pi * progress)) / 2)
 
 
 def _decaying(
-    optimizer: Optimizer, warmup: int, steps: int, begin: Below1, final: Below1, shape: Callable[[float], float]
+    optimizer: Optimizer, warmup: int, steps: int, begin: UpTo1, final: Below1, shape: Callable[[float], float]
 ) -> LambdaLR:
-    if warmup >= steps:
-        raise Refused("warmup", warmup, f"must be below the {steps} steps of training, since the rate decays after it")
-    first = max(warmup, min(round(begin * steps), steps - 1))
+    first = min(round(begin * steps), steps - 1)
+    if warmup < steps:
+        first = max(warmup, first)
 
     def share(step: int) -> float:
         progress = min(1.0, max(0.0, (step - first) / (steps - first)))

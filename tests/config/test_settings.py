@@ -64,6 +64,7 @@ def choices() -> Iterator[tuple[str, str]]:
         "corpus/jsonl": "corpus.files={en:a,ja:b}",
         "corpus/hf": "corpus.sources={}",
         "optimizer/own": "optimizer.partial._target_=torch.optim.RAdam",
+        "scheduler/own": "scheduler._target_=torch.optim.lr_scheduler.ConstantLR",
         "space/sentence_transformers": "space.model=m",
         "translation/jsonl": "translation.tasks.file=f translation.tasks.keys={en:en,ja:ja}",
         "translation/llm_jp_eval": "translation.tasks.folder=f",
@@ -71,7 +72,7 @@ def choices() -> Iterator[tuple[str, str]]:
     groups = {
         "train": (
             *("model", "corpus", "activations", "sae", "optimizer", "trainer", "logger", "experiment"),
-            *("callbacks", "debug", "scheduler", "paths"),
+            *("callbacks", "debug", "scheduler", "sae/recipe", "paths"),
         ),
         "analyze": ("patterns", "space", "report", "experiment", "activations"),
         "intervene": ("translation", "experiment"),

@@ -125,7 +125,7 @@ def test_two_loggers_at_once_and_a_csv_file_a_cell(config: Config, tmp_path: Pat
         rows = list(csv.DictReader((place / "metrics.csv").read_text().splitlines()))
         assert [int(row["step"]) for row in rows if row["train/loss"]] == [1250 * n for n in range(1, 10)]
         assert [float(row["train/lr"]) for row in rows if row["train/lr"]][:5] == [
-            pytest.approx(0.002 * min(1, n / 20)) for n in (5, 10, 15, 20, 25)
+            pytest.approx(0.01 * min(1, n / 20)) for n in (5, 10, 15, 20, 25)
         ]
         assert f"layer: {cell.layer}" in (place / "hparams.yaml").read_text()
     assert not list(tmp_path.rglob("offline-run-*"))
@@ -145,10 +145,12 @@ def test_loss_its_parts_and_the_gradients_norm_are_those_of_the_step(
     order = ReadingOrder(seed=0, tokens=6000, batch=250, block=16, pool_batches=5, window_pools=16)
     feed = Feed(rows, [2], order, epochs=1)
     sae = ReLUL1(d_model=128, latents=64, l1=0.02)
-    optimizer = torch.optim.Adam([weight for weight in sae.parameters() if weight.requires_grad], 0.002, eps=6.25e-10)
+    optimizer = torch.optim.Adam(
+        [weight for weight in sae.parameters() if weight.requires_grad], betas=(0.9, 0.95), eps=6.25e-10
+    )
     sae.initialize_b_pre(sae.normalize(feed.batch(0, 0).activations[2])[0])
     for step in range(9):
-        optimizer.param_groups[0]["lr"] = 0.002 * min(1.0, (step + 1) / 5)
+        optimizer.param_groups[0]["lr"] = 0.01 * min(1.0, (step + 1) / 5)
         optimizer.zero_grad()
         sae.objective(sae.normalize(feed.batch(0, step).activations[2])[0]).loss.backward()
         optimizer.step()

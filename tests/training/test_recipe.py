@@ -45,11 +45,16 @@ RECIPES = {
     "linear": ["scheduler=linear", "scheduler.final=0.1", "optimizer=adamw", "sae.encoder_norm=0.5"],
     "cosine, blocked": ["scheduler=cosine", "scheduler.begin=0.5", "optimizer=blocked"],
     "own": [
-        *(f"scheduler._target_={__name__}.halves", "optimizer=own", f"optimizer.partial._target_={__name__}.Sign"),
+        *(
+            "scheduler=own",
+            f"scheduler._target_={__name__}.halves",
+            "optimizer=own",
+            f"optimizer.partial._target_={__name__}.Sign",
+        ),
         *("+optimizer.partial.beta=0.9", "optimizer.warmup=5"),
     ],
     "torch's": [
-        *("scheduler._target_=torch.optim.lr_scheduler.CosineAnnealingLR", "+scheduler.T_max=48"),
+        *("scheduler=own", "scheduler._target_=torch.optim.lr_scheduler.CosineAnnealingLR", "+scheduler.T_max=48"),
         *("optimizer=sgd", "optimizer.partial.momentum=0.5", "optimizer.warmup=5", "sae=batch_topk"),
     ],
 }
@@ -78,11 +83,19 @@ def test_what_changes_nothing_is_not_in_a_cells_name_and_what_does_is(config: Co
         return [cell.name for cell in train(config("data.epochs=1", *keys))]
 
     (default,) = names()
-    assert names("scheduler=constant", "sae.encoder_norm=1", "matmul_precision=highest") == [default]
+    linear = ["scheduler=linear", "scheduler.begin=0.5", "optimizer.partial.betas=[0.9,0.95]"]
+    assert names(*linear, "sae.encoder_norm=1", "matmul_precision=highest") == [default]
+    constant = names("scheduler=constant")
+    assert constant == names("scheduler=cosine", "scheduler.begin=1") == names("size.decay=1") != [default]
+    study = names("sae/recipe=study")
+    assert study == names("size.lr=3e-3", "size.beta2=0.999", "size.decay=1")
     assert names("matmul_precision=medium") != [default] and torch.get_float32_matmul_precision() == "medium"
     decaying = names("scheduler=linear")
     assert decaying == names("scheduler=linear", "scheduler.final=0", "scheduler.begin=0") != [default]
     shorter = names("sae.encoder_norm=[0.5,1]")
     assert torch.get_float32_matmul_precision() == "highest"
     assert len(set(shorter)) == 2 and default in shorter
-    assert len({default, *decaying, *shorter, *names("scheduler=cosine"), *names("optimizer=adamw")}) == 5
+    assert (
+        len({default, *constant, *study, *decaying, *shorter, *names("scheduler=cosine"), *names("optimizer=adamw")})
+        == 7
+    )

@@ -102,9 +102,15 @@ def test_a_decay_ends_one_step_after_the_last_and_stays_within_its_bounds(decay:
         found = [rate for rate, _ in rates(partial(decay, begin=begin, final=0.25))]
         assert max(found) == found[WARMUP - 1] == 8.0 and found[WARMUP:] == sorted(found[WARMUP:], reverse=True)
         assert found[-1] > 8.0 * 0.25 or begin == 0.99
-    with pytest.raises(Refused, match="must be below the 20 steps") as refused:
-        rates(partial(decay, **LAST), warmup=STEPS)
-    assert refused.value.field == "warmup"
+    assert rates(partial(decay, begin=1, final=0)) == rates(constant)
+
+
+@pytest.mark.parametrize("decay", [linear, cosine])
+def test_a_warm_up_as_long_as_the_training_goes_on_during_the_decay(decay: Callable[..., LRScheduler]) -> None:
+    falling = [rate / 8.0 for rate, _ in rates(partial(decay, begin=0.5, final=0), warmup=1)]
+    rising = [rate for rate, _ in rates(constant, warmup=2 * STEPS)]
+    found = [rate for rate, _ in rates(partial(decay, begin=0.5, final=0), warmup=2 * STEPS)]
+    assert found == pytest.approx([one * other for one, other in zip(rising, falling, strict=True)], rel=1e-14)
 
 
 OWN: dict[str, Callable[..., Any]] = {

@@ -37,9 +37,12 @@ MOST = 8  # above MOST * k candidates the float32 product proposes them, which n
 SPARE = 8  # with it a token has k + SPARE candidates
 
 
-def pays(device: torch.device, latents: int, d_model: int, k: int) -> bool:
-    """Whether candidates are quicker than the float32 product: follows from the processor and the sizes alone."""
-    return quick_in_bf16(device) and latents >= 128 * k and latents * d_model >= 2**20
+def pays(device: torch.device, tokens: int, latents: int, d_model: int, k: int) -> bool:
+    """Whether candidates are quicker than the float32 product: follows from the processor and the sizes alone.
+
+    The encoder is rounded anew in each step, so there must be tokens enough; and latents, to be worth leaving out.
+    """
+    return quick_in_bf16(device) and tokens >= 1024 and latents >= 256 * k and latents * d_model >= 2**20
 
 
 class Candidates:
@@ -67,7 +70,7 @@ class Candidates:
     def __call__(self, centred: Float[Tensor, "token d_model"], weights: Weights) -> Codes:
         if self.per_token is None:
             latents, d_model = weights.W_enc.shape
-            self.per_token = START * self.k if pays(centred.device, latents, d_model, self.k) else 0
+            self.per_token = START * self.k if pays(centred.device, len(centred), latents, d_model, self.k) else 0
         if not self.per_token or centred.dtype != torch.float32 or not exact(centred):
             return encode(centred, weights, partial(top_k, k=self.k))
         quick = self.per_token <= MOST * self.k

@@ -237,23 +237,24 @@ AMD, INTEL = "AMD EPYC", "Intel(R) Xeon(R) Processor"
 
 
 @pytest.mark.parametrize(
-    ("flags", "latents", "left"),
+    ("flags", "latents", "tokens", "left"),
     [
-        ({"avx512_bf16": True, "cpu_name": AMD}, 2**14, 16),
-        ({"avx512_bf16": False, "cpu_name": AMD}, 2**14, 0),
-        ({"avx512_bf16": True, "cpu_name": INTEL}, 2**14, 0),  # slower there than float32
-        ({"amx_bf16": True, "cpu_name": INTEL}, 2**14, 16),
-        ({"avx512_bf16": True, "cpu_name": AMD}, 2**13, 0),  # too few numbers in a matrix
-        ({}, 2**14, 0),
+        ({"avx512_bf16": True, "cpu_name": AMD}, 2**14, 1024, 16),
+        ({"avx512_bf16": True, "cpu_name": AMD}, 2**14, 1000, 0),
+        ({"avx512_bf16": False, "cpu_name": AMD}, 2**14, 1024, 0),
+        ({"avx512_bf16": True, "cpu_name": INTEL}, 2**14, 1024, 0),  # slower there than float32
+        ({"amx_bf16": True, "cpu_name": INTEL}, 2**14, 1024, 16),
+        ({"avx512_bf16": True, "cpu_name": AMD}, 2**13, 1024, 0),  # too few numbers in a matrix
+        ({}, 2**14, 1024, 0),
     ],
 )
 def test_the_processor_and_the_sizes_alone_decide_whether_candidates_are_used(
-    flags: dict[str, Any], latents: int, left: int, monkeypatch: pytest.MonkeyPatch
+    flags: dict[str, Any], latents: int, tokens: int, left: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags, raising=False)
     sae = TopK(64, latents, K)
     assert sae.extra_state() == {"candidates": None, "proposed_by": []}
-    sae.objective(unit_rows(4, 64, seed=1, dtype=torch.float32))
+    sae.objective(unit_rows(tokens, 64, seed=1, dtype=torch.float32))
     assert sae.extra_state() == {"candidates": left, "proposed_by": ["bf16"] if left else []}
     assert ("candidates" in sae.computed) == bool(left)
     plain = with_candidates("none", latents)

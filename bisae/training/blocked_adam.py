@@ -20,7 +20,7 @@ def by_block(
     saes: Iterable[SparseAutoencoder],
     device: torch.device,
     devices: int,
-    clip: float | None,
+    clip: int | float | None,
 ) -> Optimizer:
     """A `BlockedAdam` in the place of fused Adam and AdamW where it gives the same bits and is no slower.
 

@@ -22,6 +22,7 @@ from bisae.sae.kernels.paper import Ceilings
 GIB = 2**30
 LATENTS, TOKENS, SEQUENCES = 8192, 1024, 16  # upper bounds of the size that is measured
 WRITTEN = 2**26  # bytes
+PAPER_SOURCE = "on paper"
 PAPER = (*Ceilings._fields, "lm", "disk")
 
 
@@ -102,7 +103,7 @@ class Device:
         def first(
             given: float | None, found: float | None, estimate: int | float | None, here: Callable[[], float]
         ) -> Any:
-            sources = ((given, "given"), (found, of), (estimate, "on paper"))
+            sources = ((given, "given"), (found, of), (estimate, PAPER_SOURCE))
             return next(((value, source) for value, source in sources if value), None) or (here(), "measured here")
 
         of_lm = known.measured_lm(stages)
@@ -115,7 +116,8 @@ class Device:
         )
         cache = Path(ladder.settings["cache"])
         disk = first(_times(self.disk_gbs, 1e9), None, paper.get("disk"), lambda: measured_disk(cache))
-        return Speeds(lm[0], sae[0], disk[0], (lm[1], sae[1], disk[1]))
+        kernels = f"{PAPER_SOURCE}, with the kernels of sae=topk_triton" if sae[1] == PAPER_SOURCE else sae[1]
+        return Speeds(lm[0], sae[0], disk[0], (lm[1], kernels, disk[1]))
 
     @cached_property
     def _results(self) -> tuple[Mapping[str, Any], str] | None:

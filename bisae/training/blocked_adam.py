@@ -114,6 +114,12 @@ class BlockedAdam(torch.optim.Adam):
         state["step"] += 1
         named = {name: group[name] for name in ("lr", "weight_decay", "eps", "amsgrad", "maximize")}
         named["beta1"], named["beta2"] = group["betas"]
+        whole, *others = self._taken[matrix]
+        fused = getattr(whole.products, "adam", None)
+        if fused and not others and matrix.grad is None:
+            unit_rows = matrix in self._unit
+            if fused(matrix, state, whole.rows, whole.weights, named, unit_rows):
+                return
         update = torch._fused_adamw_ if group.get("decoupled_weight_decay") else torch._fused_adam_
         for block, gradient in self._blocks(matrix):
             rows, average, square = matrix[block], state["exp_avg"][block], state["exp_avg_sq"][block]

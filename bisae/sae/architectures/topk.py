@@ -10,6 +10,8 @@ from bisae.runtime.errors import Refused
 from bisae.runtime.ranges import Count, Index, NotNegative
 from bisae.sae.encoder import Codes, top_k
 from bisae.sae.kernels.candidates import Candidates
+from bisae.sae.kernels.choice import quickest
+from bisae.sae.kernels.dense import exact
 from bisae.sae.objective import COEFFICIENT, Objective, sparse_objective
 from bisae.sae.sparse_autoencoder import SparseAutoencoder
 
@@ -75,4 +77,9 @@ class TopK(SparseAutoencoder):
         return f"candidates of a product in {by}, decided in float32 and float64" if by else super().computed
 
     def _objective(self, x: Float[Tensor, "token d_model"]) -> Objective:
+        precision = "32-true" if exact(x) else "bf16-mixed"
+        if quickest(x.device, self.latents, self.d_model, precision, len(x)) == "triton":
+            from bisae.sae.architectures.triton_topk import triton_objective
+
+            return triton_objective(x, self.weights, self.k)
         return sparse_objective(x, self.weights, self.encoder)

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from bisae.runtime.errors import Refused
 from bisae.sae.encoder import DENSE, Codes, Weights, encode, largest, scratch, top_k
+from bisae.sae.kernels.choice import quickest
 from bisae.sae.kernels.dense import exact, product, quick_in_bf16
 from bisae.sae.kernels.products import BLOCK, dots
 
@@ -38,10 +39,13 @@ SPARE = 8  # with it a token has k + SPARE candidates
 
 
 def pays(device: torch.device, tokens: int, latents: int, d_model: int, k: int) -> bool:
-    """Whether candidates are quicker than the float32 product: follows from the processor and the sizes alone.
+    """Whether candidates are quicker than the float32 product: follows from the device and the sizes alone.
 
-    The encoder is rounded anew in each step, so there must be tokens enough; and latents, to be worth leaving out.
+    The encoder is rounded anew in each step, so there must be tokens enough; and latents, to be worth leaving out. On a
+    GPU they are where benchmarks/device.py found them to be.
     """
+    if device.type == "cuda":
+        return quickest(device, latents, d_model, "32-true", tokens) == "candidates"
     return quick_in_bf16(device) and tokens >= 1024 and latents >= 256 * k and latents * d_model >= 2**20
 
 

@@ -7,6 +7,8 @@ from math import log
 from pathlib import Path
 from typing import Any
 
+import torch
+
 # {device: [{d_model, latents, batch, k, precision, backend, ratio}]}; benchmarks/device.py writes it.
 MEASURED = Path(__file__).parent / "measured.json"
 
@@ -22,12 +24,16 @@ def _measured(path: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def quickest(device: str, tokens: int, latents: int, d_model: int, precision: str) -> str | None:
+def quickest(device: torch.device, latents: int, d_model: int, precision: str, tokens: int) -> str | None:
     """The backend that was the quickest at the nearest measured size; None on a device that was not measured.
 
-    It follows from device and sizes alone, so that one command gives one result.
+    `torch`, `candidates` or `triton`; `precision` is `bf16-mixed` or `32-true`. It follows from device and sizes
+    alone, so that one command gives one result.
     """
-    rows = [row for row in _measured(MEASURED).get(slug(device), []) if row["precision"] == precision]
+    if device.type != "cuda":
+        return None
+    measured = _measured(MEASURED).get(slug(torch.cuda.get_device_name(device)), [])
+    rows = [row for row in measured if row["precision"] == precision]
     sizes = {"d_model": d_model, "latents": latents, "batch": tokens}
 
     def away(row: dict[str, Any]) -> float:

@@ -4,8 +4,8 @@ One program computes one sum, in a fixed order, without atomic additions. The en
 tokens are split into parts of equal size, so that no program has much more work than others; a second kernel adds them.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple, no_type_check
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, no_type_check
 
 import torch
 import triton
@@ -113,6 +113,20 @@ class TritonProducts(SparseProducts):
     ) -> Iterator[tuple[slice, Float[Tensor, "part d_model"]]]:
         """`sums`, all at once."""
         yield slice(0, self.codes.latents), self.sums(rows, weights)
+
+    def adam(
+        self,
+        matrix: Float[Tensor, "latent d_model"],
+        state: Mapping[str, Tensor],
+        rows: Float[Tensor, "token d_model"],
+        weights: Float[Tensor, " entry"],
+        settings: Mapping[str, Any],
+        unit_rows: bool,
+    ) -> bool:
+        """A step of Adam with the gradient `sums(rows, weights)`; see `bisae.sae.kernels.triton_step.adam`."""
+        from bisae.sae.kernels.triton_step import adam
+
+        return adam(matrix, state, self, rows, weights, settings, unit_rows)
 
     def totals(self, weights: Float[Tensor, " entry"]) -> Float[Tensor, " latent"]:
         return self.sums(weights.new_ones(self.codes.tokens, 1), weights).squeeze(1)

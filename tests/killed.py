@@ -3,8 +3,8 @@
     python -m tests.killed train|analyze|intervene|pretrain <place> <call> [override ...]
 
 Places: `before-rename` and `after-rename` (of any file: shards, manifests, saves, cells), `step` (the start of a
-training step), `told` (the same, by SIGTERM), `resumed-step` (a training step after going on from a save), `at-cell`
-(before a cell is written), `never`.
+training step), `told` (the same, by SIGTERM), `rank-1` (the same, but the first rank that this process has started is
+killed), `resumed-step` (a training step after going on from a save), `at-cell` (before a cell is written), `never`.
 """
 
 import os
@@ -43,6 +43,17 @@ def arm(command: str, place: str, call: int) -> None:
         from bisae.cells.cell import Cell
 
         Cell.write = killing(Cell.write, call)  # type: ignore[method-assign]
+    elif place == "rank-1":
+        from bisae.training.module import SAETraining
+
+        of_this, calls = SAETraining.training_step, iter(range(1, 10**9))
+
+        def killing_another(self: Any, *arguments: Any) -> Any:
+            if next(calls) == call:
+                self.trainer.strategy.launcher.procs[0].kill()
+            return of_this(self, *arguments)
+
+        SAETraining.training_step = killing_another  # type: ignore[method-assign]
     elif place in ("step", "told", "resumed-step"):
         from bisae.pretrain.ladder import LadderModule
         from bisae.training.module import SAETraining
@@ -62,8 +73,8 @@ if __name__ == "__main__":
     command, place, call, *overrides = sys.argv[1:]
     arm(command, place, int(call))
     if command != "pretrain":
-        sys.argv = [f"{command}.py", *overrides]
-        runpy.run_path(str(Path(__file__).parents[1] / sys.argv[0]), run_name="__main__")
+        sys.argv = [str(Path(__file__).parents[1] / f"{command}.py"), *overrides]
+        runpy.run_path(sys.argv[0], run_name="__main__")
     else:
         sys.argv = ["bisae.cli.pretrain", *overrides]
         runpy.run_module("bisae.cli.pretrain", run_name="__main__")

@@ -51,7 +51,14 @@ class Cached:
         return held
 
     def open(
-        self, source: Source, layers: Sequence[int], tokens: int, job: str, part: Part, progress: Progress
+        self,
+        source: Source,
+        layers: Sequence[int],
+        tokens: int,
+        job: str,
+        part: Part,
+        progress: Progress,
+        kept: object = None,  # what is not read costs nothing
     ) -> CachedActivations:
         try:
             return self._cache(part).prepare(source, self._with_others(layers, source.depth), tokens, progress)

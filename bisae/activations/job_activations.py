@@ -41,7 +41,8 @@ def open_activations(store: Store, asked: Request, job: str, checked: bool, fold
     opened = []
     for (source, tokens, _), name in zip(asked.texts, ("training", "validation"), strict=True):
         with tokens_bar(f"LM activations, {name}") as progress:
-            opened.append(store.open(source, asked.layers, tokens, f"{job}-{name}", asked.part, progress))
+            place = f"{job}-{name}", asked.part, progress
+            opened.append(store.open(source, asked.layers, tokens, *place, kept=asked.kept))
     return JobActivations(asked, *opened)
 
 

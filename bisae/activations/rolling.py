@@ -65,7 +65,14 @@ class Rolling:
         return available
 
     def open(
-        self, source: Source, layers: Sequence[int], tokens: int, job: str, part: Part, progress: object
+        self,
+        source: Source,
+        layers: Sequence[int],
+        tokens: int,
+        job: str,
+        part: Part,
+        progress: object,
+        kept: object = None,  # all processes write files for all
     ) -> "RollingActivations":
         source.ready(layers)  # so that an LM that cannot be read is refused before the job begins
         folder = Path(self.folder) / "rolling" / f"{job}-{source_name(source)}"

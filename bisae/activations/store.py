@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bisae.activations.order import ReadingOrder
 from bisae.runtime.errors import Refused
-from bisae.runtime.ranks import Part
+from bisae.runtime.ranks import ALONE, Part
 
 FEW = 16  # tokens: so few may all be the same word
 Progress = Callable[[int, int], None]  # is told (tokens done, tokens in all)
@@ -173,7 +173,9 @@ class Activations(Protocol):
 class Request(NamedTuple):
     """The activations that a job reads: `order.tokens` tokens for training, `held_out_tokens` for validation.
 
-    With `take_short`, a corpus split that holds fewer tokens is read to its end; else it is refused.
+    With `take_short`, a corpus split that holds fewer tokens is read to its end; else it is refused. `part` says which
+    share of the LM's work this process does. It reads the same share of the rows of all `layers`, or with `own_layers`
+    all rows of these only.
     """
 
     training: Source
@@ -183,6 +185,17 @@ class Request(NamedTuple):
     held_out_tokens: int
     part: Part
     take_short: bool = False
+    own_layers: Sequence[int] | None = None
+
+    @property
+    def kept(self) -> Sequence[int]:
+        """The layers that this process reads."""
+        return self.layers if self.own_layers is None else self.own_layers
+
+    @property
+    def rows(self) -> Part:
+        """Its part of the rows."""
+        return self.part if self.own_layers is None else ALONE
 
     @property
     def texts(self) -> list[tuple[Source, int, str]]:
@@ -216,11 +229,18 @@ class Store(Protocol):
         ...
 
     def open(
-        self, source: Source, layers: Sequence[int], tokens: int, job: str, part: Part, progress: Progress
+        self,
+        source: Source,
+        layers: Sequence[int],
+        tokens: int,
+        job: str,
+        part: Part,
+        progress: Progress,
+        kept: Sequence[int] | None = None,
     ) -> Activations:
         """Return at least `tokens` rows of `layers`; `progress` gets (tokens done, tokens in all) of the LM's work.
 
-        `job` names files that are kept for this job only.
+        `job` names files that are kept for this job only; `kept` are the layers that this process reads, if not all.
         """
         ...
 

@@ -32,8 +32,9 @@ class Streaming:
         window = asked.order.window(0)[1]
         splits = [check_split(*text, progress, asked.take_short) for text in asked.texts]
         shard = max(largest for _, largest in splits)
-        rows = (window + min(window, asked.held_out_tokens)) // asked.part.world + 2 * shard
-        needed = rows * asked.training.d_model * BYTES_PER_VALUE * len(asked.layers)
+        rows = (window + min(window, asked.held_out_tokens)) // asked.rows.world
+        values = (rows * len(asked.kept) + 2 * shard * len(asked.layers)) * asked.training.d_model
+        needed = values * BYTES_PER_VALUE
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if needed > memory:
             sizes = f"a process needs {needed / GIB:.3g} GiB for its windows, the machine has {memory / GIB:.3g} GiB"
@@ -42,10 +43,17 @@ class Streaming:
         return [held for held, _ in splits]
 
     def open(
-        self, source: Source, layers: Sequence[int], tokens: int, job: str, part: Part, progress: object
+        self,
+        source: Source,
+        layers: Sequence[int],
+        tokens: int,
+        job: str,
+        part: Part,
+        progress: object,
+        kept: Sequence[int] | None = None,
     ) -> "StreamingActivations":
         source.ready(layers)  # so that an LM that cannot be read is refused before the job begins
-        return StreamingActivations(source, layers, tokens, part)
+        return StreamingActivations(source, layers, tokens, part, kept)
 
 
 class KeptRows:
@@ -86,11 +94,19 @@ class KeptRows:
 
 
 class StreamingActivations:
-    """RAM: one window's rows of each layer, divided by the number of ranks, and two shards."""
+    """RAM: the rows of one window that this rank reads, of the layers it has `kept`, and two shards of all layers."""
 
-    def __init__(self, source: Source, layers: Sequence[int], tokens: int, part: Part = ALONE) -> None:
+    def __init__(
+        self,
+        source: Source,
+        layers: Sequence[int],
+        tokens: int,
+        part: Part = ALONE,
+        kept: Sequence[int] | None = None,
+    ) -> None:
         self.name, self.tokens, self.d_model = source_name(source), tokens, source.d_model
         self._source, self._layers, self._part = source, sorted(layers), part
+        self._read = self._layers if kept is None else sorted(kept)
         self._walk = ShardCursor(source, tokens)
         self._buffers: dict[int, BFloat16[Tensor, "row d_model"]] = {}
         self._kept: KeptRows | None = None
@@ -103,7 +119,7 @@ class StreamingActivations:
         shards = self._walk.covering(start, stop)
         if self._kept is not None:
             self._kept.forget()
-        for layer in self._layers:  # kept from window to window, as in a feed's pool
+        for layer in self._read:  # kept from window to window, as in a feed's pool
             if layer not in self._buffers or len(self._buffers[layer]) < len(rows):
                 self._buffers[layer] = torch.empty(len(rows), self.d_model, dtype=torch.bfloat16)
         language = np.empty(len(rows), np.uint8)
@@ -111,8 +127,8 @@ class StreamingActivations:
             low, high = np.searchsorted(rows, (shard.first, shard.after))
             inside = rows[low:high] - shard.first
             language[low:high] = shard.tokens.language[inside]
-            for layer, values in streams.items():
-                torch.index_select(values, 0, torch.from_numpy(inside), out=self._buffers[layer][low:high])
+            for layer in self._read:
+                torch.index_select(streams[layer], 0, torch.from_numpy(inside), out=self._buffers[layer][low:high])
         self._kept = KeptRows(rows, self._buffers, language, shards)
         return self._kept
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from bisae.training.job import Job, Member
     from bisae.training.module import SAETraining
     from bisae.training.results import JobResults
+    from bisae.training.spread import Spread
 
 log = logging.getLogger("bisae.training.fit")
 
@@ -89,7 +90,7 @@ def train(settings: TrainSettings, cfg: Any) -> "list[Cell]":
         return []
     if rank() == 0:
         if job.finished and not settings.keep_save:
-            job.save.unlink(missing_ok=True)  # of a job killed after its last cell
+            job.delete_save()  # of a job killed after its last cell
         show_cells(shown)
     return cells
 
@@ -202,22 +203,24 @@ def planned_members(
     return members
 
 
-def new_saes(settings: TrainSettings, job: "Job", d_model: int) -> "list[SparseAutoencoder]":
+def new_saes(
+    settings: TrainSettings, members: "Sequence[Member]", d_model: int, going_on: bool
+) -> "list[SparseAutoencoder]":
     """The SAEs of the members, in their order, with the weights that they start from, unless a save has them."""
     from bisae.sae.own import check_own
 
-    saes = [instantiate(member.architecture, "sae", d_model=d_model) for member in job.members]
+    saes = [instantiate(member.architecture, "sae", d_model=d_model) for member in members]
     with refused_by_key(settings, "sae"):
-        for member, sae in zip(job.members, saes, strict=True):
+        for member, sae in zip(members, saes, strict=True):
             sae.set_candidates(member.settings.get("candidates", "auto"))
             check_own(sae, member.settings["_target_"], member.settings["latents"])
-            if member.start and not job.going_on:
+            if member.start and not going_on:
                 sae.load_state_dict(member.start.state(sae))
     return saes
 
 
 def made_trainer(
-    settings: TrainSettings, order: "ReadingOrder", module: "SAETraining", results: "JobResults"
+    settings: TrainSettings, order: "ReadingOrder", module: "SAETraining", results: "JobResults", spread: "Spread"
 ) -> "Trainer":
     """Lightning's Trainer for the job of `results`, with all callbacks; sets the precision of its products."""
     import torch
@@ -225,18 +228,21 @@ def made_trainer(
     from bisae.training.module import Reports
     from bisae.training.saves import Saves
     from bisae.training.snapshots import Snapshots
+    from bisae.training.split_saves import MembersOf
     from bisae.training.trainer import make_trainer
 
     torch.set_float32_matmul_precision(settings.matmul_precision)
     job, epochs = results.job, settings.data.epochs
     own = [instantiate(node, f"callbacks.{name}") for name, node in settings.callbacks.items() if node]
     with refused_by_key(settings, "trainer"):
-        saves = Saves(job.save, settings.save_every, module.gather, settings.trainer.get("max_time"))
+        saves = Saves(job.save, settings.save_every, module.gather, settings.trainer.get("max_time"), spread.own)
         # Saves last, to hold what the others did at that step; a trial has none.
         kept = [] if job.trial else [Snapshots(settings.snapshots, results.write_snapshots), saves]
         partial = instantiate(settings.trainer, "trainer", _partial_=True)
         callbacks = [*own, Reports(module.report, settings.log_every), *kept]
-        return make_trainer(partial, callbacks, epochs, order, job.folder)
+        of_job, mine = ([member.cell.name for member in members] for members in (job.members, spread.members))
+        checkpoints = MembersOf(of_job, mine, spread.own.rank)
+        return make_trainer(partial, callbacks, epochs, order, job.folder, checkpoints, spread.apart)
 
 
 def train_members(
@@ -260,7 +266,8 @@ def train_members(
     from bisae.training.module import SAETraining
     from bisae.training.results import JobResults
     from bisae.training.schedule import check_schedule, schedule_of
-    from bisae.training.trainer import check_optimizer
+    from bisae.training.spread import spread_over, warn_of_slow_ddp
+    from bisae.training.trainer import check_optimizer, machine
 
     settings.check_objects(late=True)
     data = settings.data
@@ -271,19 +278,24 @@ def train_members(
     optimizer = instantiate(settings.optimizer.partial, "optimizer.partial")
     schedule = schedule_of(instantiate(settings.scheduler, "scheduler", _partial_=True), settings.optimizer.warmup)
     loggers = CellLoggers(settings.logger, settings.runs, len(job.members))
-    saes = new_saes(settings, job, checkpoint.d_model)
-    module = SAETraining(job.members, saes, corpus.languages, optimizer, schedule, loggers.log)
+    with refused_by_key(settings, "trainer"):
+        devices = machine(settings.trainer)
+    spread = spread_over(settings.spread, job.members, Part(rank(), devices.world))
+    saes = new_saes(settings, spread.members, checkpoint.d_model, job.going_on)
+    module = SAETraining(spread.members, saes, corpus.languages, optimizer, schedule, loggers.log, spread.own)
     results = JobResults(job, checkpoint, config, loggers, settings.keep_save)
-    trainer = made_trainer(settings, order, module, results)
+    trainer = made_trainer(settings, order, module, results, spread)
     if settings.optimizer.by_block and not any(settings.callbacks.values()):  # which may look for gradients
-        place = trainer.strategy.root_device, trainer.world_size
+        place = trainer.strategy.root_device, spread.rows.world
         optimizer = module.optimizer = by_block(optimizer, saes, *place, trainer.gradient_clip_val)
     with refused_by_key(settings, "trainer"):
-        check_optimizer(optimizer, trainer.world_size, trainer.gradient_clip_val)
+        check_optimizer(optimizer, spread.rows.world, trainer.gradient_clip_val)
         check_schedule(optimizer, schedule, data.epochs * order.steps_per_epoch)
     source.gpu = held_out.gpu = trainer.strategy.root_device.index or 0
-    part, take_short = Part(rank(), trainer.world_size), data.short_split == "take"
-    request = Request(source, held_out, job.layers, order, data.validation_tokens, part, take_short)
+    warn_of_slow_ddp(spread, order.batch, checkpoint.d_model, devices.accelerator)
+    take_short, own_layers = data.short_split == "take", spread.layers if spread.apart else None
+    texts = source, held_out, job.layers, order, data.validation_tokens
+    request = Request(*texts, spread.part, take_short, own_layers)
     activations = open_activations(store, request, job.key, job.going_on, job.folder)
     held = ActivationData(activations, data.epochs)
     with refused_by_key(settings):

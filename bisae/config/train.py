@@ -55,6 +55,7 @@ class TrainSettings(Command):
     logger: Loggers
     runs: Text
     cache: Text
+    spread: Literal["auto", "members", "ddp"]
     snapshots: list[Index]
     force: bool
     sweep: SweepKeys

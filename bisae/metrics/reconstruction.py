@@ -22,7 +22,10 @@ from bisae.sae import Codes
 
 
 class ReconstructionMetrics(Metric):
-    """Running sums over tokens, by language. `compute` gives `fvu`, `fvu/en`, ... Under DDP sums of ranks add up."""
+    """Running sums over tokens, by language. `compute` gives `fvu`, `fvu/en`, ... Under DDP sums of ranks add up.
+
+    Not so with `over_ranks` false: of an SAE that this rank alone trains.
+    """
 
     full_state_update = False
     tokens: Tensor
@@ -36,8 +39,8 @@ class ReconstructionMetrics(Metric):
     cosine: Tensor
     fired: Tensor
 
-    def __init__(self, languages: tuple[str, ...], d_model: int, latents: int) -> None:
-        super().__init__()
+    def __init__(self, languages: tuple[str, ...], d_model: int, latents: int, over_ranks: bool = True) -> None:
+        super().__init__(sync_on_compute=over_ranks)
         self.languages = languages
         for name in ("tokens", "error", "error_raw", "square", "square_raw", "l0", "cosine"):
             self._add(name, (len(languages),))
@@ -89,7 +92,7 @@ class ReconstructionMetrics(Metric):
 
     def gather(self) -> None:
         """Under DDP: add the sums of all ranks to those of rank 0, which a save holds. The other ranks restart at 0."""
-        if distributed.is_initialized() and distributed.get_world_size() > 1:
+        if self.sync_on_compute and distributed.is_initialized() and distributed.get_world_size() > 1:
             for state in self._states():
                 distributed.reduce(state, dst=0)
             if distributed.get_rank() > 0:

@@ -26,7 +26,7 @@ class ActivationData(LightningDataModule):
         """The batches of one process.
 
         Args:
-            streams: the opened activations; `streams.asked` says which layers, in which order, and this process's part.
+            streams: the opened activations; `streams.asked` says which layers, in which order, and this process's rows.
             epochs: how often the training tokens are read.
 
         Raises:
@@ -34,7 +34,7 @@ class ActivationData(LightningDataModule):
         """
         super().__init__()
         self.streams, self.epochs = streams, epochs
-        self.layers, self.order, self.part = streams.asked.layers, streams.asked.order, streams.asked.part
+        self.layers, self.order, self.part = streams.asked.kept, streams.asked.order, streams.asked.rows
         self.feed = Feed(streams.training, self.layers, self.order, epochs, self.part)
 
     @property

@@ -28,10 +28,11 @@ def fit(module: SAETraining, data: ActivationData, trainer: Trainer, results: Jo
         Damaged: the save is.
         Refused: float32 products are not as the cells' identity says, at the start or by the end.
     """
-    save, speaks, finished = results.job.save, data.part.rank == 0, False
+    save, part, finished = results.job.save, data.streams.asked.part, False
+    speaks = part.rank == 0
     products = results.job.members[0].cell.identity.get("matmul_precision", "highest")
     try:
-        with _stops_by_their_cause(trainer, data.part.world):
+        with _stops_by_their_cause(trainer, part.world):
             if speaks:
                 if save.exists():
                     check_save(save)
@@ -43,15 +44,15 @@ def fit(module: SAETraining, data: ActivationData, trainer: Trainer, results: Jo
             if trainer.global_step != data.steps and not stopped and not results.job.trial:
                 raise RuntimeError(f"training ended after {trainer.global_step} steps; no cell is written")
             finished = True
-            if speaks:
+            if speaks or module.apart:
                 results.write(module, data)
+            failed, _ = module.failed_anywhere()  # once all have written theirs
     finally:
         results.close()
         data.close(finished)
     if speaks:
         results.clean_up()
-        if module.failed:
-            failed = module.failed.values()
+        if failed:
             raise TrainingFailed("\n".join(["these members failed, the others are finished:", *failed]))
 
 

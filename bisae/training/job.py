@@ -20,6 +20,7 @@ from bisae.runtime.values import listed, writable
 from bisae.training.baselines import check_baseline
 from bisae.training.callbacks import callbacks_identity
 from bisae.training.flags import trainer_identity, trial_flags
+from bisae.training.save_files import delete_others
 from bisae.training.start import PREVIOUS, Start, named_start
 
 
@@ -216,6 +217,10 @@ class Job:
         """The training state, which holds the weights of all members."""
         return self.folder / "save.ckpt"
 
+    def delete_save(self) -> None:
+        """The job will begin anew, or has ended."""
+        delete_others(self.save, keep=[])
+
     @property
     def trial(self) -> Mapping[str, Any]:
         """The arguments of the Trainer that make it a trial, which leaves nothing; empty if it is none."""
@@ -282,7 +287,7 @@ class Job:
         if rank() > 0:
             return
         if not self.going_on:
-            self.save.unlink(missing_ok=True)
+            self.delete_save()
             for cell in (cell for member in self.members for cell in member.cells):
                 if self.anew and cell.finished:
                     cell.move_aside()

@@ -15,6 +15,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 from bisae.activations.feed import ActivationBatch
 from bisae.metrics.reconstruction import ReconstructionMetrics
 from bisae.runtime.errors import TrainingFailed
+from bisae.runtime.ranks import ALONE, Part
 from bisae.runtime.threads import follow_idle_cores
 from bisae.sae import SparseAutoencoder
 from bisae.sae.objective import Take
@@ -23,8 +24,9 @@ from bisae.training.data import ActivationData
 from bisae.training.dead import FiringClock
 from bisae.training.job import Member
 from bisae.training.schedule import Schedule
+from bisae.training.shared_log import Log, SharedLog
 
-Log = Callable[[str, Mapping[str, float], int], None]  # of a W&B run: its metrics after so many tokens
+NONE_LEFT = "no SAE of the job is left:"
 
 
 class SAETraining(LightningModule):
@@ -42,6 +44,7 @@ class SAETraining(LightningModule):
         optimizer: Callable[..., torch.optim.Optimizer],
         schedule: Schedule,
         log: Log,
+        part: Part = ALONE,
     ) -> None:
         """All members in one module.
 
@@ -52,14 +55,17 @@ class SAETraining(LightningModule):
             optimizer: makes one of parameter groups with their `lr`.
             schedule: makes the scheduler of their rates.
             log: is told each member's metrics.
+            part: this process among those that each train members of their own, all on the same batches. Else the ranks
+                of the Trainer share each batch.
         """
         super().__init__()
         self.members, self.saes, self.languages = list(members), list(saes), languages
         self.clocks = [
             FiringClock(languages, s.latents, m.settings["dead_after"]) for m, s in zip(members, saes, strict=True)
         ]
-        self.measures = [ReconstructionMetrics(languages, s.d_model, s.latents) for s in saes]
-        self.checks = [ReconstructionMetrics(languages, s.d_model, s.latents) for s in saes]
+        self.apart = part.world > 1
+        self.measures = [ReconstructionMetrics(languages, s.d_model, s.latents, not self.apart) for s in saes]
+        self.checks = [ReconstructionMetrics(languages, s.d_model, s.latents, not self.apart) for s in saes]
         # What Lightning moves to the device and saves; the lists above are the same objects with their types.
         self.parts = nn.ModuleList([*self.saes, *self.clocks, *self.measures, *self.checks])
         self.baselines = [member.settings.get("baseline") for member in members]
@@ -68,7 +74,7 @@ class SAETraining(LightningModule):
             freeze(sae, baseline)
             if baseline == SOFT:
                 self.draws.register_buffer(f"draw_{index}", sae.W_dec.detach().clone(), persistent=False)
-        self.optimizer, self.schedule, self.log_run = optimizer, schedule, log
+        self.optimizer, self.schedule, self.log_run = optimizer, schedule, SharedLog(log, part)
         self.failed: dict[int, str] = {}
         self.validated: dict[int, dict[str, float]] = {}
         self.take: Take | None = None  # of an optimizer that forms gradients itself
@@ -83,6 +89,11 @@ class SAETraining(LightningModule):
         """Where the batches come from."""
         return cast(ActivationData, self.trainer.datamodule)  # type: ignore[attr-defined]
 
+    @property
+    def ranks(self) -> int:
+        """Processes that share each batch."""
+        return 1 if self.apart else self.trainer.world_size
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         groups = [
             {"params": list(sae.parameters()), "lr": member.lr}
@@ -94,7 +105,7 @@ class SAETraining(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        if self.trainer.global_rank > 0:  # a save holds the sums of all ranks, for rank 0
+        if self.ranks > 1 and self.trainer.global_rank > 0:  # a save holds the sums of all ranks, for rank 0
             for measure in self.measures:
                 measure.forget()
         if self.trainer.global_step == 0:
@@ -134,10 +145,10 @@ class SAETraining(LightningModule):
             fired[index] = self.clocks[index].fired(codes, batch.language)
             self.measures[index].update(x, norm, x_hat, codes, batch.language)
         if not losses:
-            raise self._none_left()
+            return self._none_left()
         finite = torch.isfinite(torch.stack(list(losses.values())).detach())
         spoken = torch.bincount(batch.language.long(), minlength=len(self.languages))
-        if self.trainer.world_size > 1:
+        if self.ranks > 1:
             finite, spoken = self._over_ranks(finite, spoken, fired)
         for index, healthy in zip(list(losses), finite.tolist(), strict=True):
             if healthy:
@@ -146,15 +157,24 @@ class SAETraining(LightningModule):
                 self._fail(index, batch)
                 del losses[index]
         if not losses:
-            raise self._none_left()
+            return self._none_left()
         return torch.stack(list(losses.values())).sum() + self._nothing()
 
-    def _none_left(self) -> TrainingFailed:
-        return TrainingFailed("\n".join(["no SAE of the job is left:", *self.failed.values()]))
+    def _none_left(self) -> Tensor:
+        """The loss of no SAE; raises TrainingFailed unless other ranks train others."""
+        if not self.apart:
+            raise TrainingFailed("\n".join([NONE_LEFT, *self.failed.values()]))
+        return torch.zeros((), device=self.device, requires_grad=True)
+
+    def failed_anywhere(self) -> tuple[list[str], int]:
+        """Why members failed, those of other ranks too, and how many are left; all ranks call this at the same time."""
+        found = self.log_run.meet((len(self.members), list(self.failed.values())))
+        why = [one for _, failed in found for one in failed]
+        return why, sum(members for members, _ in found) - len(why)
 
     def _global_batch(self, x: Tensor) -> Tensor:
         """The rows of all ranks, in the order of the batch."""
-        parts = [torch.empty_like(x) for _ in range(self.trainer.world_size)]
+        parts = [torch.empty_like(x) for _ in range(self.ranks)]
         if len(parts) == 1:
             return x
         distributed.all_gather(parts, x.contiguous())
@@ -162,11 +182,11 @@ class SAETraining(LightningModule):
 
     def _average(self, value: Tensor) -> Tensor:
         """The mean over ranks."""
-        if self.trainer.world_size == 1:
+        if self.ranks == 1:
             return value
         total = value.clone()
         distributed.all_reduce(total)
-        return total / self.trainer.world_size
+        return total / self.ranks
 
     def _over_ranks(self, finite: Tensor, spoken: Tensor, fired: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
         """`finite` and `spoken` of the global batch, and `fired` updated to it: one message a step."""
@@ -180,7 +200,7 @@ class SAETraining(LightningModule):
 
     def _nothing(self) -> Tensor | float:
         """Under DDP every parameter needs a gradient in every step: 0 for those of failed members."""
-        if self.trainer.world_size == 1:
+        if self.ranks == 1:
             return 0.0
         failed = [p for index in self.failed for p in self.saes[index].parameters() if p.requires_grad]
         return sum((parameter * 0).nansum() for parameter in failed)  # 0 also where they are NaN
@@ -191,8 +211,8 @@ class SAETraining(LightningModule):
         found: list[Any] = [
             (bool(broken.any()), self.data.shards_of(batch.rows[broken] if broken.any() else batch.rows))
         ]
-        if self.trainer.world_size > 1:
-            found = found * self.trainer.world_size
+        if self.ranks > 1:
+            found = found * self.ranks
             distributed.all_gather_object(found, found[0])
         bad = [shards for is_bad, shards in found if is_bad]
         cause = "non-finite activations in" if bad else "loss is not finite (is sae.lr too high?) on rows of"
@@ -252,7 +272,11 @@ class SAETraining(LightningModule):
                 named = {f"train/{name}": value for name, value in values.items()} | {"train/tokens_per_s": rate}
                 self.log_run(member.cell.run_id, named, done * self.data.tokens_per_step)
                 fvu.append(values["fvu"])
-        self.log_dict({"fvu": sum(fvu) / len(fvu), "tokens/s": rate}, prog_bar=True)
+        why, left = self.failed_anywhere()
+        if not left:
+            raise TrainingFailed("\n".join([NONE_LEFT, *why]))
+        if fvu:
+            self.log_dict({"fvu": sum(fvu) / len(fvu), "tokens/s": rate}, prog_bar=True)
 
     def _last_step(self, index: int) -> dict[str, float]:
         """The loss of the last step and its parts, over all ranks, its learning rate and gradient's norm.
@@ -273,7 +297,7 @@ class SAETraining(LightningModule):
         for index, values in self.validated.items():
             if not math.isfinite(values["fvu"]):
                 self.failed[index] = f"{self.members[index].cell.name}: val/fvu is not finite at the end of an epoch"
-            elif len(self.members) == 1:  # what callbacks look at
+            elif len(self.members) == 1 and not self.apart:  # what callbacks look at
                 self.log_dict({f"val/{name}": value for name, value in values.items()}, logger=False, sync_dist=True)
 
     def checked(self) -> dict[int, dict[str, float]]:
@@ -286,14 +310,18 @@ class SAETraining(LightningModule):
                 if math.isfinite(found[index]["fvu"]):
                     named = {f"val/{name}": value for name, value in found[index].items()}
                     self.log_run(member.cell.run_id, named, self.trainer.global_step * self.data.tokens_per_step)
+        self.log_run.meet()
         return found
 
     def gather(self) -> None:
-        """Before a save, which is rank 0's: the sums of all ranks."""
+        """Before a save: rank 0 has the sums of all ranks, and has logged what they know."""
+        self.log_run.meet()
         for measure in self.measures:
             measure.gather()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["members"] = [member.cell.name for member in self.members]  # see bisae.training.split_saves
+        checkpoint["processes"] = self.trainer.world_size if self.apart else 1
         checkpoint["failed"] = self.failed
         checkpoint["extra_states"] = {index: sae.extra_state() for index, sae in enumerate(self.saes)}
 

@@ -27,7 +27,8 @@ log = logging.getLogger("bisae.training.fit")
 class JobResults:
     """Writes the cells of `job` and logs their runs.
 
-    `config`: the resolved config (YAML), kept in each cell; `keep_save`: whether the last save outlives the job.
+    `config`: the resolved config (YAML), kept in each cell; `keep_save`: whether the last save outlives the job. Each
+    process writes the cells of the members that it trains, and rank 0 has all runs.
     """
 
     job: Job
@@ -75,7 +76,7 @@ class JobResults:
             write_json(self._runs_file, {run: list(dict.fromkeys([*before.get(run, ()), now[run]])) for run in now})
 
     def write(self, module: SAETraining, data: ActivationData) -> None:
-        """Write the cells of a trained job, but those of members that failed; end their runs. A trial has none."""
+        """Write the cells of this process's members, but of those that failed; end all runs. A trial has none."""
         if self.job.trial:
             limits = ", ".join(f"trainer.{name}={value}" for name, value in self.job.trial.items())
             scored = [metrics["fvu"] for metrics in module.validated.values()]
@@ -89,19 +90,22 @@ class JobResults:
         if module.trainer.global_step < data.steps:
             read, asked = data.tokens_read, data.steps * data.tokens_per_step
             log.info("stopped early by a callback, after %s of %s tokens", f"{read:,}", f"{asked:,}")
-        for index, (member, sae) in enumerate(zip(self.job.members, module.saes, strict=True)):
-            if index in module.failed:
-                self.loggers.finish(member.cell.run_id, {}, failed=True)
-                continue
-            metrics = {f"val/{name}": value for name, value in module.validated[index].items()}
-            self._write_cell(member.cell, sae, metrics, self._provenance(member, sae, module))
-            self.loggers.log_cell(member.cell.run_id, member.cell.folder)
-            self.loggers.finish(member.cell.run_id, metrics)
+        written = {}
+        for index, (member, sae) in enumerate(zip(module.members, module.saes, strict=True)):
+            if index not in module.failed:
+                metrics = {f"val/{name}": value for name, value in module.validated[index].items()}
+                self._write_cell(member.cell, sae, metrics, self._provenance(member, sae, module))
+                written[member.cell.run_id] = metrics
+        everywhere = {run: metrics for one in module.log_run.meet(written) for run, metrics in one.items()}
+        for cell in (member.cell for member in self.job.members):
+            if cell.run_id in everywhere:
+                self.loggers.log_cell(cell.run_id, cell.folder)
+            self.loggers.finish(cell.run_id, everywhere.get(cell.run_id, {}), failed=cell.run_id not in everywhere)
 
     def write_snapshots(self, module: SAETraining, tokens: int, measured: Mapping[int, Mapping[str, float]]) -> None:
         """Write the cells of the members in `measured` as they are after `tokens` tokens."""
         for index, values in measured.items():
-            member, sae = self.job.members[index], module.saes[index]
+            member, sae = module.members[index], module.saes[index]
             metrics = {f"val/{name}": value for name, value in values.items()}
             about = self._provenance(member, sae, module) | {"sae_tokens": tokens, "snapshot_of": member.cell.name}
             for runs in ("wandb_run", "wandb_runs_before"):  # which stand for the member's own cell
@@ -144,5 +148,5 @@ class JobResults:
     def clean_up(self) -> None:
         """After the end of a job its save has served, unless it is kept."""
         if not self.keep_save:
-            self.job.save.unlink(missing_ok=True)
+            self.job.delete_save()
             self._runs_file.unlink(missing_ok=True)

@@ -40,6 +40,6 @@ class Snapshots(Callback):
                 module.validation_step(batch.to(module.device), number)
         module.train()
         metrics = module.checked()  # all ranks
-        if trainer.is_global_zero:
+        if trainer.is_global_zero or module.apart:
             finite = {index: values for index, values in metrics.items() if math.isfinite(values["fvu"])}
             self.write(module, tokens, finite)

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.plugins import CheckpointIO, MixedPrecision
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
@@ -25,8 +25,33 @@ from bisae.training.flags import PRECISIONS, set_flags, trial_flags
 from bisae.training.progress_bar import progress_bar
 
 
+class Machine(NamedTuple):
+    """On what a job runs: `devices` of a machine as Lightning takes them, `world` devices in all."""
+
+    accelerator: str
+    devices: Any
+    nodes: int
+    world: int
+
+
+class Apart(DDPStrategy):
+    """Processes as of DDP, whose modules have nothing in common: no gradient travels, and each saves its own."""
+
+    def configure_ddp(self) -> None:
+        """The module stays as it is."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options=storage_options)
+
+
 def make_trainer(
-    trainer: "partial[Trainer]", callbacks: Sequence[Callback], epochs: int, order: ReadingOrder, folder: Path
+    trainer: "partial[Trainer]",
+    callbacks: Sequence[Callback],
+    epochs: int,
+    order: ReadingOrder,
+    folder: Path,
+    checkpoints: CheckpointIO | None = None,
+    apart: bool = False,
 ) -> Trainer:
     """Build the Trainer of config group `trainer`, with bisae's own choices for the rest.
 
@@ -36,6 +61,8 @@ def make_trainer(
         epochs: passes over the training data.
         order: of the training tokens; all devices together read its batches, and share them equally.
         folder: where Lightning may write.
+        checkpoints: how a save is read; None: as Lightning does.
+        apart: whether each device has members of its own, and reads whole batches.
 
     Raises:
         Refused: an argument that `bisae.training.flags` or Lightning refuses, or with which the end of training would
@@ -46,17 +73,18 @@ def make_trainer(
     clip = chosen.get("gradient_clip_val", 1.0)
     if not isinstance(clip, int | float) or clip <= 0:
         raise Refused("gradient_clip_val", clip, "must be a number above 0")
-    accelerator, devices, nodes, world = _machine(chosen.get("accelerator", "auto"), trainer.keywords.get("devices", 1))
-    if order.batch % world:
+    accelerator, devices, nodes, world = machine(trainer.keywords)
+    if not apart and order.batch % world:
         raise Refused("batch", order.batch, f"must be a multiple of the number of devices, {world}")
     if world > 1 and not torchrun_size() and not HydraConfig.initialized():
         raise Refused("devices", devices, "several devices need the command line, which every process runs")
     # Buffers (clocks of latents) move alike on all ranks; a broadcast a step would only cost time.
-    strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True) if world > 1 else "auto"
+    shared = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True) if world > 1 else "auto"
     own = not torchrun_size()
     if own and rank() == 0:
         forget_ranks()
     plugins, precision = _precision(PRECISIONS[chosen.get("precision")], accelerator)
+    plugins += [checkpoints] if checkpoints else []
     if own:
         # Not what Lightning finds: under SLURM it would wait for srun's tasks, and load any hpc_ckpt_*.ckpt.
         plugins.append(LightningEnvironment())
@@ -68,7 +96,7 @@ def make_trainer(
             accelerator=accelerator,
             devices=devices,
             num_nodes=nodes,
-            strategy=strategy,
+            strategy=Apart() if apart else shared,
             precision=precision,
             plugins=plugins,
             default_root_dir=folder,
@@ -114,8 +142,9 @@ def _precision(precision: str, accelerator: str) -> tuple[list[Any], str | None]
     return [MixedPrecision("16-mixed", device, torch.amp.GradScaler(device, enabled=False))], None
 
 
-def _machine(accelerator: str, devices: Any) -> tuple[str, Any, int, int]:
-    """(accelerator, devices of a machine as Lightning takes them, machines, devices in all)."""
+def machine(trainer: Mapping[str, Any]) -> Machine:
+    """What the arguments of the Trainer mean here. Refused: `accelerator`, `devices`."""
+    accelerator, devices = trainer.get("accelerator") or "auto", trainer.get("devices", 1)
     if accelerator == "auto":  # not Lightning's: it would take Apple's GPU, which has no float64 for the metrics
         accelerator = "gpu" if torch.cuda.is_available() else "cpu"
     if accelerator != "cpu" and not torch.cuda.is_available():  # Lightning's `gpu` may be Apple's too
@@ -126,7 +155,7 @@ def _machine(accelerator: str, devices: Any) -> tuple[str, Any, int, int]:
         count = devices = max(1, torch.cuda.device_count()) if accelerator in ("gpu", "cuda") else 1
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise Refused("devices", devices, "give a number, a list of GPUs, or -1 (auto) for all GPUs")
-    return accelerator, devices, nodes, count * nodes
+    return Machine(accelerator, devices, nodes, count * nodes)
 
 
 def check_optimizer(

@@ -1,4 +1,4 @@
-"""Real commands on two CPU processes (gloo)."""
+"""Real commands on two CPU processes (gloo) that share each batch."""
 
 import csv
 import os
@@ -18,7 +18,8 @@ from tests.conftest import ROOT, TINY, run
 pytestmark = pytest.mark.slow
 
 # All 64 latents may fire: without a selection, rounding cannot flip one, and weights stay comparable.
-SMOOTH = [*TINY, "logger=csv", "data.window_pools=2", "layer=[1,2]", "sae.k=64", "sae.aux_k=8", "sae.dead_after=500"]
+SMOOTH = [*TINY, "spread=ddp", "logger=csv", "data.window_pools=2", "layer=[1,2]"]
+SMOOTH += ["sae.k=64", "sae.aux_k=8", "sae.dead_after=500"]
 
 PARTS = {f"train/{name}" for name in ("loss", "loss_reconstruction", "lr", "gradient_norm")}
 

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from bisae.activations.feed import Feed
 from bisae.cells.cell import Cell
 from bisae.runtime.library_warnings import silence
+from bisae.runtime.ranks import ALONE, Part
 from bisae.sae import TopK
 from bisae.training.job import Member
 from bisae.training.module import SAETraining
@@ -27,8 +28,11 @@ from bisae.training.schedule import constant, schedule_of
 MEMBERS = 4
 
 
-def job(count: int, name: str, feed: Feed, world: int = 1) -> Callable[[], None]:
-    """A function that takes the next step of a job with `count` members."""
+def job(count: int, name: str, feed: Feed, world: int = 1, part: Part = ALONE) -> Callable[[], None]:
+    """A function that takes the next step of a job with `count` members.
+
+    On `world` ranks they share batches, unless `part` says that each has members of its own.
+    """
     silence()
     shape, k = SIZES[name]
     cell = Cell(Path(), "none", 0, 1, "topk", {})
@@ -41,12 +45,13 @@ def job(count: int, name: str, feed: Feed, world: int = 1) -> Callable[[], None]
         partial(torch.optim.Adam, fused=True),
         schedule=schedule_of(constant, 100),
         log=lambda *_: None,
+        part=part,
     )
     module.trainer = SimpleNamespace(world_size=world, global_step=0, datamodule=SimpleNamespace(steps=1))  # type: ignore[assignment]
     configured: Any = module.configure_optimizers()
     optimizer, steps = configured["optimizer"], iter(range(10**9))
     module.forward = forward = lambda batch: module.training_step(batch, 0)  # type: ignore[method-assign]
-    if world > 1:  # as in bisae/training/trainer.py
+    if world > part.world:  # as in bisae/training/trainer.py
         forward = DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
     for sae in saes:
         sae.initialize_b_pre(sae.normalize(feed.batch(0, 0).activations[1])[0])

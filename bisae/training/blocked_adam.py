@@ -52,7 +52,7 @@ class BlockedAdam(torch.optim.Adam):
     neither be clipped nor averaged over ranks, and takes no memory; only its norm can be computed.
 
     Any optimizer may have a `take`: training then hands it the gradients of W_enc and W_dec, leaves it to normalise
-    the decoder's rows, and refuses several devices.
+    the decoder's rows, and refuses devices that share batches.
     """
 
     def __init__(self, params: Iterable[Any], **settings: Any) -> None:

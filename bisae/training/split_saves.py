@@ -84,7 +84,7 @@ def _members(checkpoint: State, held: Sequence[str], wanted: Sequence[str]) -> d
             group = optimizer["param_groups"][index]
             states = {n: optimizer["state"][one] for n, one in enumerate(group["params"]) if one in optimizer["state"]}
             own = {**group, "params": list(range(len(group["params"])))}
-            rates, extra = _of_group(scheduler, index, len(held)), checkpoint["extra_states"][index]
+            rates, extra = of_group(scheduler, index, len(held)), checkpoint["extra_states"][index]
             found[name] = _Member(weights[name], own, states, rates, extra, checkpoint["failed"].get(index))
     return found
 
@@ -108,7 +108,7 @@ def _joined(whole: State, members: Sequence[_Member], names: Sequence[str]) -> d
     return {
         "state_dict": weights,
         "optimizer_states": [{**whole["optimizer_states"][0], "state": states, "param_groups": groups}],
-        "lr_schedulers": [_of_groups([member.rates for member in members])],
+        "lr_schedulers": [of_groups([member.rates for member in members])],
         "failed": {index: member.failed for index, member in enumerate(members) if member.failed is not None},
         "extra_states": {index: member.extra for index, member in enumerate(members)},
         "members": list(names),
@@ -116,7 +116,7 @@ def _joined(whole: State, members: Sequence[_Member], names: Sequence[str]) -> d
     }
 
 
-def _of_group(state: State, index: int, count: int) -> dict[str, Any]:
+def of_group(state: State, index: int, count: int) -> dict[str, Any]:
     """The state of a scheduler with the values of one of `count` parameter groups."""
     found: dict[str, Any] = {}
     for key, value in state.items():
@@ -126,20 +126,20 @@ def _of_group(state: State, index: int, count: int) -> dict[str, Any]:
             remedy = f"the scheduler's {key} may be of its groups; go on with spread and devices as before"
             raise Refused("spread", "...", remedy)
         else:
-            found[key] = _nested(value, lambda one: _of_group(one, index, count))
+            found[key] = _nested(value, lambda one: of_group(one, index, count))
     return found
 
 
-def _of_groups(states: Sequence[State]) -> dict[str, Any]:
+def of_groups(states: Sequence[State]) -> dict[str, Any]:
     """The state of a scheduler from those of its groups."""
     found: dict[str, Any] = {}
     for key, value in states[0].items():
         if key in OF_GROUPS:
             found[key] = [state[key] for state in states]
         elif isinstance(value, Mapping):
-            found[key] = _of_groups([state[key] for state in states])
+            found[key] = of_groups([state[key] for state in states])
         elif isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
-            found[key] = [_of_groups([state[key][number] for state in states]) for number in range(len(value))]
+            found[key] = [of_groups([state[key][number] for state in states]) for number in range(len(value))]
         else:
             found[key] = value
     return found

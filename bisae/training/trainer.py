@@ -165,12 +165,12 @@ def check_optimizer(
 
     Args:
         optimizer: makes one of parameter groups.
-        devices: how many train together.
+        devices: how many share each batch.
         clip: the Trainer's `gradient_clip_val`.
 
     Raises:
         Refused: `partial`, its settings; for an optimizer that forms gradients itself (it has a `take`, as BlockedAdam
-            does) `optimizer`, if there are several devices, since ranks average gradients that exist as a whole, and
+            does) `optimizer`, if several devices share batches, since they average gradients that exist as a whole, and
             `gradient_clip_val`, since only these can be clipped.
     """
     try:
@@ -180,7 +180,8 @@ def check_optimizer(
     if hasattr(made, "take"):
         name = type(made).__name__
         if devices > 1:
-            raise Refused("optimizer", name, f"is for one device, not {devices}; optimizer=adam is for several")
+            remedy = "choose optimizer=adam, or spread=members with as many SAEs"
+            raise Refused("optimizer", name, f"forms no gradient that {devices} devices could average; {remedy}")
         if clip:
             remedy = f"optimizer={name} never forms a whole gradient that could be clipped; optimizer=adam does"
             raise Refused("gradient_clip_val", clip, remedy)

@@ -82,7 +82,7 @@ class OwnBlocked(torch.optim.SGD):
 def test_an_optimizer_that_forms_gradients_itself_serves_one_device() -> None:
     for optimizer in (partial(BlockedAdam, fused=True), OwnBlocked):
         check_optimizer(optimizer, 1)
-        with pytest.raises(Refused, match="is for one device, not 2") as refused:
+        with pytest.raises(Refused, match="forms no gradient that 2 devices could average") as refused:
             check_optimizer(optimizer, 2)
         assert refused.value.field == "optimizer"
         with pytest.raises(Refused, match="optimizer=adam") as refused:

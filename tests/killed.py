@@ -53,7 +53,7 @@ def arm(command: str, place: str, call: int) -> None:
                 self.trainer.strategy.launcher.procs[0].kill()
             return of_this(self, *arguments)
 
-        SAETraining.training_step = killing_another  # type: ignore[method-assign]
+        SAETraining.training_step = killing_another  # type: ignore[assignment, method-assign]
     elif place in ("step", "told", "resumed-step"):
         from bisae.pretrain.ladder import LadderModule
         from bisae.training.module import SAETraining

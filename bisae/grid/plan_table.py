@@ -46,8 +46,8 @@ def show(choice: StoreChoice, contexts: int, commands: Sequence[str], console: C
     memory = size(device.memory) if device.memory else "works in RAM"
     line(f"\nOn {device.count} x {device.name} (memory {memory}, RAM {size(device.ram)} each), {_speeds(choice)}:")
     console.print(_stores(choice))
-    for line in _one_job_on_all(choice):
-        say(line)
+    for job in _one_job_on_all(choice):
+        line(job)
     for store, reason in choice.refused.items():
         line(f"  {store} does not work: {reason}")
     of_cells = sum(cost.result_bytes for cost in costs)

@@ -63,6 +63,10 @@ class MembersOf(TorchCheckpointIO):
         if any(whole.get("callbacks", {}).values()):
             remedy = f"a callback's state was saved by {len(files)} processes; go on with spread and devices as before"
             raise Refused("spread", "...", remedy)
+        if "extra_states" not in whole:
+            raise Refused(
+                "spread", "...", "the save is of an older version; go on with devices as before, or spread=ddp"
+            )
         found = _members(whole, held, self.mine)
         for file in files[1:]:
             part = super().load_checkpoint(file, *arguments, **keywords)

@@ -46,8 +46,6 @@ def show(choice: StoreChoice, contexts: int, commands: Sequence[str], console: C
     memory = size(device.memory) if device.memory else "works in RAM"
     line(f"\nOn {device.count} x {device.name} (memory {memory}, RAM {size(device.ram)} each), {_speeds(choice)}:")
     console.print(_stores(choice))
-    for job in _one_job_on_all(choice):
-        line(job)
     for store, reason in choice.refused.items():
         line(f"  {store} does not work: {reason}")
     of_cells = sum(cost.result_bytes for cost in costs)
@@ -118,19 +116,6 @@ def _stores(choice: StoreChoice) -> Table:
                 "" if choice.fits(store) else "the disk is too small",
             )
     return table
-
-
-def _one_job_on_all(choice: StoreChoice) -> list[str]:
-    """What the devices make of one job, where there are several; the table has a job on each."""
-    count, lines = choice.device.count, []
-    for cost in choice.costs[choice.store] if count > 1 else ():
-        members = max(len(part.layers) for part in cost.passes) * len(cost.ladder.saes)
-        each = -(-members // count)
-        apart = f"each trains at most {each} of {members} SAEs, in that share of the time of one (spread=members)"
-        shared = f"they share each batch and send gradients, since it has only {members} SAEs (spread=ddp)"
-        how = apart if members >= count else shared
-        lines.append(f"  {cost.ladder.preset}, one job on all {count} (trainer.devices={count}): {how}")
-    return lines
 
 
 def _speeds(choice: StoreChoice) -> str:

@@ -24,7 +24,7 @@ def by_block(
 ) -> Optimizer:
     """A `BlockedAdam` in the place of fused Adam and AdamW where it gives the same bits and is no slower.
 
-    Not on several devices, which average whole gradients, nor with clipping; on GPUs it was not measured; and classes
+    Not on devices that share batches, which average whole gradients, nor with clipping; on GPUs it was not measured; and classes
     of a user's own may look for gradients, or normalise rows in their own way.
     """
     base = SparseAutoencoder.normalize_decoder

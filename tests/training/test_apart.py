@@ -16,7 +16,7 @@ from tests.training.test_ddp import logged, same
 pytestmark = pytest.mark.slow
 
 # Three members; no gradient of theirs exists as a whole, so that no rank could average it.
-OTHER = ["layer=1", "sae.k=[4,6,8]", "data.window_pools=2", "snapshots=[3000]", "optimizer=blocked", "logger=csv"]
+OTHER = ["layer=1", "sae.k=[4,6,8]", "data.window_pools=2", "snapshots=[3000]", "logger=csv"]
 THREE = [*(override for override in TINY if not override.startswith("sae.k=")), *OTHER]
 TRAIN = str(ROOT / "train.py")
 
@@ -28,6 +28,8 @@ def metrics(folder: Path) -> dict[str, Any]:
 def assert_as_alone(found: Path, alone: Path) -> None:
     """The same cells, bit for bit, snapshots too, and nothing left of a job."""
     assert same(found, alone) and metrics(found) == metrics(alone) and len(metrics(found)) == 6
+    updates = {json.loads(file.read_text())["provenance"]["computed"]["update"] for file in found.rglob("cell.json")}
+    assert updates == {"by blocks of latents"}
     assert [file.name for file in found.glob(".jobs/*/*")] == [".lock"]
 
 

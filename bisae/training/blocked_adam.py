@@ -24,8 +24,8 @@ def by_block(
 ) -> Optimizer:
     """A `BlockedAdam` in the place of fused Adam and AdamW where it gives the same bits and is no slower.
 
-    Not on devices that share batches, which average whole gradients, nor with clipping; on GPUs it was not measured; and classes
-    of a user's own may look for gradients, or normalise rows in their own way.
+    Not on devices that share batches, which average whole gradients, nor with clipping; on GPUs it was not measured;
+    and classes of a user's own may look for gradients, or normalise rows in their own way.
     """
     base = SparseAutoencoder.normalize_decoder
     alike = [is_shipped(type(sae)) and type(sae).normalize_decoder is base for sae in saes]

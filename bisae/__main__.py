@@ -7,7 +7,7 @@ command line again.
 import os
 import sys
 
-from bisae.runtime.subcommands import CLI, with_this_code
+from bisae.runtime.subcommands import CLI, SAFE_PATH, with_this_code
 
 COMMANDS = {
     "train": "the SAEs of one LM checkpoint",
@@ -32,7 +32,7 @@ def main() -> None:
         usage = "python -m bisae <command> [key=value ...]; --help after a command lists its keys"
         raise SystemExit("\n".join([usage, *lines]))
     script = str(CLI / f"{command}.py")
-    os.execve(sys.executable, [sys.executable, script, *sys.argv[2:]], with_this_code(os.environ))
+    os.execve(sys.executable, [sys.executable, *SAFE_PATH, script, *sys.argv[2:]], with_this_code(os.environ))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import pandas as pd
 
 from bisae.analysis.lineage import AnalysedCell
 from bisae.cells.find import FoundCell
+from bisae.lm.model import read_at
 from bisae.runtime.values import flatten_keys
 from bisae.training.baselines import TRAINED
 
@@ -45,12 +46,18 @@ def settings_of(cells: Sequence[FoundCell]) -> list[str]:
     return names
 
 
+def _family(place: AnalysedCell) -> str:
+    """The name that an LM shares with its other seeds, or its own."""
+    family = place.checkpoint.recipe.model.get("family")
+    return read_at(family, place.cell.hook) if family else place.cell.model
+
+
 def cells_table(places: Sequence[AnalysedCell], controls: Sequence[str]) -> pd.DataFrame:
     """Build the table of cells.
 
     Args:
         places: The analysed cells.
-        controls: Names of models whose text has no bridge between the languages.
+        controls: Names or families of models whose text has no bridge between the languages.
 
     Returns:
         One row per cell: what it is, the SAE's validation metrics, and the metrics of its analysis.
@@ -63,6 +70,7 @@ def cells_table(places: Sequence[AnalysedCell], controls: Sequence[str]) -> pd.D
             {
                 "setting": setting,
                 "model": cell.model,
+                "family": _family(place),
                 "parameters": lm["parameters"],
                 "d_model": lm["d_model"],
                 "depth": lm["layers"],
@@ -74,7 +82,7 @@ def cells_table(places: Sequence[AnalysedCell], controls: Sequence[str]) -> pd.D
                 "k": float(sae.get("k", cell.metrics["val/l0"])),
                 "seed": sae["seed"],
                 "baseline": sae.get("baseline", TRAINED),
-                "control": cell.model in controls,
+                "control": not {cell.model, _family(place)}.isdisjoint(controls),
                 "hash": cell.hash,
                 "folder": str(cell.folder),
                 "tokens": analysis["tokens"],

@@ -69,7 +69,8 @@ def intervene(settings: InterveneSettings, cfg: Any) -> "pd.DataFrame":
     classes = named_classes(settings.sae_classes)
     cells, _, _ = chosen_cells(listed(settings.runs), None, None, None)
     donor = donor_of(settings, cells)
-    recipients = [donor.recipient(step) for step in listed(settings.recipient)]
+    found = [donor.recipient(asked, cells, cache) for asked in listed(settings.recipient)]
+    recipients = list({(lm.model, lm.step): lm for lm in found}.values())
     if not recipients:
         raise ConfigError("recipient", [], "name a step at least")
     measures = measures_of(settings, donor, recipients)
@@ -110,7 +111,7 @@ def log_cells(
     sae = "+".join(f"{cell.sae}-{cell.hash}" for cell in donor.cells.values())
     # All figures of a cell at once: W&B's folder of a part is named by its second.
     told: dict[Path, tuple[FoundCell, Checkpoint, dict[str, Any]]] = {}
-    for lm in recipients:
+    for lm in (lm for lm in recipients if lm.model == donor.checkpoint.model):
         figures = figures_of_interventions(table, donor.recipe.corpus.languages, sae, lm.step)
         for own in donor.cells.values():
             same = [cell for cell in cells if cell.step == lm.step and ladder_of(cell) == ladder_of(own)][:1]
@@ -155,8 +156,8 @@ def measures_of(settings: InterveneSettings, donor: "DonorCells", recipients: "S
             prompt = instantiate(settings.translation.prompt, "translation.prompt")
             chosen = instantiate(settings.translation.tasks, "translation.tasks").read()
             of_tasks = [task_ids(task, prompt, tokenizer, positions) for task in chosen]
-            tasks = TranslatedTasks(of_tasks, settings.batch, generation)
-            nodes = settings.translation.metrics.items()
+            tasks = TranslatedTasks(of_tasks, settings.batch, generation, settings.translation.answers)
+            nodes = settings.translation.metrics.items() if tasks.answers else ()
             metrics = {name: instantiate(node, f"translation.metrics.{name}") for name, node in nodes}
             scorer = Scorer(metrics, settings.resamples, settings.seed, Path(settings.output))
             scorer.check(chosen)

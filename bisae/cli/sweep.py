@@ -36,7 +36,7 @@ from bisae.cli.slurm import answer_sigterm, end_as_failed, one_line_for_each_fai
 from bisae.runtime.errors import STOPPED, ConfigError, Refused, explained
 from bisae.runtime.naming import name_of
 from bisae.runtime.ranks import JOB, RANKS, leave, rank, tell_torchrun, under_torchrun, under_wandb_agent
-from bisae.runtime.subcommands import config_flags, with_this_code
+from bisae.runtime.subcommands import SAFE_PATH, config_flags, with_this_code
 from bisae.runtime.values import writable
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def run_job(script: Path, cfg: Any) -> float | None:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     (folder / "overrides").write_text("\n".join(hydra.overrides.task), encoding="utf-8")
-    command = [sys.executable, str(script), *config_flags("main", "command-line")]
+    command = [sys.executable, *SAFE_PATH, str(script), *config_flags("main", "command-line")]
     of_jobs = [override for override in hydra.overrides.hydra if override.lstrip("+~").startswith(OF_JOBS)]
     command += [f"--config-name={hydra.job.config_name}", "hydra.mode=RUN", *of_jobs, *hydra.overrides.task]
     if LAYERS in os.environ and OmegaConf.select(cfg, "activations.layers") == []:

@@ -3,11 +3,13 @@
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Lt, MaxLen
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from bisae.config.objects import Loggers
 from bisae.config.settings import Checkpoint, Command, Device, Keys, Layers, Object, Precision, Size
 from bisae.runtime.ranges import Count, Index, Number, Text, Texts
+
+Recipient = Checkpoint | Annotated[str, StringConstraints(pattern=r"^[^/]+/(final|\d+)$")]
 
 
 class DonorKeys(Keys):
@@ -40,6 +42,7 @@ class TranslationKeys(Keys):
     tasks: Object
     prompt: Object
     metrics: dict[str, Object]
+    answers: bool
 
 
 def _or_none(found: Any) -> Any:
@@ -58,7 +61,7 @@ class InterveneSettings(Command):
     runs: Texts
     analyze: list[Text] | None
     donor: DonorKeys
-    recipient: Checkpoint | list[Checkpoint]
+    recipient: Recipient | list[Recipient]
     layer: Layers
     kind: Text | list[Any]
     features: Literal["equal"] | Count | None

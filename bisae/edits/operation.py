@@ -57,6 +57,7 @@ class FeatureEdit:
         norm: one of `NORMS`: the length that the added vector is scaled to.
         coefficient: c in the table.
         shuffled: as a control, use the codes of another sentence of the batch.
+        encode: what encodes in place of the SAE, as one that remembers codes; None: the SAE.
 
     Raises:
         Refused: `mode` or `norm` is unknown, or `coefficient` is not finite.
@@ -68,6 +69,7 @@ class FeatureEdit:
     norm: str
     coefficient: float
     shuffled: bool
+    encode: Callable[[Tensor], Codes] | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -102,7 +104,7 @@ class FeatureEdit:
         """The chosen features' decoded contribution to the activations, which the SAE scales to norm 1."""
         parts = []
         for rows in pieces(self.sae, activation):
-            codes = self.sae.encode(rows)
+            codes = (self.encode or self.sae.encode)(rows)
             parts.append(part_of(codes, self.chosen, self.sae.W_dec))
         return torch.cat(parts)
 

@@ -47,7 +47,7 @@ class DonorReader(ResidualReader):
             self._cache = DynamicCache(config=self.model.config) if use_cache and can_cache(self.model) else None
         elif self._cache is None or self._cache.get_seq_length() != seen:
             raise ValueError(f"the recipient goes on after {seen} tokens that the donor has not read")
-        text = None if use_cache else tuple((name, _content(values)) for name, values in inputs.items())
+        text = None if use_cache else tuple((name, content(values)) for name, values in inputs.items())
         if text in self._remembered:
             return self._remembered[text]
         known = inspect.signature(self.model.forward).parameters
@@ -171,6 +171,6 @@ def _on_output(patch: Patch, layer: int) -> Any:
     return change
 
 
-def _content(values: Tensor | None) -> Any:
+def content(values: Tensor | None) -> Any:
     """The shape and bytes of a tensor of ids or masks, as a key of a dictionary."""
     return values if values is None else (tuple(values.shape), values.cpu().numpy().tobytes())

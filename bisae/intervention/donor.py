@@ -83,12 +83,28 @@ class DonorCells:
     def tokenizer(self) -> Any:
         return self.checkpoint.load_tokenizer()
 
-    def recipient(self, step: object) -> Checkpoint:
-        """The checkpoint of the same LM at `step`; Refused if there is none, or it does not fit the donor."""
+    def recipient(self, asked: int | str, cells: Sequence[FoundCell], cache: Path) -> Checkpoint:
+        """The checkpoint to change; Refused if there is none, or it does not fit the donor.
+
+        Args:
+            asked: a step of the donor's LM, or `<model>/<step>` of another LM.
+            cells: all cells found; those of another LM say what it is.
+            cache: folder of unpacked LMs.
+        """
+        name, _, step = asked.rpartition("/") if isinstance(asked, str) else ("", "", asked)
+        node = self.recipe.model
+        if name and name != self.checkpoint.model:
+            theirs = [cell for cell in cells if cell.model == name]
+            if not theirs:
+                models = ", ".join(sorted({cell.model for cell in cells}))
+                remedy = f"no cell of {name}, which would say what LM that is; they are of {models}"
+                raise Refused("recipient", asked, remedy)
+            node = Recipe.of(theirs[0], None, None, cache).model
         try:
-            recipient: Checkpoint = instantiate(self.recipe.model, "model").checkpoint(step)
+            step = int(step) if isinstance(step, str) and step.isdecimal() else step
+            recipient: Checkpoint = instantiate(node, "model").checkpoint(step)
         except Refused as error:
-            raise Refused("recipient", step, error.remedy) if error.field == "checkpoint" else error from None
+            raise Refused("recipient", asked, error.remedy) if error.field == "checkpoint" else error from None
         check_pair(self.checkpoint, recipient)
         return recipient
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from jaxtyping import Bool
 
 from bisae.cells.cell import FEATURES
 from bisae.cells.find import FoundCell
+from bisae.edits.resumed import RememberedCodes
 from bisae.runtime.errors import Refused
 from bisae.runtime.naming import checksum, name_of
 from bisae.sae import SparseAutoencoder, load
@@ -61,6 +63,11 @@ class LayerFeatures:
         if cell.encodes_as:
             made_from = name_of({"weights": made_from, **cell.encodes_as})
         return cls(cell, sae.requires_grad_(False), made_from, table, rules)
+
+    @cached_property
+    def codes(self) -> RememberedCodes:
+        """Encodes like the SAE, and rows that were encoded before from memory."""
+        return RememberedCodes(self.sae)
 
     def tensor(self, numbers: Bool[np.ndarray, " latent"]) -> Bool[torch.Tensor, " latent"]:
         """A set of features as a tensor on the SAE's device."""

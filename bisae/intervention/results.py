@@ -71,6 +71,8 @@ class InterventionResult:
                 }
                 for layer, chosen in spec.chosen.items()
             }
+            if donor.model != recipient.model:
+                axes["donor_model"] = donor.model
             axes |= {
                 "donor": donor.step,
                 "layers": "+".join(map(str, layers)),

@@ -80,6 +80,7 @@ class InterventionSpec:
             self.norm or NORMS[0],
             coefficient,
             self.control == SHUFFLED,
+            features.codes,
         )
 
 

@@ -19,6 +19,7 @@ from bisae.translation.tasks import Task
 
 AXES = {  # in the order of the columns
     "model": str,
+    "donor_model": str,  # where it is not the recipient's
     "donor": "Int64",
     "recipient": int,
     "layers": str,
@@ -102,8 +103,9 @@ class InterventionTable:
         if self.tasks is None or self.scorer is None:
             return [{} for _ in rows]
         tasks, by_row = [ids.task for ids in self.tasks.tasks], [dict[str, Score]()] * len(rows)
-        written = [row.has(self.tasks) for row in rows]
-        for measure, scorer in ((self.tasks, self.scorer), (self.tasks.unwritten, replace(self.scorer, metrics={}))):
+        written = [self.tasks.answers and row.has(self.tasks) for row in rows]
+        unwritten = self.tasks.unwritten, replace(self.scorer, metrics={})
+        for measure, scorer in ([(self.tasks, self.scorer)] if self.tasks.answers else []) + [unwritten]:
             numbers = [number for number, has in enumerate(written) if has == measure.answers]
             translations = [task for number in numbers for task in measure.translations(rows[number].read(measure))]
             scores = iter(scorer.scores(translations))
@@ -149,7 +151,19 @@ def _sorted(table: pd.DataFrame) -> pd.DataFrame:
     numbers = ["change", "touched"]
     table[numbers] = table[numbers].astype(float)
     table["_plain"] = table["kind"] != PLAIN.kind
-    keys = ["model", "recipient", "_plain", "donor", "layers", "sae", "mode", "norm", "coefficient", "limit"]
+    keys = [
+        "model",
+        "recipient",
+        "_plain",
+        "donor_model",
+        "donor",
+        "layers",
+        "sae",
+        "mode",
+        "norm",
+        "coefficient",
+        "limit",
+    ]
     order = table.sort_values([*keys, "kind", "control", "seed"], kind="stable", na_position="first")
     return order.drop(columns="_plain").reset_index(drop=True).copy()
 
@@ -165,7 +179,7 @@ def generations(
     entries = []
     for row in rows:
         axes = {**row.axes, "hash": row.folder.name}
-        for translated in tasks.translations(row.read(tasks)) if tasks and row.has(tasks) else ():
+        for translated in tasks.translations(row.read(tasks)) if tasks and tasks.answers and row.has(tasks) else ():
             losses = translated.nats / translated.tokens
             answers = zip(translated.task.examples, translated.answers, losses, strict=True)
             for number, (example, answer, loss) in enumerate(answers):

@@ -1,6 +1,7 @@
 """Take the measures that are missing: one LM after the other, each under all its interventions."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 
 from bisae.edits.patched_lm import DonorReader, Patch, patched
+from bisae.edits.resumed import ResumedLM
 from bisae.intervention.layer_features import LayerFeatures
 from bisae.intervention.measures import Measure, PerplexityText
 from bisae.intervention.results import InterventionResult
@@ -66,8 +68,9 @@ class InterventionWork:
                     continue
                 progress(done, total)
                 lm = CausalLM(load_causal_lm(recipient, self.dtype, self.device), self.tokenizer, self.batch)
+                below = self._resumed(lm)
                 for spec, result in pairs:
-                    self._measure(lm, spec, result)
+                    self._measure(lm, below, spec, result)
                     done += 1
                     progress(done, total)
 
@@ -83,7 +86,14 @@ class InterventionWork:
         text, bos = self.text, self.tokenizer.bos_token_id
         return Strength(self._reader, self.layers, text.sequences, bos, text.context, self.batch)
 
-    def _measure(self, lm: CausalLM, spec: InterventionSpec, result: InterventionResult) -> None:
+    def _resumed(self, lm: CausalLM) -> ResumedLM | None:
+        """What lets the recipient resume at the edited layer, if this is the output of a block, and the only one."""
+        (layer, *others) = self.layers
+        return None if others or layer == 0 or self.donor.hook else ResumedLM(lm.model, layer)
+
+    def _measure(
+        self, lm: CausalLM, below: ResumedLM | None, spec: InterventionSpec, result: InterventionResult
+    ) -> None:
         edits = spec.edits(self.layers, lambda layer, chosen: self._strength.of(layer, chosen))
         donor = self._reader if edits and not spec.alone else None
         # The padding token is not special: the mask leaves it out before a prompt, and after the end of an answer
@@ -92,7 +102,10 @@ class InterventionWork:
         with sole_writer(result.folder):
             for measure in self._asked(spec, result):
                 if not result.has(measure):
-                    with patched(lm.model, edits, donor, special, self.donor.hook) as patch:
+                    with (
+                        below.reading() if below and edits else nullcontext(),
+                        patched(lm.model, edits, donor, special, self.donor.hook) as patch,
+                    ):
                         table = measure.of(lm)
                     result.keep(measure, table, mean_change(patch))
 

@@ -112,8 +112,10 @@ class TranslatingLM(Protocol):
         """
         ...
 
-    def token_losses(self, texts: Sequence[Sequence[int]]) -> list[Float64[np.ndarray, " token"]]:
-        """Return the nats of every token but the first of each text."""
+    def token_losses(
+        self, texts: Sequence[Sequence[int]], starts: Sequence[int]
+    ) -> list[Float64[np.ndarray, " token"]]:
+        """Return the nats of every token of each text from place `starts`, 1 or more, on."""
         ...
 
 
@@ -153,8 +155,10 @@ class CausalLM:
                 answers[number] = written(self.tokenizer, row)
         return answers
 
-    def token_losses(self, texts: Sequence[Sequence[int]]) -> list[Float64[np.ndarray, " token"]]:
-        return losses.token_losses(self.model, texts, self.batch)
+    def token_losses(
+        self, texts: Sequence[Sequence[int]], starts: Sequence[int]
+    ) -> list[Float64[np.ndarray, " token"]]:
+        return losses.token_losses(self.model, texts, self.batch, starts)
 
 
 def can_cache(model: PreTrainedModel) -> bool:

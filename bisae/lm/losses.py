@@ -1,5 +1,6 @@
 """Cross-entropy of an LM for each token."""
 
+import inspect
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Float64, Int, Int64
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
@@ -80,18 +82,34 @@ def windows(ids: Sequence[int], bos: int | None, context: int, stride: int) -> I
 
 @torch.no_grad()
 def token_losses(
-    lm: PreTrainedModel, sequences: Sequence[Sequence[int]], batch: int
+    lm: PreTrainedModel, sequences: Sequence[Sequence[int]], batch: int, starts: Sequence[int] | None = None
 ) -> list[Float64[np.ndarray, " token"]]:
-    """Return the nats of every token but the first of each sequence; `batch` sequences are read at a time."""
+    """Return the nats of every token of each sequence from place `starts` on; None: of every token but the first.
+
+    `batch` sequences are read at a time. Logits are computed from the first start in a batch on, where the LM can.
+    """
     token_nats = [np.zeros(0)] * len(sequences)
+    begins = [1] * len(sequences) if starts is None else starts
     for numbers, ids, mask in batches(sequences, batch, lm.device):
-        logits = lm(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+        first = min(begins[number] for number in numbers) - 1
+        logits = _logits(lm, ids, mask, first)
         # Row by row: all logits of a batch in float32 would be the largest tensor by far.
-        rows = zip(logits, ids[:, 1:], strict=True)
+        rows = zip(logits, ids[:, first + 1 :], strict=True)
         nats = torch.stack([cross_entropy(row.float(), next_ids, reduction="none") for row, next_ids in rows])
         for number, row in zip(numbers, nats.double().cpu().numpy(), strict=True):
-            token_nats[number] = row[: max(0, len(sequences[number]) - 1)]
+            token_nats[number] = row[begins[number] - 1 - first : max(0, len(sequences[number]) - 1 - first)]
     return token_nats
+
+
+def _logits(
+    lm: PreTrainedModel, ids: Int[Tensor, "row position"], mask: Int[Tensor, "row position"], first: int
+) -> Float[Tensor, "row some vocabulary"]:
+    """The logits from position `first` to the last but one."""
+    if first and "logits_to_keep" in inspect.signature(lm.forward).parameters:
+        kept = ids.shape[1] - first
+        logits: Tensor = lm(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=kept).logits
+        return logits[:, -kept:-1]
+    return lm(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, first:-1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -107,11 +107,15 @@ def _step_number(step: object, steps: str) -> int | None:
 
 @dataclass(frozen=True)
 class EmbeddedModel:
-    """A shipped ladder of tiny LMs; a checkpoint is unpacked from int8 below `unpack_to` when first used."""
+    """A shipped ladder of tiny LMs; a checkpoint is unpacked from int8 below `unpack_to` when first used.
+
+    `family`: as of a `HuggingFaceModel`.
+    """
 
     name: Name
     unpack_to: Text
-    hook: Text | None = None  # cells of older versions have no hook in their config
+    hook: Text | None = None  # cells of older versions have no hook and no family in their config
+    family: Name | None = None
 
     def checkpoint(self, step: object) -> Checkpoint:
         file = EMBEDDED / "lm" / self.name / "ladder.json"
@@ -175,6 +179,7 @@ class HuggingFaceModel:
         layers, d_model: Expected numbers of decoder blocks and dimensions; None to take those of config.json.
         steps: Steps that can be requested: numbers and [first, last, every]; None for any step.
         tokenizer: Folder or repository of the tokenizer, if it is not with the LM.
+        family: Name shared by LMs that differ in their seed only; None: the LM's own name.
     """
 
     name: Name
@@ -190,6 +195,7 @@ class HuggingFaceModel:
     hook: Text | None = None
     steps: Sequence[Any] | None = None
     tokenizer: Text | None = None
+    family: Name | None = None
 
     def checkpoint(self, step: object) -> Checkpoint:
         number = _step_number(step, "as in the names of the model's checkpoints")

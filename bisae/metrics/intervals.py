@@ -49,6 +49,17 @@ def t_interval(values: Float[np.ndarray, " value"]) -> Interval:
     return _around(float(values.mean()), float(stats.sem(values)), len(values) - 1)
 
 
+def difference_interval(one: Float[np.ndarray, " value"], other: Float[np.ndarray, " value_"]) -> Interval:
+    """Of the difference of two means, over seeds: Welch's; both may vary differently. UNKNOWN below two."""
+    if min(len(one), len(other)) < 2:
+        return UNKNOWN
+    errors = [float(values.var(ddof=1)) / len(values) for values in (one, other)]
+    if not sum(errors):
+        return Interval(*[float(one.mean() - other.mean())] * 2)
+    freedom = sum(errors) ** 2 / sum(e**2 / (len(v) - 1) for e, v in zip(errors, (one, other), strict=True))
+    return _around(float(one.mean() - other.mean()), float(np.sqrt(sum(errors))), freedom)
+
+
 def draws(stratum: Integer[np.ndarray, " document"], seed: int) -> UInt8[np.ndarray, "resample document"]:
     """How often each of `RESAMPLES` resamples holds each document: as many documents of each stratum as there are."""
     rng = np.random.default_rng(seed)
@@ -71,7 +82,7 @@ def resampled_interval(value: float, samples: Float[np.ndarray, " resample"]) ->
     return _around(value, float(samples.std(ddof=1)), len(samples) - 1)
 
 
-def _around(value: float, error: float, freedom: int) -> Interval:
+def _around(value: float, error: float, freedom: float | int) -> Interval:
     reach = float(stats.t.ppf(TAILS[1], freedom)) * error
     return Interval(value - reach, value + reach)
 

@@ -23,7 +23,7 @@ class Bins:
 
     `phases`: a step, or a share of the LM's last step if it is a float up to 1. `layers`: shares of the LM's depth.
     `size`: in parameters; None for the geometric mean of the smallest and the largest LM. `lm_seeds`: names of models
-    that are seeds of one LM, by the name of that LM.
+    that are seeds of one LM, by the name of that LM, beside those that name their `family`.
 
     Raises:
         Refused: edges that are not two ascending numbers, or a model that is a seed of two LMs.
@@ -60,7 +60,7 @@ class Bins:
         lm = {model: name for name, models in self.lm_seeds.items() for model in models}
         labelled = cells.assign(
             SAE=pd.Categorical([KINDS[kind] for kind in cells["baseline"]], KINDS.values()),
-            lm=cells["model"].map(lambda model: lm.get(model, model)),
+            lm=cells["model"].map(lm).fillna(cells["family"]),
             final=cells["step"] == last,
             phase=np.select(upto, [RANDOM, *PHASES[:2]], PHASES[2]),
             part=np.array(LAYERS)[np.searchsorted(self.layers, middle)],

@@ -10,6 +10,7 @@ from bisae.report.averages import OVER, averages, metrics_of
 from bisae.report.bins import LAYERS, PHASES, RANDOM, SIZES, Bins
 from bisae.report.examples import Examples, example_features
 from bisae.report.languages import agreements
+from bisae.report.lm_seeds import over_lm_seeds
 from bisae.report.markup import Piece, Table, latex, markdown
 from bisae.report.trust import claims
 from bisae.runtime.atomic import atomic_file
@@ -41,7 +42,7 @@ def write_tables(
 
     `read(folder, name)` gives a cell's table `name`: features, contexts or sequences. `intervals`: the kinds of
     interval to print, keys of `averages.OVER`. A table without rows (sizes, if all LMs are equally large) is left out,
-    and so is `trust` without baselines or SAE seeds.
+    and so are `trust` without baselines or SAE seeds, and `lm_seeds` without several seeds of an LM.
     """
     labelled = bins.label(cells)
     written = []
@@ -54,6 +55,8 @@ def write_tables(
         written += _write(folder, name, numbers, _table(numbers, TITLES[name], by, intervals, bins.rule(name)))
     if (found := claims(labelled)) is not None:
         written += _write(folder, "trust", *found)
+    if (seeds := over_lm_seeds(labelled)) is not None:
+        written += _write(folder, "lm_seeds", *seeds)
     written += _write(folder, "languages", *agreements(labelled, read))
     return written + _write(folder, "examples", *example_features(labelled, read, examples))
 

@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from bisae.runtime.errors import AnalysisFailed, TrainingFailed
 
 CLI = Path(__file__).parents[1] / "cli"
+SAFE_PATH = ("-P",)  # or bisae/cli/evaluate.py would stand in for the library `evaluate`
 
 
 def with_this_code(environment: Mapping[str, str]) -> dict[str, str]:
@@ -44,6 +45,6 @@ def run_first(script: str, jobs: Sequence[Sequence[str]], shared: Sequence[str])
     failed = {"train.py": TrainingFailed, "analyze.py": AnalysisFailed}[script]
     for job in jobs:
         where = config_flags("command-line")
-        command = [sys.executable, str(CLI / script), *where, *typed("logger"), *job, *shared]
+        command = [sys.executable, *SAFE_PATH, str(CLI / script), *where, *typed("logger"), *job, *shared]
         if status := subprocess.run(command, env=with_this_code(os.environ)).returncode:
             raise failed(f"{script} {' '.join(job)} ended with status {status}")

@@ -44,10 +44,7 @@ def translate(ids: TaskIds, lm: TranslatingLM, answers: bool = True) -> Translat
     written = [""] * len(ids.prompts)
     if answers:
         written = lm.generate(ids.prompts, ids.prompt.stop, ids.task.max_new_tokens)
-    losses, others = (
-        [loss[start - 1 :] for loss, start in zip(lm.token_losses(texts), starts, strict=True)]
-        for texts, starts in ((ids.texts, ids.starts), (ids.others, ids.other_starts))
-    )
+    losses, others = lm.token_losses(ids.texts, ids.starts), lm.token_losses(ids.others, ids.other_starts)
     return Translations(
         ids.task,
         tuple(map(ids.prompt.answer, written)),

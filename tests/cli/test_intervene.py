@@ -202,8 +202,7 @@ def test_a_cell_without_live_features_is_a_result_too(place: Path, config: Confi
 
 
 def test_a_sweep_over_coefficients_ends_in_one_table(place: Path) -> None:
-    typed = [key for key in TINY_INTERVENTION if "translation." not in key]
-    typed += ["translation=none", "kind=[en]", "control.random=1", "coefficient=0.1,0.4"]
+    typed = [*TINY_INTERVENTION, "kind=[en]", "control.random=1", "coefficient=0.1,0.4"]
     done = run([str(ROOT / "intervene.py"), "-m", *typed], place)
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(place / "interventions/interventions.csv")
@@ -225,3 +224,13 @@ def test_an_intervention_killed_at_any_moment_ends_like_an_undisturbed_one(
     one, other = files(place / "interventions"), files(place.with_name("undisturbed") / "interventions")
     assert sorted(one) == sorted(other)
     assert [name for name in one if one[name] != other[name]] == []
+
+
+def test_source_gains_are_measured_without_a_written_answer(place: Path, config: Config) -> None:
+    few = "translation.tasks.examples=4", "perplexity.documents=2", "kind=[en,all]"
+    table = intervene(config("experiment=source_gain", *few, f"output={place}/gains", name="intervene"))
+    assert {"source_gain_en_ja", "loss_ja_en"} <= set(table) and not [name for name in table if "bleu" in name]
+    assert set(table["recipient"]) == {FINAL} and set(table["mode"]) == {"", "ablate"}
+    found = pd.read_csv(place / "gains/tables/source_gain.csv")
+    assert set(found["kind"]) == {"none", "en", "all"} and len(found) == 3 * 4
+    assert not (place / "gains/generations.html").exists()

@@ -40,10 +40,21 @@ def test_the_one_cell_of_each_layer_is_the_donors_and_other_checkpoints_are_reci
     cells = [make("embedded", step, layer, "a") for step in (512, 2048) for layer in (1, 2)]
     donor = choose(cells, tmp_path / "cache", layer=[1, 2])
     assert [(deep, cell.step, cell.layer) for deep, cell in donor.cells.items()] == [(1, 2048, 1), (2, 2048, 2)]
-    assert donor.checkpoint.step == 2048 and donor.recipient(128).step == 128
+    assert donor.checkpoint.step == 2048 and donor.recipient(128, cells, tmp_path).step == 128
     assert choose(cells, tmp_path / "cache", step=512).checkpoint.step == 512
     with pytest.raises(Refused, match=r"^recipient=7: .* has the steps"):
-        donor.recipient(7)
+        donor.recipient(7, cells, tmp_path)
+
+
+def test_another_lm_of_the_cells_is_a_recipient_too(make: Make, tmp_path: Path) -> None:
+    cells = [make("embedded", 2048, 2, "a"), make("embedded_control", 2048, 2, "b"), make("embedded_d64", 2048, 2, "c")]
+    donor = choose(cells, tmp_path / "cache", model="embedded")
+    found = [donor.recipient(asked, cells, tmp_path / "cache") for asked in ("embedded_control/512", "embedded/final")]
+    assert [(lm.model, lm.step) for lm in found] == [("embedded_control", 512), ("embedded", 2048)]
+    with pytest.raises(Refused, match="^recipient=embedded_seed1/512: no cell of embedded_seed1.* embedded_d64$"):
+        donor.recipient("embedded_seed1/512", cells, tmp_path)
+    with pytest.raises(Refused, match="^donor=embedded at step 2048: has the d_model 128"):
+        donor.recipient("embedded_d64/512", cells, tmp_path / "cache")
 
 
 def test_what_is_not_there_or_not_one_is_refused_with_what_there_is(make: Make, tmp_path: Path) -> None:

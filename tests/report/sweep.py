@@ -46,7 +46,7 @@ def _cell(model: str, step: int, layer: int, seed: int) -> dict[str, object]:
     features = _features(folder)
     alive = features[features["class"] != "dead"]
     many = alive[~alive["single_token"]]
-    place = {"model": model, "parameters": LMS[model], "d_model": 128, "depth": 4, "step": step}
+    place = {"model": model, "family": model, "parameters": LMS[model], "d_model": 128, "depth": 4, "step": step}
     place |= {"lm_tokens": step * 2048.0, "layer": layer, "sae": "topk", "latents": FEATURES, "k": 8.0, "seed": seed}
     place |= {"baseline": "trained"}
     cell = place | {

@@ -15,6 +15,7 @@ PARTS = {  # axes of a block, and how titles show them
     "recipient": "step {}",
     "layers": "layer {}",
     "mode": "{}",
+    "donor_model": "of {}",
     "donor": "from step {}",
     "norm": "{} norm",
     "coefficient": "coefficient {:g}",
@@ -109,7 +110,7 @@ def settled(table: pd.DataFrame) -> pd.DataFrame:
     Draws of a random control from all features, made by earlier runs, are left out if there are draws from the features
     outside the kind.
     """
-    several = table.groupby(["model", "donor", "layers"], dropna=False)["sae"].transform("nunique") > 1
+    several = table.groupby(["model", "donor_model", "donor", "layers"], dropna=False)["sae"].transform("nunique") > 1
     table = table.assign(sae=table["sae"].where(several, ""))
     apart = table["drawn_from"] == OTHERS
     some = apart.groupby([table[axis] for axis in (*BLOCK, "kind", "control")], dropna=False).transform("any")

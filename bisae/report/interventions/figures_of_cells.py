@@ -23,7 +23,8 @@ def figures_of_interventions(
         `none/<metric>`; `<kind>/<edit>/<metric>_change`, with `_low` and `_high`, and the same of the controls,
         `<metric>_change_random` and so on: the mean of the random draws and where 95 % of such sets lie.
     """
-    table = settled(table[(table["recipient"] == recipient) & ((table["sae"] == sae) | (table["kind"] == NONE))])
+    own = (table["sae"] == sae) & (table["donor_model"] == "")  # not of another LM
+    table = settled(table[(table["recipient"] == recipient) & (own | (table["kind"] == NONE))])
     metrics = metrics_of(table, languages)
     figures: dict[str, float | None] = {}
     for block in blocks(table, metrics, languages) if metrics else ():

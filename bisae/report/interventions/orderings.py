@@ -99,7 +99,7 @@ def _claims(
 
 def _verdict(rows: pd.DataFrame, first: Which, other: Which, metric: Metric, samples: Samples) -> Verdict | None:
     """`first` against `other`; None if the block lacks one of them or its value."""
-    changes, others = (_changes(rows, which, metric, samples) for which in (first, other))
+    changes, others = (changes_of(rows, which, metric, samples) for which in (first, other))
     if not (changes and others):
         return None
     if other[1] == RANDOM:
@@ -111,7 +111,7 @@ def _row(rows: pd.DataFrame, kind: str, control: str) -> pd.Series:
     return rows[(rows["kind"] == kind) & (rows["control"] == control)].iloc[0]
 
 
-def _changes(rows: pd.DataFrame, which: Which, metric: Metric, samples: Samples) -> list[Change]:
+def changes_of(rows: pd.DataFrame, which: Which, metric: Metric, samples: Samples) -> list[Change]:
     """The changes of a kind and control: one for each draw if random; 0 for none; [] if the block lacks it."""
     if which[0] == NONE:
         return [Change(0.0, np.zeros(1))]

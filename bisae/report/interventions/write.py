@@ -12,6 +12,7 @@ from bisae.report.interventions.blocks import blocks, metrics_of, settled
 from bisae.report.interventions.figures import draw_interventions
 from bisae.report.interventions.generations import generations_markdown, generations_page
 from bisae.report.interventions.orderings import orderings, orderings_tables
+from bisae.report.interventions.source_gain import source_gains
 from bisae.report.interventions.tables import interventions_tables, slides_table
 from bisae.report.markup import Table, latex, markdown
 from bisae.report.written import forget
@@ -44,6 +45,10 @@ def write_interventions(
     texts |= _texts(tables / "slides", [table for table in slides if len(table.rows) > 1])  # more than the row of none
     held = orderings(shown, metrics, languages, samples)
     texts |= _texts(tables / "orderings", orderings_tables(held, metrics))
+    gains, gain_tables = source_gains(shown, metrics, samples)
+    if gain_tables:
+        texts |= _texts(tables / "source_gain", gain_tables)
+        texts[tables / "source_gain.csv"] = gains.to_csv(index=False)
     texts[tables / "orderings.csv"] = held.to_csv(index=False)
     if generations:
         texts[folder / "generations.html"] = generations_page(generations)

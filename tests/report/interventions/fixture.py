@@ -22,6 +22,7 @@ def axes(kind: str, **other: Any) -> dict[str, Any]:
     """The axes of a row: of a plain `add` at layer 2, or of none."""
     made: dict[str, Any] = {
         "model": "main",
+        "donor_model": "",
         "donor": 2048,
         "recipient": 512,
         "layers": "2",

@@ -1,0 +1,68 @@
+"""The table of source gains: kinds are ranked only where all features together change the metric."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bisae.report.interventions.blocks import blocks, metrics_of, settled
+from bisae.report.interventions.source_gain import source_gains
+from bisae.report.markup import Table
+from tests.report.interventions.fixture import axes, frame, metric, samples_of
+
+LANGUAGES, GAIN, LOSS = ["en", "ja"], "source_gain_en_ja", "loss_en_ja"
+DRAWS = np.random.default_rng(2).normal(0, 0.01, 20)
+
+
+def made(aligned: float, everything: float, model: str = "main") -> pd.DataFrame:
+    """Changes of the source gain and of the loss: of aligned, of 20 random draws of about 0, and of all features."""
+    rows = [axes("none", model=model) | metric(GAIN, 0.2, np.nan, np.nan) | metric(LOSS, 3.0, np.nan, np.nan)]
+    drawn = [axes("aligned", control="random", seed=n, drawn_from="others", widening=1.1) for n in range(20)]
+    changes = [(axes("aligned"), aligned), (axes("all"), everything), *zip(drawn, DRAWS, strict=True)]
+    for row, change in changes:
+        rows.append({**row, "model": model} | metric(GAIN, 0.2 + change, change, 0.02))
+        rows[-1] |= metric(LOSS, 3.0 - change, -change, 0.02)
+    return frame(rows)
+
+
+def asked(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Table]]:
+    metrics = metrics_of(table, LANGUAGES)
+    return source_gains(blocks(settled(table), metrics, LANGUAGES), metrics, samples_of(table))
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "rank"), [(-0.1, "lower", 21), (0.0, "as random", None), (0.1, "higher", 1)]
+)
+def test_a_kind_is_compared_with_its_random_features(change: float, verdict: str, rank: int | None) -> None:
+    found = asked(made(change, -0.2))[0].set_index(["kind", "metric"])
+    gain, loss = found.loc[("aligned", GAIN)], found.loc[("aligned", LOSS)]
+    assert gain["verdict"] == verdict and gain["draws"] == 20 and gain["random"] == pytest.approx(DRAWS.mean())
+    assert gain["by"] == pytest.approx(change - DRAWS.mean()) and gain["by_low"] < gain["by"] < gain["by_high"]
+    assert gain["rank"] == (1 + sum(change < DRAWS) if rank is None else rank)
+    assert loss["verdict"] == {"lower": "higher", "higher": "lower"}.get(verdict, verdict)
+    assert loss["by"] == pytest.approx(-gain["by"]) and loss["rank"] == 22 - gain["rank"]
+    assert found["verdict"].loc[["none", "all"]].isna().all()
+
+
+def test_a_kind_is_not_ranked_where_all_features_together_move_nothing() -> None:
+    found, (table,) = asked(made(0.1, 0.01))
+    aligned = found[found["kind"] == "aligned"]
+    assert (aligned["verdict"] == "not ranked").all() and "rank" not in found
+    shown = {row[0][0].text: [cell[0].text for cell in row] for row in table.rows}
+    assert list(shown) == ["–", "Aligned", "All"] and table.header[2:] == ["source gain En→Ja", "loss En→Ja"]
+    assert shown["–"][1:] == ["", "0.200", "3.000"]
+    assert shown["All"][2:] == ["+0.010 (−0.010 to +0.030)", "−0.010 (−0.030 to +0.010)"]
+    assert shown["Aligned"][2] == f"+0.100 (+0.080 to +0.120); random {DRAWS.mean():+.3f}: not ranked".replace("-", "−")
+
+
+def test_each_lm_has_a_table_of_its_own_and_none_without_the_positive_control() -> None:
+    both = pd.concat([made(0.1, 0.2), made(-0.1, 0.2, "control").assign(hash=lambda t: t["hash"] + "c")])
+    found, tables = asked(both)
+    assert [table.title.split(",")[0] for table in tables] == ["main", "control"] and set(found["model"]) == {
+        "main",
+        "control",
+    }
+    shown = next(row for row in tables[0].rows if row[0][0].text == "Aligned")[2][0].text
+    assert shown.endswith(": higher (1 of 21)")
+    without = made(0.1, 0.2)
+    found, tables = asked(without[without["kind"] != "all"])
+    assert found.empty and not tables

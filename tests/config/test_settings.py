@@ -44,7 +44,7 @@ FITTING = {  # experiments of each command
     "train": ("embedded", "paper", "planted_cells", *GRIDS),
     "plan": GRIDS,
     "analyze": ("embedded", "paper", "demo", "planted", "trust"),
-    "intervene": ("embedded", "paper"),
+    "intervene": ("embedded", "paper", "source_gain", "source_gain_replace"),
 }
 
 

@@ -60,7 +60,7 @@ class Bins:
         lm = {model: name for name, models in self.lm_seeds.items() for model in models}
         labelled = cells.assign(
             SAE=pd.Categorical([KINDS[kind] for kind in cells["baseline"]], KINDS.values()),
-            lm=cells["model"].map(lm).fillna(cells["family"]),
+            lm=[lm.get(model, family) for model, family in zip(cells["model"], cells["family"], strict=True)],
             final=cells["step"] == last,
             phase=np.select(upto, [RANDOM, *PHASES[:2]], PHASES[2]),
             part=np.array(LAYERS)[np.searchsorted(self.layers, middle)],

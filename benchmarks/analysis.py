@@ -6,7 +6,9 @@ also keeps maxima and firings by latent. `features`: every question asked of the
 """
 
 import argparse
+import cProfile
 import json
+import pstats
 import resource
 import tempfile
 import time
@@ -29,7 +31,17 @@ from bisae.features.spaces.shipped import ShippedSpace
 from bisae.features.tokens import Tokens
 from bisae.sae import TopK
 
-VOCABULARY, LENGTH = 99_584, 64
+VOCABULARY = 99_584
+STAGES = {  # of `features`: file and function
+    ("codes.py", "block"): "reading codes",
+    ("firing_columns.py", "firing_columns"): "rates by language",
+    ("contextual.py", "explained"): "contextual",
+    ("resampled.py", "choose"): "choosing contexts, also in resamples",
+    ("read_contexts.py", "read_contexts"): "reading contexts",
+    ("feature_table.py", "of"): "meanings in resamples",
+    ("monosemanticity.py", "scores"): "null of monosemanticity",
+    ("cross.py", "cross"): "null of bilingual",
+}
 
 
 class RandomActivations:
@@ -69,15 +81,15 @@ def random_found(start: int, tokens: int, latents: int, k: int) -> Encoded:
     return Encoded(Firings(0, np.searchsorted(latent, np.arange(latents + 1)), row, values), maximum)
 
 
-def measure(tokens: int, d_model: int, latents: int, k: int, random_codes: bool) -> dict[str, float]:
+def measure(tokens: int, d_model: int, latents: int, k: int, length: int, random_codes: bool) -> dict[str, float]:
     """Seconds of each part, and the peak memory of this process in GiB."""
     random = np.random.default_rng(0)
-    sequence = np.arange(tokens) // LENGTH
+    sequence = np.arange(tokens) // length
     text = Tokens(
         (VOCABULARY * random.random(tokens) ** 4).astype(np.int32),
         (sequence % 2).astype(np.uint8),
         sequence.astype(np.int32),
-        (np.arange(tokens) % LENGTH).astype(np.int16),
+        (np.arange(tokens) % length).astype(np.int16),
     )
     sae = TopK(d_model, latents, k)
     reading = AnalysedActivations(NoSource(), text, [1], RandomActivations(tokens, d_model))  # type: ignore[arg-type]
@@ -126,7 +138,17 @@ def measure(tokens: int, d_model: int, latents: int, k: int, random_codes: bool)
         clusters = GlobalClusters(random.integers(VOCABULARY // 3, size=VOCABULARY))
         words = random.integers(2, size=VOCABULARY).astype(np.int8)
         about = Text(("en", "ja"), text.language, clusters, words, None)
-        timed("features", lambda: summarize(describe(reading, 1, sae, codes, about, rules, None), ("en", "ja"), rules))
+        profile = cProfile.Profile(time.process_time, builtins=False)
+        timed(
+            "features",
+            lambda: profile.runcall(
+                lambda: summarize(describe(reading, 1, sae, codes, about, rules, None), ("en", "ja"), rules)
+            ),
+        )
+        for (file, _, function), (*_, seconds, _) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
+            if (stage := STAGES.get((Path(file).name, function))) is not None:
+                found[stage] = found.get(stage, 0.0) + seconds
+        found["nulls"] = found["null of monosemanticity"] + found["null of bilingual"]
     if not random_codes:
         found["codes_of_encoding"] = found["codes"] / found["encoding"]
     found["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -143,13 +165,21 @@ if __name__ == "__main__":
     parser.add_argument("--d-model", type=int, default=512)
     parser.add_argument("--latents", type=int, default=32_768)
     parser.add_argument("--k", type=int, default=32)
+    parser.add_argument("--length", type=int, default=64, help="tokens of a sequence")
     parser.add_argument("--random-codes", action="store_true")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    result = measure(given.tokens, given.d_model, given.latents, given.k, given.random_codes)
-    row = {"tokens": given.tokens, "d_model": given.d_model, "latents": given.latents, "k": given.k, **result}
+    result = measure(given.tokens, given.d_model, given.latents, given.k, given.length, given.random_codes)
+    row = {
+        "tokens": given.tokens,
+        "d_model": given.d_model,
+        "latents": given.latents,
+        "k": given.k,
+        "length": given.length,
+        **result,
+    }
     row |= {"torch": torch.__version__, "threads": torch.get_num_threads()}
     for name, value in row.items():
-        print(f"{name:10} {value:,.4g}" if isinstance(value, float) else f"{name:10} {value}")  # noqa: T201
+        print(f"{name:36} {value:,.4g}" if isinstance(value, float) else f"{name:36} {value}")  # noqa: T201
     if given.json:
         given.json.write_text(json.dumps(row, indent=2) + "\n")

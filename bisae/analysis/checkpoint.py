@@ -1,8 +1,9 @@
 """Analyse all cells of one LM checkpoint: one LM pass, then for each cell its codes and its features."""
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from bisae.activations.store import Store
 from bisae.analysis.feature_table import Text, describe
@@ -22,6 +24,7 @@ from bisae.cells.recipe import Recipe
 from bisae.features.analysed_activations import AnalysedActivations
 from bisae.features.codes import CodesFolder, encode
 from bisae.features.measures.alignment import is_word
+from bisae.features.measures.clusters import Clustering
 from bisae.features.measures.cross import word_languages
 from bisae.features.measures.language import in_scripts
 from bisae.features.measures.lineage import nearest
@@ -56,6 +59,13 @@ class AnalysedText:
     @property
     def sae_device(self) -> str:
         return "cuda" if self.device == "auto" and torch.cuda.is_available() else self.device.replace("auto", "cpu")
+
+    @property
+    def room_for_saes(self) -> int:
+        """Bytes of weights of SAEs that are held at once: a quarter of what the device has."""
+        if self.sae_device == "cuda":
+            return torch.cuda.mem_get_info()[1] // 4
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
 
     def sae(self, cell: FoundCell) -> SparseAutoencoder:
         """The SAE of a cell, on the device. Raises like `load`."""
@@ -98,10 +108,8 @@ class CheckpointCells:
                 remedy = f"{analysis.folder} holds all {held} tokens of the split; short_split=take accepts that"
                 raise Refused("tokens", self.text.tokens, remedy)
             return analysis
-        loss = self._loss_recovered  # refused before any work
-        sae = self.text.sae(cell)
-        tokenizer = self._lm_pass.tokenizer
-        clustering = self.rules.space.clustering(tokenizer, self.recipe.checkpoint.tokenizer)
+        loss, clustering = self._loss_recovered, self._clustering  # refused before any work
+        sae, tokenizer = self.text.sae(cell), self._lm_pass.tokenizer
         languages, tokens = self.recipe.corpus.languages, self.tokens
         with self.encoded(cell, sae) as codes:
             if analysis.finished:  # by another process, while this one waited
@@ -121,31 +129,62 @@ class CheckpointCells:
         return analysis
 
     @contextmanager
-    def encoded(self, cell: FoundCell, sae: SparseAutoencoder | None = None) -> Iterator[CodesFolder]:
-        """The codes of a cell, which are computed if they are not there. They are locked inside the `with` block."""
+    def encoded(
+        self, cell: FoundCell, sae: SparseAutoencoder | None = None, stop: int | None = None
+    ) -> Iterator[CodesFolder]:
+        """The codes of a cell, at least those on rows below `stop` (None: all), which are computed if they are missing.
+
+        They are locked inside the `with` block.
+        """
         codes = self.codes(cell)
         with sole_writer(codes.folder):
             if not codes.finished:
-                self._encode(cell, sae or self.text.sae(cell), codes)
+                self._encode([(cell, sae or self.text.sae(cell), codes)], stop)
             yield codes
+
+    def encode(self, cells: Sequence[FoundCell]) -> None:
+        """Compute the codes of cells in one reading of the text. A cell that cannot be encoded is left out."""
+        _ = self._loss_recovered, self._clustering  # refused before any work
+        with ExitStack() as locks:
+            due, size = [], 0
+            for codes, cell in sorted(((self.codes(cell), cell) for cell in cells), key=lambda one: one[0].folder):
+                locks.enter_context(sole_writer(codes.folder))  # in one order, so that no two processes wait for ever
+                if not codes.finished:
+                    with suppress(OSError, ValueError, SafetensorError):  # `describe` says what is wrong with it
+                        due.append((cell, self.text.sae(cell), codes))
+                        size += sum(weights.nbytes for weights in due[-1][1].parameters())
+                if size > self.text.room_for_saes:
+                    self._encode(due)
+                    due, size = [], 0
+            self._encode(due)
 
     def close(self) -> None:
         """Free the LM and the activations."""
         for name in ("_reading", "_pairs"):
             if name in self.__dict__ and self.__dict__[name] is not None:
                 self.__dict__.pop(name).close()
-        self.__dict__.pop("_loss_recovered", None)
+        for name in ("_loss_recovered", "_clustering"):
+            self.__dict__.pop(name, None)
 
-    def _encode(self, cell: FoundCell, sae: SparseAutoencoder, codes: CodesFolder) -> None:
+    def _encode(self, due: Sequence[tuple[FoundCell, SparseAutoencoder, CodesFolder]], stop: int | None = None) -> None:
+        if not due:
+            return
         reading, done = self._reading, 0
-        missing = [np.arange(*window) for window in reading.windows if not codes.path(window[0]).exists()]
-        total = sum(map(len, missing))
-        with tokens_bar(f"codes, layer {cell.layer}") as progress:
-            for rows, values in reading.rows(np.concatenate(missing or [np.empty(0, np.int64)]), [cell.layer]):
-                codes.write(int(rows[0]), encode(sae, int(rows[0]), values[cell.layer]))
+        windows = [window for window in reading.windows if stop is None or window[0] < stop]
+        missing = [
+            np.arange(*window) for window in windows if not all(codes.path(window[0]).exists() for *_, codes in due)
+        ]
+        total, layers = sum(map(len, missing)), sorted({cell.layer for cell, *_ in due})
+        with tokens_bar(f"codes, layer {', '.join(map(str, layers))}") as progress:
+            for rows, values in reading.rows(np.concatenate(missing or [np.empty(0, np.int64)]), layers):
+                for cell, sae, codes in due:
+                    if not codes.path(start := int(rows[0])).exists():
+                        codes.write(start, encode(sae, start, values[cell.layer]))
                 done += len(rows)
                 progress(done, total)
-        codes.finish([start for start, _ in reading.windows])
+        for *_, codes in due:
+            if windows == reading.windows:
+                codes.finish([start for start, _ in windows])
 
     @cached_property
     def _lm_pass(self) -> Any:
@@ -192,6 +231,10 @@ class CheckpointCells:
 
         device, tokenizer = torch.device(self.text.sae_device), self._lm_pass.tokenizer
         return LossRecovered(self.recipe, self.text.split, self.rules.recovered, tokenizer, device)
+
+    @cached_property
+    def _clustering(self) -> Clustering:
+        return self.rules.space.clustering(self._lm_pass.tokenizer, self.recipe.checkpoint.tokenizer)
 
     @cached_property
     def _texts(self) -> list[str]:

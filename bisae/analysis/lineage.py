@@ -16,6 +16,7 @@ from bisae.cells.find import FoundCell
 from bisae.features.codes import Firings
 from bisae.features.measures.lineage import appears, coactivation_matches, coactivation_null, decoder_cosine
 from bisae.runtime.atomic import atomic_file
+from bisae.runtime.lock import sole_writer
 from bisae.runtime.naming import name_of
 from bisae.runtime.progress import tokens_bar
 from bisae.sae import load
@@ -37,9 +38,15 @@ class AnalysedCell:
         sae = load(self.cell.folder, classes=self.checkpoint.text.classes)
         return torch.nn.functional.normalize(sae.W_dec.detach(), dim=1).float().numpy()
 
+    def delete_codes(self) -> None:
+        """Delete the codes; they are computed again if something else is to be known of them."""
+        codes = self.checkpoint.codes(self.cell)
+        with sole_writer(codes.folder):
+            codes.delete()
+
     def firings(self, tokens: int) -> Firings:
         """All firings on the first `tokens` tokens."""
-        with self.checkpoint.encoded(self.cell) as codes:
+        with self.checkpoint.encoded(self.cell, stop=tokens) as codes:
             return codes.block(0, codes.latents, tokens)
 
 

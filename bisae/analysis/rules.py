@@ -24,7 +24,7 @@ from bisae.features.spaces.space import Space
 from bisae.features.tokens import Tokens
 from bisae.runtime.errors import Refused
 
-VERSION = 4  # raise it when a rule computes something else: every cell is then analysed again
+VERSION = 5  # raise it when a rule computes something else: every cell is then analysed again
 
 
 def script_language(tokens: Tokens, texts: Sequence[str], languages: Sequence[str]) -> UInt8[np.ndarray, " token"]:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,11 +86,24 @@ class AnalysisWork:
         total, done = sum(len(cells) for _, cells in self.groups), 0
         with tokens_bar("cells", "cells") as progress:
             for group, cells in self.groups:
+                if not group.text.store.shared:
+                    self._encode(group, cells)
                 for cell in cells:
                     self._describe(group, cell)
                     done += 1
                     progress(done, total)
                 group.close()
+
+    def _encode(self, group: CheckpointCells, cells: Sequence[FoundCell]) -> None:
+        """Let the LM read the text once for the codes of all cells, where it would read it for each."""
+        due = []
+        for cell in cells:
+            with suppress(*MENDABLE):  # which `describe` meets again
+                if cell.folder in self.chosen and not group.analysis(cell).finished:
+                    group.codes(cell)
+                    due.append(cell)
+        with suppress(*MENDABLE):
+            group.encode(due)
 
     def _describe(self, group: CheckpointCells, cell: FoundCell) -> None:
         if cell.folder in self.chosen:

@@ -78,6 +78,8 @@ def analyze(settings: AnalyzeSettings, cfg: Any) -> "pd.DataFrame":
                 if (found := stable.get(place.cell.hash)) is not None:
                     place.analysis.publish(found.features, found.others)
                 loggers.add(place.cell, *place.analysis.logged())
+                if settings.codes == "delete":
+                    place.delete_codes()
     work.close()
     show_analysis(table, Path(output) if output is not None and analysed else None)
     if failures := [*damaged, *(f"{cell}: {problem(error, settings)}" for cell, error in work.failures.items())]:

@@ -77,6 +77,7 @@ class AnalyzeSettings(Command):
     contextual: ContextualKeys
     lineage: LineageKeys
     recovered: Count | None
+    codes: Literal["keep", "delete"]
     controls: list[Text]
     resamples: Annotated[int, Ge(2), Lt(2**63)]
     seed: Index

@@ -146,7 +146,11 @@ class CodesFolder:
         return Firings(first, offsets, row, value)
 
     def _files(self) -> Iterator[tuple[int, safe_open]]:
-        for start in json.loads((self.folder / "codes.json").read_text(encoding="utf-8"))["starts"]:
+        if self.finished:
+            starts = json.loads((self.folder / "codes.json").read_text(encoding="utf-8"))["starts"]
+        else:  # the first windows, where no others are asked for
+            starts = sorted(int(file.stem) for file in self.folder.glob("*.safetensors"))
+        for start in starts:
             with safe_open(self.path(start), framework="numpy") as file:
                 yield start, file
 

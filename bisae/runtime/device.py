@@ -1,22 +1,25 @@
 """Devices and dtypes by name."""
 
-import torch
+from typing import Any
 
 from bisae.runtime.errors import Refused
 
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def torch_dtype(name: str) -> torch.dtype:
-    """Return the dtype with this name. Raises Refused (`dtype`) if it is not one of `DTYPES`."""
+def torch_dtype(name: str) -> Any:
+    """Return the torch.dtype with this name. Raises Refused (`dtype`) if it is not one of `DTYPES`."""
     if name not in DTYPES:
         raise Refused("dtype", name, f"choose one of {', '.join(DTYPES)}")
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
+    import torch  # slow: a command that finds its cells finished needs none
+
+    return getattr(torch, name)
 
 
-def torch_device(name: str) -> torch.device:
-    """Return a device: for `auto`, a GPU if there is one. Raises Refused (`device`) for a GPU that is not there."""
+def torch_device(name: str) -> Any:
+    """Return a torch.device: for `auto`, a GPU if there is one. Raises Refused (`device`) where there is none."""
+    import torch
+
     if name not in ("auto", "cpu", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
         raise Refused("device", name, "choose auto, cpu, or cuda where there is a GPU")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

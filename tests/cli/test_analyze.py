@@ -1,5 +1,6 @@
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,14 +154,25 @@ def test_a_damaged_analysis_is_named_and_left_out(place: Path, config: Config) -
 
 
 @pytest.mark.parametrize("store", ["rolling", "streaming"])
-def test_the_same_features_come_from_wherever_activations_are_kept(place: Path, config: Config, store: str) -> None:
-    only = "only.step=512", "only.layer=3", "output=null"
+def test_the_same_features_come_from_wherever_activations_are_kept(
+    place: Path, config: Config, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only = "only.step=512", "output=null", "alignment.pairs=null"
     analyze(config(*only, name="analyze"))
     cached = files(place / "runs")
     for written in [*(place / "runs").rglob("analysis"), place / "cache/codes"]:
         shutil.rmtree(written)
-    analyze(config(*only, f"activations={store}", name="analyze"))
+    read: Counter[int] = Counter()
+    one_shard = LMPass.activations
+    monkeypatch.setattr(
+        LMPass, "activations", lambda lm, shard, layers: read.update([shard]) or one_shard(lm, shard, layers)
+    )
+    analyze(config(*only, f"activations={store}", "codes=delete", name="analyze"))
     assert files(place / "runs") == cached
+    assert (
+        len(read) > 1 and max(read.values()) == 3
+    )  # once for the codes of both cells, and once for each one's contexts
+    assert not list((place / "cache/codes").rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,15 @@ def test_a_short_split_is_taken_whole_by_choice_recorded_and_not_passed_off_as_w
     assert config("experiment=paper", tiny=False).data.short_split == "take"
 
 
+WITHOUT_SLOW_IMPORTS = """
+import runpy, sys
+sys.argv = {!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+slow = {{"torch", "transformers", "pandas", "datasets", "lightning", "wandb", "matplotlib", "scipy"}} & set(sys.modules)
+assert not slow, slow
+"""
+
+
 def test_the_real_command_trains_logs_offline_and_answers_a_rerun_from_the_cell(tmp_path: Path) -> None:
     command = [str(ROOT / "train.py"), *TINY[:-1]]
     first = run(command, tmp_path)
@@ -194,6 +203,8 @@ def test_the_real_command_trains_logs_offline_and_answers_a_rerun_from_the_cell(
     again = run(command, tmp_path)
     assert again.returncode == 0 and cell.stat().st_mtime_ns == stamp and "W&B" not in again.stdout
     assert again.stdout.startswith("SAEs trained before: 1 (force=true trains them again)\n")
+    quick = run(["-c", WITHOUT_SLOW_IMPORTS.format(command)], tmp_path)
+    assert quick.returncode == 0 and quick.stdout == again.stdout, quick.stderr
     refused = run([*command, "layer=9"], tmp_path)
     assert refused.returncode == 1 and refused.stderr.strip().startswith("error: layer=9: choose layers within 0..4")
 

@@ -14,6 +14,7 @@ from jaxtyping import BFloat16, Int64, UInt8
 from torch import Tensor
 
 from bisae.activations.disk_budget import GIB
+from bisae.activations.feed import held_out_window
 from bisae.activations.manifest import BYTES_PER_VALUE, source_name
 from bisae.activations.shard_cursor import PlacedShard, ShardCursor, check_split
 from bisae.activations.store import Progress, Request, Source, computed
@@ -32,7 +33,7 @@ class Streaming:
         window = asked.order.window(0)[1]
         splits = [check_split(*text, progress, asked.take_short) for text in asked.texts]
         shard = max(largest for _, largest in splits)
-        rows = (window + min(window, asked.held_out_tokens)) // asked.rows.world
+        rows = (window + min(held_out_window(window), asked.held_out_tokens)) // asked.rows.world
         values = (rows * len(asked.kept) + 2 * shard * len(asked.layers)) * asked.training.d_model
         needed = values * BYTES_PER_VALUE
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -43,6 +43,7 @@ def analyze(settings: AnalyzeSettings, cfg: Any) -> "pd.DataFrame":
     from bisae.analysis.work import AnalysisWork
     from bisae.cells.find import chosen_cells
     from bisae.report.shown import show_analysis
+    from bisae.runtime.console import counted
     from bisae.runtime.library_warnings import silence
     from bisae.runtime.lock import sole_writer
     from bisae.runtime.values import flatten_keys
@@ -83,7 +84,7 @@ def analyze(settings: AnalyzeSettings, cfg: Any) -> "pd.DataFrame":
     work.close()
     show_analysis(table, Path(output) if output is not None and analysed else None)
     if failures := [*damaged, *(f"{cell}: {problem(error, settings)}" for cell, error in work.failures.items())]:
-        raise AnalysisFailed("\n".join([f"{len(failures)} cells could not be analysed:", *failures]))
+        raise AnalysisFailed("\n".join([f"{counted(len(failures), 'cell')} could not be analysed:", *failures]))
     return table
 
 

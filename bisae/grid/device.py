@@ -23,6 +23,7 @@ GIB = 2**30
 LATENTS, TOKENS, SEQUENCES = 8192, 1024, 16  # upper bounds of the size that is measured
 WRITTEN = 2**26  # bytes
 PAPER_SOURCE = "on paper"
+KERNELS = "with the Triton kernels: add sae=topk_triton until benchmarks/device.py has found them the quickest"
 PAPER = (*Ceilings._fields, "lm", "disk")
 
 
@@ -116,7 +117,7 @@ class Device:
         )
         cache = Path(ladder.settings["cache"])
         disk = first(_times(self.disk_gbs, 1e9), None, paper.get("disk"), lambda: measured_disk(cache))
-        kernels = f"{PAPER_SOURCE}, with the kernels of sae=topk_triton" if sae[1] == PAPER_SOURCE else sae[1]
+        kernels = f"{PAPER_SOURCE}, {KERNELS}" if sae[1] == PAPER_SOURCE else sae[1]
         return Speeds(lm[0], sae[0], disk[0], (lm[1], kernels, disk[1]))
 
     @cached_property

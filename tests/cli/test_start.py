@@ -67,7 +67,7 @@ def test_zero_tokens_give_the_start_bit_for_bit_whatever_the_architecture(config
 
 
 def test_without_a_start_the_identity_is_what_it_was(config: Config) -> None:
-    (cell,) = train(config())
+    (cell,) = train(config("sae/recipe=study", "sae.lr=2e-3"))
     assert cell.hash == "55fa2fb3823c"  # of version 1.0
     assert not {"start", "snapshot", "snapshots", "ladder"} & set(cell.identity)
     assert "start" not in cell.identity["sae"]

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from bisae.config.instantiate import instantiate
-from bisae.grid.device import Device
+from bisae.grid.device import KERNELS, Device
 from bisae.grid.ladders import Ladder
 from bisae.grid.store_choice import StoreChoice
 from bisae.runtime.errors import Refused
@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 from tests.grid.ladders import composed
 
 Config = Callable[..., DictConfig]
-PAPER = ("on paper", "on paper, with the kernels of sae=topk_triton", "on paper")
+PAPER = ("on paper", f"on paper, {KERNELS}", "on paper")
 
 
 @pytest.fixture

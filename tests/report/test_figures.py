@@ -191,7 +191,7 @@ def test_figures_are_written_with_their_numbers_and_reasons_for_those_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     some = sweep(("main",), (2048,), (0,))
-    cells = some.cells[some.cells["layer"] < 3].assign(model="日本語 LM")
+    cells = some.cells[some.cells["layer"] < 3].assign(model="日本語 LM", family="日本語 LM")
     with caplog.at_level("INFO"):
         written = draw_figures(cells, without_alignment, pd.DataFrame(), BINS, "features", 4, tmp_path)
     names = {"over_layer", "distributions_日本語 LM", "thresholds_日本語 LM"}

@@ -134,7 +134,7 @@ def _shuffled(
 
 def _entropy_of(
     owners: Int64[np.ndarray, " part"], counts: Num[np.ndarray, " part"], features: int
-) -> Callable[[Float64[np.ndarray, " part"]], Float64[np.ndarray, " feature"]]:
+) -> Callable[[Num[np.ndarray, " part"]], Float64[np.ndarray, " feature"]]:
     """`entropy` of parts that are sums of each feature's `counts`, from a table of its terms."""
     total = np.bincount(owners, counts, features)
     distinct, which = np.unique(total, return_inverse=True)
@@ -144,7 +144,7 @@ def _entropy_of(
     terms = entr(np.arange(many) / np.maximum(distinct, 1)[:, None]).ravel()
     begin = (which * many)[owners]
 
-    def measured(parts: Float64[np.ndarray, " part"]) -> Float64[np.ndarray, " feature"]:
+    def measured(parts: Num[np.ndarray, " part"]) -> Float64[np.ndarray, " feature"]:
         return np.where(total > 0, np.bincount(owners, terms[begin + parts.astype(np.int64)], features), np.nan)
 
     return measured

@@ -16,7 +16,7 @@ from bisae.report.style import BLACK, COLUMN, look, save
 
 PANELS = 5  # side by side
 BANDS = "Bands: 95 % over documents or examples, paired."
-DASHED = " Dashed: as many random features, added as strongly, mean and where 95 % of draws lie."
+DASHED = " Dashed: as many random features, as active, mean and where 95 % of draws lie."
 X = {
     "coefficient": ("coefficient", "linear"),
     "recipient": ("training step of the recipient", "step"),

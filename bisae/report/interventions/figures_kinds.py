@@ -20,7 +20,7 @@ SLOT = 0.11  # inches a point takes
 NAMES = {"": "features of the kind", RANDOM: "random: mean, draws", "shuffled": "shuffled", "self": "self"}
 MARKERS = dict(zip(NAMES, "os^D", strict=True))
 BARS = "Bars: 95 % over documents or examples, paired."
-DRAWS = " Random: as many features, added as strongly; dots are draws, bars where 95 % of draws lie."
+DRAWS = " Random: as many features, as active; dots are draws, bars where 95 % of draws lie."
 
 
 def draw_kinds(table: pd.DataFrame, metrics: Sequence[Metric], languages: Sequence[str], title: str) -> Figure:

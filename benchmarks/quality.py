@@ -36,11 +36,11 @@ from bisae.lm.lm_pass import LMPass
 from bisae.lm.model import EmbeddedModel
 
 FOUND, DEAD = 0.7, 0.03
-RATES = {"default": (1e-2,), "others": (3e-3, 1e-2)}
+RATES = {"default": (7e-3,), "others": (3e-3, 1e-2)}
 ARCHITECTURES = ("batch_topk", "jump_relu", "matryoshka", "relu_l1")
 OURS: dict[str, list[str]] = {  # name: config overrides
     "default": [],
-    "aux": ["sae.aux_k=32"],
+    "without_aux": ["sae.aux_k=0"],
     "dense": [],
     "study": ["sae/recipe=study"],
     **{name: [f"sae={name}"] for name in ARCHITECTURES},
@@ -88,7 +88,8 @@ def recipe(name: str, task: Task, keys: list[str]) -> dict[str, Any]:
         return {}
     found = config([f"size.k={task.k}", *OURS[name], *keys])
     node = {key: value for key, value in found["sae"].items() if key not in (*SAEKeys.model_fields, "latents", "seed")}
-    return {"beta2": found["size"]["beta2"], "decay": found["size"]["decay"], "node": node}
+    of = {"beta2": found["size"]["beta2"], "decay": found["size"]["decay"], "dead_after": found["sae"]["dead_after"]}
+    return {**of, "node": node}
 
 
 def activations(task: Task, split: str, tokens: int, folder: Path) -> Path:

@@ -31,7 +31,7 @@ class Settings(NamedTuple):
     seed: int
     beta2: float = 0.999  # of ours
     decay: float = 1.0  # share of the steps after which the rate falls linearly to 0; 1: never
-    aux_k: int = 0  # of ours
+    dead_after: int = 100_000  # of ours: tokens
     node: dict[str, Any] | None = None  # of an SAE of ours, TopK if None
 
     def batches(self, x: Tensor) -> Iterator[Tensor]:
@@ -60,11 +60,11 @@ def _ours(x: Tensor, about: Settings, dense: bool = False) -> Trained:
     from bisae.training.dead import FiringClock
     from bisae.training.schedule import linear
 
-    topk = {"_target_": "bisae.sae.TopK", "k": about.k, "aux_k": about.aux_k}
+    topk = {"_target_": "bisae.sae.TopK", "k": about.k}
     sae = instantiate({"latents": about.latents, **(about.node or topk), "seed": about.seed}, d_model=x.shape[1])
     adam = torch.optim.Adam(sae.parameters(), lr=about.rate, betas=(0.9, about.beta2), fused=True)
     schedule = linear(adam, about.warmup, about.steps(x), about.decay, 0)
-    clock = FiringClock(("all",), about.latents, 100_000)
+    clock = FiringClock(("all",), about.latents, about.dead_after)
     language = torch.zeros(about.batch, dtype=torch.uint8)
     sae.initialize_b_pre(sae.normalize(x[: about.batch])[0])
     for batch in about.batches(x):

@@ -118,6 +118,7 @@ class Size(Keys):
     pool_batches: Count
     window_pools: Count
     pack: Pack
+    aux_k: Index
     dead_after: Count
     context: Count
     shortest: Count

@@ -24,7 +24,7 @@ from tests.conftest import ROOT
 Config = Callable[..., DictConfig]
 BEFORE = ROOT / "tests" / "fixtures" / "before_moves"
 OVERRIDES = [
-    *("sae/recipe=study", "sae.lr=2e-3"),
+    *("sae/recipe=study", "sae.lr=2e-3", "size.dead_after=100_000"),
     *("model=embedded_d64", "checkpoint=512", "layer=1", "data.tokens=600", "data.validation_tokens=200"),
     *("data.batch=50", "data.pool_batches=4", "data.epochs=2", "sae.latents=16", "sae.k=2", "optimizer.warmup=5"),
     *("save_every=7", "log_every=5", "activations.pass.lm_batch=4", "activations.pass.shard_batches=2"),

@@ -21,7 +21,7 @@ def main(cfg):
     class Ended:
         returncode = 0
 
-    subprocess.run = lambda command, **_: print(*command[2:]) or Ended
+    subprocess.run = lambda command, **_: print(*command[3:]) or Ended
     run_first("train.py", [["checkpoint=0"]], ["runs=mine"])
 
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 # Three members; no gradient of theirs exists as a whole, so that no rank could average it.
 OTHER = ["layer=1", "sae.k=[4,6,8]", "data.window_pools=2", "snapshots=[3000]", "logger=csv"]
-THREE = [*(override for override in TINY if not override.startswith("sae.k=")), *OTHER]
+THREE = [*(override for override in TINY if not override.startswith("sae.k=")), *OTHER, "sae.lr=0.002"]
 TRAIN = str(ROOT / "train.py")
 
 

@@ -156,17 +156,18 @@ def test_early_stopping_ends_the_training_of_a_cell_of_its_own_that_says_how_muc
 ) -> None:
     with pytest.raises(ConfigError, match=r"callbacks\.stop\.monitor=val_loss: no such metric; there are val/fvu, "):
         train(config(EARLY, "callbacks.stop.monitor=val_loss"))
+    six = [EARLY, "+callbacks.stop.patience=1", "data.epochs=6", "scheduler=constant"]
     with caplog.at_level("INFO", "bisae.training.fit"):
-        (cell,) = train(config(EARLY, "+callbacks.stop.patience=1", "data.epochs=6"))
+        (cell,) = train(config(*six))
     assert "stopped early by a callback, after 12,000 of 36,000 tokens" in caplog.text
-    again = config(EARLY, "+callbacks.stop.patience=1", "data.epochs=6", DIES, f"runs={tmp_path}/killed")
+    again = config(*six, DIES, f"runs={tmp_path}/killed")
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="killed"):
         patched.setattr(Dies, "at", 31)
         train(again)
     (resumed,) = train(again)
     assert resumed.name == cell.name and same(resumed, cell) and resumed.read()["metrics"] == cell.read()["metrics"]
-    (short,) = train(config("data.epochs=2"))
+    (short,) = train(config("data.epochs=2", "scheduler=constant"))
     assert cell.name != short.name and cell.read()["provenance"]["sae_tokens"] == 2 * 6000
     assert same(cell, short)  # a minimal gain of 0.9 is never reached: the second epoch was the last
-    (longer,) = train(config(EARLY, "+callbacks.stop.patience=1", "data.epochs=6", "+trainer.min_epochs=3"))
+    (longer,) = train(config(*six, "+trainer.min_epochs=3"))
     assert longer.name != cell.name and longer.read()["provenance"]["sae_tokens"] == 3 * 6000

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 # All 64 latents may fire: without a selection, rounding cannot flip one, and weights stay comparable.
 SMOOTH = [*TINY, "spread=ddp", "logger=csv", "data.window_pools=2", "layer=[1,2]"]
-SMOOTH += ["sae.k=64", "sae.aux_k=8", "sae.dead_after=500"]
+SMOOTH += ["sae.k=64", "sae.aux_k=8", "sae.dead_after=500", "sae.lr=0.002"]
 
 PARTS = {f"train/{name}" for name in ("loss", "loss_reconstruction", "lr", "gradient_norm")}
 

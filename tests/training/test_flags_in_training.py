@@ -44,7 +44,8 @@ def test_harmless_flags_change_neither_the_name_nor_a_bit_of_a_cell(config: Conf
 def test_a_cell_with_flags_resumes_bit_for_bit_and_equals_the_member_of_a_job(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str]
 ) -> None:
-    (plain,) = train(config())
+    (plain,) = train(config("sae.lr=0.002"))
+    flags = [*flags, "sae.lr=0.002"]
     (undisturbed,) = train(config(*flags))
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="killed"):
         patched.setattr(Dies, "at", 31)

@@ -86,14 +86,16 @@ def test_a_job_whose_rest_is_another_job_holds_both(tmp_path: Path) -> None:
 
 
 # Cells trained by earlier versions: their names must stay, else all of a user's work is done again.
-RECIPE = ["sae/recipe=study", "size.latents=1024", "size.k=16", "sae.lr=2e-3", "data.epochs=2"]  # the default once
+RECIPE = [  # the default once
+    *("sae/recipe=study", "size.latents=1024", "size.k=16", "sae.lr=2e-3", "data.epochs=2", "size.dead_after=100_000"),
+]
 SHORT = [
     *RECIPE,
     *("layer=3", "data.tokens=6000", "data.validation_tokens=1000", "data.batch=250", "data.pool_batches=5"),
     *("sae.latents=64", "optimizer.warmup=5", "logger=none"),
 ]
 NAMES = {
-    (): "layer02/topk-f35ce0325e25",  # the default job
+    (): "layer02/topk-eae766510476",  # the default job
     (*RECIPE,): "layer02/topk-85246d033c6c",
     (*SHORT,): "layer03/topk-a79c88e8cc4f",
     (*SHORT, "optimizer=blocked"): "layer03/topk-2a8590f5a0cf",

@@ -32,8 +32,12 @@ from tests.training.test_data import activations, trainer
 
 
 @pytest.mark.parametrize(
-    ("recipe", "length", "decay"),
-    [([], 1.0, 0.0), (["scheduler=linear", "scheduler.final=0.25", "sae.encoder_norm=0.5"], 0.5, 0.75)],
+    ("recipe", "length", "begin", "decay"),
+    [
+        ([], 1.0, 24, 1.0),
+        (["sae/recipe=study"], 1.0, 24, 0.0),
+        (["scheduler=linear", "scheduler.final=0.25", "sae.encoder_norm=0.5"], 0.5, 5, 0.75),
+    ],
 )
 @pytest.mark.slow
 def test_training_is_the_plain_loop_of_the_method(
@@ -42,6 +46,7 @@ def test_training_is_the_plain_loop_of_the_method(
     tmp_path: Path,
     recipe: list[str],
     length: float,
+    begin: int,
     decay: float,
 ) -> None:
     """Geometric-median start, Adam with warm-up, unit decoder after every step, two epochs in their own order."""
@@ -57,11 +62,12 @@ def test_training_is_the_plain_loop_of_the_method(
     sae = TopK(d_model=128, latents=64, k=4, seed=5)
     assert torch.equal(sae.W_enc, sae.W_dec)
     sae.W_enc.data *= length
-    optimizer = torch.optim.Adam(sae.parameters(), lr=0.003, eps=6.25e-10, fused=True)
+    betas = (0.9, 0.95 if decay else 0.999)
+    optimizer = torch.optim.Adam(sae.parameters(), lr=0.003, betas=betas, eps=6.25e-10, fused=True)
     sae.initialize_b_pre(sae.normalize(feed.batch(0, 0).activations[3])[0])
     for step in range(48):
         x, _ = sae.normalize(feed.batch(*divmod(step, 24)).activations[3])
-        after = 1 - (step - 5) / 43 if step >= 5 else 1.0
+        after = 1 - max(0, step - begin) / (48 - begin)
         optimizer.param_groups[0]["lr"] = 0.003 * (min(1.0, (step + 1) / 5) * (1 - decay + decay * after))
         optimizer.zero_grad()
         sae.objective(x).loss.backward()

@@ -148,7 +148,7 @@ def test_ctrl_c_and_a_kill_end_the_job_and_the_sweep(
         start_new_session=True,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's `&` makes its jobs deaf to it
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a shell's `&`, and nohup, make jobs deaf to it
     )
     while not (tmp_path / "job4.json").exists():  # a hanging sweep meets pytest's time limit
         assert sweep.poll() is None

@@ -10,9 +10,9 @@ from bisae.training.job import Member
 
 log = logging.getLogger("bisae.training.fit")
 
-# What DDP adds to a step of two CPU processes, as the time of so many tokens' work: 470 in the default job, 600 at A,
-# 810 at B (benchmarks/ranks.py). Both the work and the gradients grow with latents x d_model.
-EXCHANGE = 700
+# What DDP adds to a step of two CPU processes, as the time of so many tokens' work: 540 in a job of 1024 latents, 1250
+# at A, 870 at B (benchmarks/ranks.py). Both the work and the gradients grow with latents x d_model.
+EXCHANGE = 800
 
 
 class Spread(NamedTuple):

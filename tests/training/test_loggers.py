@@ -119,7 +119,7 @@ def test_what_is_no_logger_is_refused_by_key_before_any_work(
 
 
 def test_two_loggers_at_once_and_a_csv_file_a_cell(config: Config, tmp_path: Path) -> None:
-    cells = train(config("logger=[none,csv]", "layer=[1,2]", "optimizer.warmup=20"))
+    cells = train(config("logger=[none,csv]", "layer=[1,2]", "sae.lr=0.01", "optimizer.warmup=20"))
     for cell in cells:
         place = tmp_path / "runs" / "csv" / cell.name / "version_0"
         rows = list(csv.DictReader((place / "metrics.csv").read_text().splitlines()))
@@ -137,7 +137,7 @@ def test_loss_its_parts_and_the_gradients_norm_are_those_of_the_step(
 ) -> None:
     """Against float64 autograd at the second report, after nine steps of the plain loop."""
     relu = ["sae._target_=bisae.sae.ReLUL1", "~sae.k", "~sae.aux_k", "~sae.aux_coefficient", "+sae.l1=0.02"]
-    cfg = config(*relu, OWN, "+logger.own.place=a")
+    cfg = config(*relu, OWN, "+logger.own.place=a", "sae.lr=0.01")
     train(cfg)
     rows = ActivationCache(tmp_path / "other", disk_gib=1, evict=False, verify=True).prepare(
         LMPass(step512, EmbeddedCorpus("embedded", 0), "sae", **dict(cfg.activations["pass"])), [2], 6000

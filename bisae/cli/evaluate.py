@@ -16,6 +16,7 @@ from bisae.cli.command import command, ends_with_a_line
 from bisae.config.evaluate import EvaluateSettings
 from bisae.config.folder import CONF
 from bisae.config.keys import refused_by_key
+from bisae.runtime.console import counted
 from bisae.runtime.values import listed, writable
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def evaluate(settings: EvaluateSettings, cfg: Any) -> "pd.DataFrame":
     if settings.output is not None:
         write_scores(table, Path(settings.output))
     if damaged:
-        raise AnalysisFailed("\n".join([f"{len(damaged)} cells could not be scored:", *damaged]))
+        raise AnalysisFailed("\n".join([f"{counted(len(damaged), 'cell')} could not be scored:", *damaged]))
     return table
 
 

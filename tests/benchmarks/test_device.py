@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import ROOT, run
 
-# What PyTorch itself needs, beside the three packages that a bare machine has.
+# What PyTorch itself needs, beside the three packages that a bare machine has, and the project, from its checkout.
 THERE = {
     "torch",
     "torchgen",
@@ -22,7 +22,7 @@ THERE = {
     "sympy",
     "mpmath",
 }
-THERE |= {"networkx", "jinja2", "markupsafe", "setuptools", "pkg_resources"}
+THERE |= {"networkx", "jinja2", "markupsafe", "setuptools", "pkg_resources", "bisae"}
 BARE = """
 import importlib.machinery
 found = importlib.machinery.PathFinder.find_spec

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from bisae.cli.command import command
 from bisae.cli.sweep import leave_logger, one_process_per_job
-from bisae.config.choices import layers_of
+from bisae.config.choices import check_k_by_layer, layers_of
 from bisae.config.folder import CONF
 from bisae.config.instantiate import instantiate
 from bisae.config.keys import refused_by_key
@@ -198,7 +198,9 @@ def planned_members(
         **training_identity(settings.model_dump(by_alias=True)),
     }
     runs = Path(settings.runs)
-    members = plan_members(runs, checkpoint, layers, settings.sae, shared, before, settings.snapshots)
+    k_by_layer = settings.k_by_layer or {}
+    check_k_by_layer(k_by_layer, settings.sae, checkpoint.layers)
+    members = plan_members(runs, checkpoint, layers, settings.sae, shared, before, settings.snapshots, k_by_layer)
     check_alone(settings.callbacks, len(members))
     return members
 

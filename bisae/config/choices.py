@@ -5,6 +5,7 @@ from itertools import product
 from typing import Any
 
 from bisae.runtime.errors import ConfigError
+from bisae.runtime.values import listed
 
 
 def layers_of(chosen: object, deepest: int) -> list[int]:
@@ -21,8 +22,23 @@ def layers_of(chosen: object, deepest: int) -> list[int]:
     return sorted(layers)
 
 
-def variants(settings: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-    """Every combination of the list-valued keys of config group `sae`; without lists, the settings themselves."""
+def check_k_by_layer(k_by_layer: Mapping[int, int], sae: Mapping[str, Any], deepest: int) -> None:
+    """Refuse layers that the LM does not have, a k above the number of latents, and any k of an SAE that has none."""
+    for layer, k in k_by_layer.items():
+        if "k" not in sae:
+            raise ConfigError("k_by_layer", dict(k_by_layer), f"sae={sae['name']} keeps no fixed number of latents")
+        if not 0 <= layer <= deepest:
+            raise ConfigError(f"k_by_layer.{layer}", k, f"the LM has the layers 0..{deepest} (0 = embeddings)")
+        if k > (latents := min(listed(sae["latents"]))):
+            raise ConfigError(f"k_by_layer.{layer}", k, f"must be between 1 and sae.latents={latents}")
+
+
+def variants(settings: Mapping[str, Any], k: int | None = None) -> Iterable[dict[str, Any]]:
+    """Every combination of the list-valued keys of config group `sae`; without lists, the settings themselves.
+
+    `k`: of all of them, where the layer has a k of its own (`k_by_layer`).
+    """
+    settings = settings if k is None else {**settings, "k": k}
     lists = {key: value for key, value in settings.items() if isinstance(value, list)}
     for key, values in lists.items():
         if not values or any(value in values[:place] for place, value in enumerate(values)):

@@ -42,6 +42,7 @@ class TrainSettings(Command):
     checkpoint: Checkpoint
     ladder: list[Checkpoint] | None
     layer: Layers
+    k_by_layer: dict[Index, Count] | None
     seed: Index = 0
     model: Object
     corpus: Object

@@ -73,8 +73,14 @@ class Ladder:
 
     @property
     def saes(self) -> list[dict[str, Any]]:
-        """The settings of each SAE of a layer."""
-        return list(variants(self.settings["sae"]))
+        """The settings of each SAE of a layer, of the one with the largest k where layers have their own."""
+        return max(
+            (self.saes_of(layer) for layer in self.layers), key=lambda saes: sum(sae.get("k", 0) for sae in saes)
+        )
+
+    def saes_of(self, layer: int) -> list[dict[str, Any]]:
+        """The settings of each SAE of `layer`."""
+        return list(variants(self.settings["sae"], (self.settings["k_by_layer"] or {}).get(layer)))
 
     @property
     def cells(self) -> int:
@@ -106,7 +112,7 @@ class Ladder:
         known = {**training_identity(self.settings), "activations": reading}
         for number, step in enumerate(self.steps):
             for layer in self.layers:
-                for sae in self.saes:
+                for sae in self.saes_of(layer):
                     rate = {"lr": self.rates[layer]} if layer in self.rates else {}
                     start = sae.get("start")
                     begun = STARTED if start is not None and (start != PREVIOUS or number) else None

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from bisae.cells.cell import Cell
@@ -113,6 +114,7 @@ def plan_members(
     shared: Mapping[str, Any],
     before: Sequence[Member] = (),
     snapshots: Sequence[int] = (),
+    k_by_layer: Mapping[int, int] = MappingProxyType({}),
 ) -> list[Member]:
     """One member a layer and combination of the list-valued keys of `sae`.
 
@@ -125,13 +127,14 @@ def plan_members(
         before: the members of the checkpoint before, planned by the same settings, for start=previous; empty for the
             first, whose SAEs start from fresh weights.
         snapshots: tokens of the training after which a member becomes a cell of its own too.
+        k_by_layer: k of layers whose members do not have the k of `sae`.
 
     Raises:
         Refused: `runs`, if a folder has the place of a cell and is none; `start`: see `named_start`; `baseline`.
     """
     members = []
     for layer in layers:
-        for settings in variants(sae):
+        for settings in variants(sae, k_by_layer.get(layer)):
             check_baseline(settings)
             start = _start(settings, layer, before, runs)
             identity = cell_identity(layer, settings, shared, start and start.identity)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bisae.config.choices import layers_of, variants
+from bisae.config.choices import check_k_by_layer, layers_of, variants
 from bisae.runtime.errors import ConfigError
 
 
@@ -32,3 +32,21 @@ def test_lists_of_settings_become_every_combination() -> None:
 def test_a_value_named_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match="sae.k"):
         list(variants({"k": [4, 4]}))
+
+
+@pytest.mark.parametrize(
+    ("k_by_layer", "sae", "key"),
+    [
+        ({5: 4}, {"k": 4, "latents": 8}, "k_by_layer.5"),
+        ({2: 9}, {"k": 4, "latents": 8}, "k_by_layer.2"),
+        ({2: 9}, {"k": 4, "latents": [16, 8]}, "k_by_layer.2"),
+        ({2: 4}, {"latents": 8}, "k_by_layer"),
+    ],
+)
+def test_a_k_that_no_sae_of_the_layer_can_have_is_refused_by_key(
+    k_by_layer: dict[int, int], sae: dict[str, object], key: str
+) -> None:
+    check_k_by_layer({2: 8}, {"k": 4, "latents": [8, 16]}, 4)
+    with pytest.raises(ConfigError) as refused:
+        check_k_by_layer(k_by_layer, {"name": "one", **sae}, 4)
+    assert refused.value.key == key

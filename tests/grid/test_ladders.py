@@ -39,6 +39,9 @@ def test_a_pass_has_at_most_as_many_saes_as_fit_and_each_layer_is_in_one(config:
     assert four.cells == 4 * ladder.cells
     assert {len(part.layers) for part in four.passes(8)} == {2}
     assert len(four.passes(1)) == 28  # never less than a layer
+    (deep,) = composed(config, "experiment=paper_grid", "k_by_layer={28: 64}", only="llm_jp_3_3.7b")
+    assert [place.known["sae"]["k"] for place in deep.places()][:28] == [32] * 27 + [64]
+    assert deep.saes[0]["k"] == 64  # costs are of the largest
 
 
 @pytest.mark.slow

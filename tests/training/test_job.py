@@ -35,6 +35,13 @@ def test_one_member_a_layer_and_setting_each_with_its_own_cell(tmp_path: Path) -
     assert job.members[0].architecture == {"_target_": "bisae.sae.TopK", "k": 4, "seed": 0}
 
 
+def test_a_layer_with_a_k_of_its_own_becomes_the_cell_that_this_k_alone_gives(tmp_path: Path) -> None:
+    shared = {"data": {"seed": 0}}
+    mixed = plan_members(tmp_path, checkpoint(), [1, 2], SAE, shared, k_by_layer={2: 8})
+    alone = [plan_members(tmp_path, checkpoint(), [layer], {**SAE, "k": k}, shared) for layer, k in ((1, 4), (2, 8))]
+    assert [member.cell for member in mixed] == [members[0].cell for members in alone]
+
+
 def test_the_save_and_the_order_in_it_depend_on_the_set_of_members_only(tmp_path: Path) -> None:
     job = make_job(tmp_path, lr=[0.1, 0.2])
     assert Job(tmp_path, job.members[::-1]).members == job.members

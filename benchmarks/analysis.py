@@ -20,7 +20,7 @@ import torch
 from jaxtyping import BFloat16, Int64, UInt8
 from torch import Tensor
 
-from bisae.analysis.feature_table import Text, describe
+from bisae.analysis.feature_table import CodedCell, Text, describe
 from bisae.analysis.rules import AlignmentRule, ContextualRule, CrossRule, MonosemanticityRule, RetrievalRule, Rules
 from bisae.analysis.summary import summarize
 from bisae.features.analysed_activations import WINDOW, AnalysedActivations
@@ -138,11 +138,12 @@ def measure(tokens: int, d_model: int, latents: int, k: int, length: int, random
         clusters = GlobalClusters(random.integers(VOCABULARY // 3, size=VOCABULARY))
         words = random.integers(2, size=VOCABULARY).astype(np.int8)
         about = Text(("en", "ja"), text.language, clusters, words, None)
+        cell = CodedCell(1, sae, codes, None)
         profile = cProfile.Profile(time.process_time, builtins=False)
         timed(
             "features",
             lambda: profile.runcall(
-                lambda: summarize(describe(reading, 1, sae, codes, about, rules, None), ("en", "ja"), rules)
+                lambda: summarize(next(describe(reading, [cell], about, rules)), ("en", "ja"), rules)
             ),
         )
         for (file, _, function), (*_, seconds, _) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]

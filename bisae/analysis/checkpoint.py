@@ -1,9 +1,8 @@
 """Analyse all cells of one LM checkpoint: one LM pass, then for each cell its codes and its features."""
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 
-from bisae.activations.store import Store
-from bisae.analysis.feature_table import Text, describe
+from bisae.analysis.analysed_text import AnalysedText
+from bisae.analysis.feature_table import CodedCell, Text, describe
 from bisae.analysis.folder import Analysis
 from bisae.analysis.rules import Rules, script_language
 from bisae.analysis.sentence_pairs import NO_PAIRS, PairsRead
@@ -33,43 +31,12 @@ from bisae.runtime.errors import Refused
 from bisae.runtime.lock import sole_writer
 from bisae.runtime.naming import checksum, name_of
 from bisae.runtime.progress import tokens_bar
-from bisae.sae import SparseAutoencoder, load
+from bisae.sae import SparseAutoencoder
 
 log = logging.getLogger(__name__)
 
+CANDIDATES = 2**13  # bytes of the candidates for contexts of a latent, about
 NEIGHBOURS = 8  # features with the nearest decoder directions, stored for each feature
-
-
-@dataclass(frozen=True, eq=False)
-class AnalysedText:
-    """The text that is read, where activations and codes are stored, and the device on which SAEs run.
-
-    `take_short`: accept a split that holds fewer than `tokens` tokens. `classes`: classes of SAEs that are accepted
-    besides bisae's own.
-    """
-
-    split: str
-    tokens: int
-    store: Store
-    codes: Path
-    device: str
-    take_short: bool = False
-    classes: tuple[type[SparseAutoencoder], ...] = ()
-
-    @property
-    def sae_device(self) -> str:
-        return "cuda" if self.device == "auto" and torch.cuda.is_available() else self.device.replace("auto", "cpu")
-
-    @property
-    def room_for_saes(self) -> int:
-        """Bytes of weights of SAEs that are held at once: a quarter of what the device has."""
-        if self.sae_device == "cuda":
-            return torch.cuda.mem_get_info()[1] // 4
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
-
-    def sae(self, cell: FoundCell) -> SparseAutoencoder:
-        """The SAE of a cell, on the device. Raises like `load`."""
-        return load(cell.folder, self.sae_device, self.classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,67 +63,78 @@ class CheckpointCells:
         made_from |= cell.encodes_as
         return CodesFolder(self.text.codes / name_of(made_from), cell.identity["sae"]["latents"])
 
-    def describe(self, cell: FoundCell) -> Analysis:
-        """Analyse a cell, unless its analysis is finished already.
+    def together(self, cells: Sequence[FoundCell]) -> Iterator[list[FoundCell]]:
+        """Cut cells in parts to analyse at once: all that fit in RAM where the LM reads the text anew for each part."""
+        part: list[FoundCell] = []
+        size = 0
+        for cell in cells:
+            weights, latents = cell.folder / "sae.safetensors", cell.identity.get("sae", {}).get("latents", 0)
+            held = CANDIDATES * latents + (weights.stat().st_size if weights.exists() else 0)
+            if part and (self.text.store.shared or size + held > self.text.room_for_saes):
+                yield part
+                part, size = [], 0
+            part.append(cell)
+            size += held
+        yield from [part] if part else []
+
+    def describe(self, cells: Sequence[FoundCell]) -> None:
+        """Analyse cells, unless their analyses are finished already. The text is read once for all codes that are
+        missing, and once for all contexts.
 
         Raises:
-            Refused, ValueError, OSError: The cell, its LM or its text cannot be used; the message says why.
+            Refused, ValueError, OSError: A cell, its LM or its text cannot be used; the message says why.
         """
-        analysis = self.analysis(cell)
-        if analysis.finished:
-            if not self.text.take_short and self._short(held := analysis.read()["tokens"]):
+        due = []
+        for cell in cells:
+            if not (analysis := self.analysis(cell)).finished:
+                due.append(cell)
+            elif not self.text.take_short and self._short(held := analysis.read()["tokens"]):
                 remedy = f"{analysis.folder} holds all {held} tokens of the split; short_split=take accepts that"
                 raise Refused("tokens", self.text.tokens, remedy)
-            return analysis
-        loss, clustering = self._loss_recovered, self._clustering  # refused before any work
-        sae, tokenizer = self.text.sae(cell), self._lm_pass.tokenizer
-        languages, tokens = self.recipe.corpus.languages, self.tokens
-        with self.encoded(cell, sae) as codes:
-            if analysis.finished:  # by another process, while this one waited
-                return analysis
-            text = Text(languages, self._language, clustering, self._word_languages, self._script)
-            on_pairs = self._pairs.of(cell.layer, sae) if self._pairs else NO_PAIRS
-            described = describe(self._reading, cell.layer, sae, codes, text, self.rules, on_pairs.sides)
-            metrics = summarize(described, languages, self.rules) | on_pairs.metrics(cell.layer)
-            if loss is not None:
+        if not due:
+            return
+        _ = self._loss_recovered, self._clustering  # refused before any work
+        with ExitStack() as locks:
+            coded = []
+            for cell in sorted(due, key=lambda cell: self.codes(cell).folder):  # so that no two wait for ever
+                codes = self.codes(cell)
+                locks.enter_context(sole_writer(codes.folder))
+                if not self.analysis(cell).finished:  # by another process, while this one waited
+                    coded.append((cell, self.text.sae(cell), codes))
+            self._encode([one for one in coded if not one[-1].finished])
+            if coded:
+                self._describe(coded)
+
+    def _describe(self, coded: Sequence[tuple[FoundCell, SparseAutoencoder, CodesFolder]]) -> None:
+        languages, tokens, tokenizer = self.recipe.corpus.languages, self.tokens, self._lm_pass.tokenizer
+        text = Text(languages, self._language, self._clustering, self._word_languages, self._script)
+        lm = {key: getattr(self.recipe.checkpoint, key) for key in ("parameters", "d_model", "layers", "tokens_seen")}
+        saes = [(cell.layer, sae) for cell, sae, _ in coded]
+        pairs = self._pairs.of(saes) if self._pairs else [NO_PAIRS] * len(coded)
+        cells = [
+            CodedCell(cell.layer, sae, codes, of_cell.sides)
+            for (cell, sae, codes), of_cell in zip(coded, pairs, strict=True)
+        ]
+        found = describe(self._reading, cells, text, self.rules)
+        for described, (cell, sae, _), of_cell in zip(found, coded, pairs, strict=True):
+            metrics = summarize(described, languages, self.rules) | of_cell.metrics(cell.layer)
+            if (loss := self._loss_recovered) is not None:
                 metrics |= loss.of(sae, cell.layer, self.rules.resamples, self.rules.seed)
-            lm = {
-                key: getattr(self.recipe.checkpoint, key) for key in ("parameters", "d_model", "layers", "tokens_seen")
-            }
             near = nearest(sae.W_dec.detach(), NEIGHBOURS)
             readable = self._texts, lambda ids: pieces(tokenizer, ids)
-            analysis.write(described, metrics, tokens, languages, *readable, lm, near, on_pairs.retrieval)
-        return analysis
+            self.analysis(cell).write(described, metrics, tokens, languages, *readable, lm, near, of_cell.retrieval)
 
     @contextmanager
-    def encoded(
-        self, cell: FoundCell, sae: SparseAutoencoder | None = None, stop: int | None = None
-    ) -> Iterator[CodesFolder]:
-        """The codes of a cell, at least those on rows below `stop` (None: all), which are computed if they are missing.
+    def encoded(self, cell: FoundCell, stop: int) -> Iterator[CodesFolder]:
+        """The codes of a cell, at least those on rows below `stop`, which are computed if they are missing.
 
         They are locked inside the `with` block.
         """
         codes = self.codes(cell)
         with sole_writer(codes.folder):
             if not codes.finished:
-                self._encode([(cell, sae or self.text.sae(cell), codes)], stop)
+                self._encode([(cell, self.text.sae(cell), codes)], stop)
             yield codes
-
-    def encode(self, cells: Sequence[FoundCell]) -> None:
-        """Compute the codes of cells in one reading of the text. A cell that cannot be encoded is left out."""
-        _ = self._loss_recovered, self._clustering  # refused before any work
-        with ExitStack() as locks:
-            due, size = [], 0
-            for codes, cell in sorted(((self.codes(cell), cell) for cell in cells), key=lambda one: one[0].folder):
-                locks.enter_context(sole_writer(codes.folder))  # in one order, so that no two processes wait for ever
-                if not codes.finished:
-                    with suppress(OSError, ValueError, SafetensorError):  # `describe` says what is wrong with it
-                        due.append((cell, self.text.sae(cell), codes))
-                        size += sum(weights.nbytes for weights in due[-1][1].parameters())
-                if size > self.text.room_for_saes:
-                    self._encode(due)
-                    due, size = [], 0
-            self._encode(due)
 
     def close(self) -> None:
         """Free the LM and the activations."""

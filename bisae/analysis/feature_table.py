@@ -1,6 +1,6 @@
 """The table of a cell's features: one row per latent."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,20 +9,20 @@ import pandas as pd
 from jaxtyping import Float64, Int8, Int64, Integer, UInt8
 from scipy.sparse import csr_array
 
-from bisae.analysis.firing_columns import by_language, firing_columns
+from bisae.analysis.firing_columns import FromCodes, by_language
 from bisae.analysis.rules import Rules
 from bisae.features.analysed_activations import AnalysedActivations
 from bisae.features.codes import CodesFolder
-from bisae.features.contexts import Peaks
 from bisae.features.measures.alignment import AlignmentScores, aligned, alignment, jaccard
 from bisae.features.measures.bilingual import is_bilingual
 from bisae.features.measures.clusters import Clustering, TokenCounts
-from bisae.features.measures.contextual import Groups, explained, halves, is_contextual
+from bisae.features.measures.contextual import is_contextual
 from bisae.features.measures.cross import cross
 from bisae.features.measures.language import MIXED, class_names, classes
 from bisae.features.measures.monosemanticity import entropies, ratio, scores
-from bisae.features.read_contexts import FeatureContexts, Steps, read_contexts
-from bisae.features.resampled import choose, peaks_again, sequence_draws
+from bisae.features.read_contexts import Candidates, FeatureContexts, read_contexts
+from bisae.features.resampled import peaks_again
+from bisae.features.steps import Steps
 from bisae.features.tokens import Tokens
 from bisae.sae import SparseAutoencoder
 
@@ -89,63 +89,65 @@ class Resampled:
         return cls(documents, *map(np.stack, zip(*found, strict=True)))
 
 
-def describe(
-    reading: AnalysedActivations,
-    layer: int,
-    sae: SparseAutoencoder,
-    codes: CodesFolder,
-    text: Text,
-    rules: Rules,
-    sides: Sequence["Side"] | None,
-) -> Described:
-    """Describe every feature of one cell from the SAE's codes; docs/analysis.md explains the columns.
+@dataclass(frozen=True, eq=False)
+class CodedCell:
+    """A cell's SAE, the layer that it reads, and its codes of the text.
+
+    `sides`: the latents' activations on sentence pairs, one `Side` per language; None without pairs.
+    """
+
+    layer: int
+    sae: SparseAutoencoder
+    codes: CodesFolder
+    sides: Sequence["Side"] | None
+
+
+def describe(reading: AnalysedActivations, cells: Sequence[CodedCell], text: Text, rules: Rules) -> Iterator[Described]:
+    """Describe every feature of cells from their codes; docs/analysis.md explains the columns.
+
+    The text is read once for the contexts of all cells, which can be chosen only when all codes are known.
 
     Args:
         reading: The LM's activations on the analysed text.
-        layer: The cell's layer.
-        sae: The cell's SAE.
-        codes: The SAE's codes of that text.
+        cells: The cells, all of one LM checkpoint.
         text: The languages of the tokens, and the clusters of meaning.
         rules: How features are described.
-        sides: The latents' activations on sentence pairs, one `Side` per language; None without pairs.
+
+    Yields:
+        The features of each cell.
     """
-    tokens, names = reading.tokens, class_names(text.languages)
-    maximum = codes.maximum()
-    columns: list[dict[str, Any]] = []
-    drawn = sequence_draws(tokens, rules.seed)
-    candidates: tuple[list[Any], list[Any]] = [], []  # contexts of the whole text, and further ones
-    spoken = tokens.language[tokens.borders[:-1]]  # in each sequence
-    held = [np.bincount(language, minlength=len(text.languages)) for language in (tokens.language, spoken)]
-    half = halves(tokens.document, rules.seed)
-    of_token = {"by_token": tokens.token_ids, "by_previous": tokens.previous, "by_next": tokens.following}
-    groups = {name: Groups.of(group, half) for name, group in of_token.items()}
-    for firings in (part for block in codes.blocks() for part in block.parts()):
-        block = slice(firings.first, firings.first + firings.latents)
-        peaks = Peaks.of(firings, tokens.sequence)
-        heard = by_language(peaks.latent, spoken[peaks.sequence], (firings.latents, len(text.languages)))
-        column = firing_columns(firings, heard, tokens, text.languages, held, rules.threshold)
-        columns.append(column | {name: explained(firings, group) for name, group in groups.items()})
-        choice = choose(rules.patterns, peaks, maximum[block], drawn)
-        split = np.split(choice.times, [len(choice.contexts)], axis=1)
-        for these, indices, times in zip(candidates, (choice.contexts, choice.further), split, strict=True):
-            these.append((peaks.latent[indices] + firings.first, peaks.sequence[indices], times))
-    latent, sequence, times = (
-        np.concatenate(column, -1) for column in zip(*candidates[0], *candidates[1], strict=True)
-    )
-    number = sum(len(these[0]) for these in candidates[0])
-    contexts, steps = read_contexts(reading, layer, sae, latent, sequence, number, codes.folder)
-    peaked = Peaked(tokens, text, sae.latents)
+    counted = [FromCodes.read(cell.codes, reading.tokens, text.languages, rules) for cell in cells]
+    candidates = [
+        Candidates(cell.layer, cell.sae, found.latent, found.sequence, found.contexts, cell.codes.folder)
+        for cell, found in zip(cells, counted, strict=True)
+    ]
+    contexts = read_contexts(reading, candidates)
+    for cell, found, read in zip(cells, counted, contexts, strict=True):
+        yield _described(reading.tokens, found, *read, cell.sides, text, rules)
+
+
+def _described(
+    tokens: Tokens,
+    found: FromCodes,
+    contexts: FeatureContexts,
+    steps: Steps,
+    sides: Sequence["Side"] | None,
+    text: Text,
+    rules: Rules,
+) -> Described:
+    names, latents = class_names(text.languages), len(found.maximum)
+    peaked = Peaked(tokens, text, latents)
     counted, counts = peaked.counts(contexts.latent, contexts.sequence, contexts.peak)
-    resampled = Resampled.of(peaked, steps, sequence, peaks_again(steps, contexts, times))
+    resampled = Resampled.of(peaked, steps, found.sequence, peaks_again(steps, contexts, found.times))
     mono = rules.monosemanticity
-    found = scores(counts, text.clustering, mono.shuffles, mono.quantile, rules.seed)
+    null = scores(counts, text.clustering, mono.shuffles, mono.quantile, rules.seed)
     total, classed = counted.sum(1), classes(counted, rules.threshold, list(names.values()))
     peak = tokens.borders[contexts.sequence] + contexts.peak
     views = {"document": tokens.language} | ({} if text.script is None else {"script": text.script})
     crossed = cross(counts, text.words, text.clustering, classed == MIXED, **asdict(rules.cross))
 
     table: dict[str, Any] = {
-        "feature": np.arange(sae.latents, dtype=np.int32),
+        "feature": np.arange(latents, dtype=np.int32),
         "class": classed,
         **{
             f"class_{view}": classes(
@@ -153,18 +155,18 @@ def describe(
             )
             for view, language in views.items()
         },
-        "maximum": maximum,
-        **{name: np.concatenate([column[name] for column in columns]) for name in columns[0]},
+        "maximum": found.maximum,
+        **found.columns,
         **{f"share_{code}": _ratio(counted[:, number], total) for number, code in enumerate(text.languages)},
         "contexts": total.astype(np.int32),
-        "distinct_tokens": found.distinct.astype(np.int32),
-        "single_token": found.distinct == 1,
-        "h_token": found.h_token,
-        "h_semantic": found.h_semantic,
-        "monosemanticity": found.score,
-        "monosemanticity_null": found.null_mean,
-        "monosemanticity_null_high": found.null_high,
-        "monosemanticity_null_above": found.null_above,
+        "distinct_tokens": null.distinct.astype(np.int32),
+        "single_token": null.distinct == 1,
+        "h_token": null.h_token,
+        "h_semantic": null.h_semantic,
+        "monosemanticity": null.score,
+        "monosemanticity_null": null.null_mean,
+        "monosemanticity_null_high": null.null_high,
+        "monosemanticity_null_above": null.null_above,
         "cross": crossed.score,
         "cross_p": crossed.p,
         "cross_q": crossed.q,
@@ -173,7 +175,7 @@ def describe(
     }
     table |= _alignment_columns(sides, rules) if sides else NO_PAIRS
     features = pd.DataFrame(table)
-    token, previous, following = (features[name].to_numpy() for name in groups)
+    token, previous, following = (features[name].to_numpy() for name in ("by_token", "by_previous", "by_next"))
     features["contextual"] = is_contextual(token, previous, following, **asdict(rules.contextual))
     features["bilingual"] = is_bilingual(features, rules.bilingual, rules.cross.level)
     clusters = text.clustering.entry_clusters(counts)

@@ -1,15 +1,69 @@
-"""The columns of a cell's features that are counted over all firings."""
+"""What the codes alone say of a cell's features: columns counted over all firings, and candidates for contexts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64, Integer, UInt8
+from jaxtyping import Float32, Int32, Int64, Integer, UInt8
 from scipy.special import entr
 
-from bisae.features.codes import Firings
+from bisae.analysis.rules import Rules
+from bisae.features.codes import CodesFolder, Firings
+from bisae.features.contexts import Peaks
+from bisae.features.measures.contextual import Groups, explained, halves
 from bisae.features.measures.language import class_names, classes, lape_classes, lape_kept, monolinguality
+from bisae.features.resampled import choose, sequence_draws
 from bisae.features.tokens import Tokens
+
+
+@dataclass(frozen=True, eq=False)
+class FromCodes:
+    """What a cell's codes say of its features.
+
+    Attributes:
+        maximum: Each latent's largest activation before TopK.
+        columns: The columns of the table of features that are counted over all firings.
+        latent, sequence: The candidates: pairs that are contexts of the whole text, grouped by latent, then further
+            pairs, which are contexts in some resample.
+        times: How often each resample has each candidate among its contexts.
+        contexts: The number of contexts of the whole text.
+    """
+
+    maximum: Float32[np.ndarray, " latent"]
+    columns: Mapping[str, np.ndarray]
+    latent: Int64[np.ndarray, " candidate"]
+    sequence: Int32[np.ndarray, " candidate"]
+    times: UInt8[np.ndarray, "resample candidate"]
+    contexts: int
+
+    @classmethod
+    def read(cls, codes: CodesFolder, tokens: Tokens, languages: Sequence[str], rules: Rules) -> "FromCodes":
+        """Read the codes of a text, block by block."""
+        maximum = codes.maximum()
+        columns: list[dict[str, Any]] = []
+        drawn = sequence_draws(tokens, rules.seed)
+        candidates: tuple[list[Any], list[Any]] = [], []  # contexts of the whole text, and further ones
+        spoken = tokens.language[tokens.borders[:-1]]  # in each sequence
+        held = [np.bincount(language, minlength=len(languages)) for language in (tokens.language, spoken)]
+        half = halves(tokens.document, rules.seed)
+        of_token = {"by_token": tokens.token_ids, "by_previous": tokens.previous, "by_next": tokens.following}
+        groups = {name: Groups.of(group, half) for name, group in of_token.items()}
+        for firings in (part for block in codes.blocks() for part in block.parts()):
+            block = slice(firings.first, firings.first + firings.latents)
+            peaks = Peaks.of(firings, tokens.sequence)
+            heard = by_language(peaks.latent, spoken[peaks.sequence], (firings.latents, len(languages)))
+            column = firing_columns(firings, heard, tokens, languages, held, rules.threshold)
+            columns.append(column | {name: explained(firings, group) for name, group in groups.items()})
+            choice = choose(rules.patterns, peaks, maximum[block], drawn)
+            split = np.split(choice.times, [len(choice.contexts)], axis=1)
+            for these, indices, times in zip(candidates, (choice.contexts, choice.further), split, strict=True):
+                these.append((peaks.latent[indices] + firings.first, peaks.sequence[indices], times))
+        latent, sequence, times = (
+            np.concatenate(column, -1) for column in zip(*candidates[0], *candidates[1], strict=True)
+        )
+        counted = {name: np.concatenate([column[name] for column in columns]) for name in columns[0]}
+        return cls(maximum, counted, latent, sequence, times, sum(len(these[0]) for these in candidates[0]))
 
 
 def by_language(

@@ -78,30 +78,34 @@ class PairsRead:
     seed: int
     _of_streams: list[pd.DataFrame] = field(default_factory=list, init=False)
 
-    def of(self, layer: int, sae: SparseAutoencoder) -> OnPairs:
-        """Read the pairs at `layer`, and, the first time, at all layers whose stream retrieves."""
-        first = not self._of_streams
+    def of(self, cells: Sequence[tuple[int, SparseAutoencoder]]) -> list[OnPairs]:
+        """Read the pairs once for all `cells` (layer, SAE); the first time also at all layers that retrieve."""
+        wanted = self.layers if not self._of_streams and self.retrieves else ()
         sentences, width = 2 * self.sentences.pairs, self.reading.activations.d_model
-        wanted = self.layers if first and self.retrieves else ()
         streams = {number: torch.zeros(sentences, width) for number in wanted}
-        parts = []
-        for rows, values in self.reading.rows(np.arange(len(self.reading.tokens)), sorted({layer, *streams})):
-            firings = encode(sae, int(rows[0]), values[layer]).firings
-            parts.append((firings.rows, firings.latent_of_entry(), firings.values))
+        parts: list[list[tuple[np.ndarray, ...]]] = [[] for _ in cells]
+        layers = sorted({*(layer for layer, _ in cells), *streams})
+        for rows, values in self.reading.rows(np.arange(len(self.reading.tokens)), layers):
+            for (layer, sae), part in zip(cells, parts, strict=True):
+                firings = encode(sae, int(rows[0]), values[layer]).firings
+                part.append((firings.rows, firings.latent_of_entry(), firings.values))
             for number, sums in streams.items():
                 self._add(sums, rows, values[number])
-        row, latent, value = (np.concatenate(column) for column in zip(*parts, strict=True))
-        if not self.retrieves:
-            return OnPairs(self._sides(row, latent, value, sae.latents), NO_RETRIEVAL)
         for number, sums in streams.items():
             means = sums.double().numpy() / np.maximum(self._counts, 1)[:, None]
             self._of_streams.append(self._retrieval(number, STREAM, *np.split(means, 2)))
+        columns = [[np.concatenate(column) for column in zip(*part, strict=True)] for part in parts]
+        return [self._of_cell(layer, sae.latents, *found) for (layer, sae), found in zip(cells, columns, strict=True)]
+
+    def _of_cell(self, layer: int, latents: int, row: np.ndarray, latent: np.ndarray, value: np.ndarray) -> OnPairs:
+        sides = self._sides(row, latent, value, latents)
+        if not self.retrieves:
+            return OnPairs(sides, NO_RETRIEVAL)
         kept = self._is_word[row]
         sentence = self._sentence[row[kept]]
         weight = value[kept].astype(np.float64) / self._counts[sentence]
-        codes = csr_array((weight, (sentence, latent[kept])), shape=(sentences, sae.latents))
+        codes = csr_array((weight, (sentence, latent[kept])), shape=(2 * self.sentences.pairs, latents))
         own = self._retrieval(layer, CODES, codes[: self.sentences.pairs], codes[self.sentences.pairs :])
-        sides = self._sides(row, latent, value, sae.latents)
         return OnPairs(sides, pd.concat([*self._of_streams, own], ignore_index=True))
 
     @property

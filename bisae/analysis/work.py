@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from bisae.activations.manifest import CacheError
-from bisae.analysis.checkpoint import AnalysedText, CheckpointCells
+from bisae.analysis.analysed_text import AnalysedText
+from bisae.analysis.checkpoint import CheckpointCells
 from bisae.analysis.lineage import AnalysedCell
 from bisae.analysis.rules import Rules
 from bisae.cells.find import FoundCell
@@ -86,31 +86,26 @@ class AnalysisWork:
         total, done = sum(len(cells) for _, cells in self.groups), 0
         with tokens_bar("cells", "cells") as progress:
             for group, cells in self.groups:
-                if not group.text.store.shared:
-                    self._encode(group, cells)
-                for cell in cells:
-                    self._describe(group, cell)
-                    done += 1
+                chosen = [cell for cell in cells if cell.folder in self.chosen]
+                done += len(cells) - len(chosen)
+                for part in group.together(chosen):
+                    self._describe(group, part)
+                    done += len(part)
                     progress(done, total)
                 group.close()
 
-    def _encode(self, group: CheckpointCells, cells: Sequence[FoundCell]) -> None:
-        """Let the LM read the text once for the codes of all cells, where it would read it for each."""
-        due = []
-        for cell in cells:
-            with suppress(*MENDABLE):  # which `describe` meets again
-                if cell.folder in self.chosen and not group.analysis(cell).finished:
-                    group.codes(cell)
-                    due.append(cell)
-        with suppress(*MENDABLE):
-            group.encode(due)
-
-    def _describe(self, group: CheckpointCells, cell: FoundCell) -> None:
-        if cell.folder in self.chosen:
-            try:
-                group.describe(cell).publish()
-            except MENDABLE as error:
-                self.failures[cell.folder] = error
+    def _describe(self, group: CheckpointCells, cells: Sequence[FoundCell]) -> None:
+        """Analyse cells together. Where that fails, each half by itself, until it is known of which cells it does."""
+        try:
+            group.describe(cells)
+            for cell in cells:
+                group.analysis(cell).publish()
+        except MENDABLE as error:
+            if len(cells) == 1:
+                self.failures[cells[0].folder] = error
+                return
+            for half in (cells[: len(cells) // 2], cells[len(cells) // 2 :]):
+                self._describe(group, half)
 
     def places(self) -> list[AnalysedCell]:
         """All cells that are analysed by now, also by other processes. A damaged analysis becomes a failure."""

@@ -25,7 +25,7 @@ from bisae.runtime.values import listed, writable
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bisae.analysis.checkpoint import AnalysedText
+    from bisae.analysis.analysed_text import AnalysedText
     from bisae.analysis.rules import Rules
 
 
@@ -127,7 +127,7 @@ def rules_of(settings: AnalyzeSettings) -> "Rules":
 
 def analysed_text(settings: AnalyzeSettings) -> "AnalysedText":
     """The text that features are described on, and where its activations and codes are kept."""
-    from bisae.analysis.checkpoint import AnalysedText
+    from bisae.analysis.analysed_text import AnalysedText
     from bisae.sae.own import named_classes
 
     return AnalysedText(

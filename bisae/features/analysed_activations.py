@@ -8,22 +8,28 @@ import torch
 from jaxtyping import BFloat16, Int64
 from torch import Tensor
 
+from bisae.activations.manifest import BYTES_PER_VALUE
 from bisae.activations.store import Activations, Source, Store
 from bisae.features.tokens import Tokens
 from bisae.runtime.progress import tokens_bar
 from bisae.runtime.ranks import ALONE
 
 WINDOW = 2**16  # rows: 128 MiB of a layer of width 1024
+HELD = 2**30  # bytes of activations that are held in RAM, where the LM would compute them for each reading
 
 
 @dataclass(frozen=True, eq=False)
 class AnalysedActivations:
-    """The activations of `source` at `layers` on `tokens`. They can be read any number of times."""
+    """The activations of `source` at `layers` on `tokens`. They can be read any number of times.
+
+    `held`: what has been read, by window and layer; None if nothing is held.
+    """
 
     source: Source
     tokens: Tokens
     layers: Sequence[int]
     activations: Activations
+    held: dict[tuple[int, int], BFloat16[Tensor, "row d_model"]] | None = None
 
     @classmethod
     def open(
@@ -32,7 +38,8 @@ class AnalysedActivations:
         """Open the activations in `store`, which computes those that it does not have; shows a progress bar."""
         with tokens_bar(title) as progress:
             opened = store.open(source, layers, len(tokens), title.replace(" ", "-"), ALONE, progress)
-        return cls(source, tokens, layers, opened)
+        few = len(tokens) * source.d_model * BYTES_PER_VALUE * len(layers) <= HELD
+        return cls(source, tokens, layers, opened, {} if few and not store.shared else None)
 
     @property
     def windows(self) -> list[tuple[int, int]]:
@@ -52,17 +59,33 @@ class AnalysedActivations:
             The wanted rows of one window, and for each layer their activations.
         """
         windows = [window for window in self.windows if _between(wanted, *window).size]
-        for here, following in zip(windows, [*windows[1:], None], strict=False):
-            rows = _between(wanted, *here)
-            at_hand = self.activations.window(*here, lambda rows=rows: rows, following)  # type: ignore[misc]
+        due = [window for window in windows if not self._holds(window[0], layers)]
+        followed_by = dict(zip(due, [*due[1:], None], strict=False))
+        for window in windows:
+            rows = _between(wanted, *window)
+            if window not in followed_by:
+                yield rows, {layer: self._held(window[0], layer, rows) for layer in layers}
+                continue
+            at_hand = self.activations.window(*window, lambda rows=rows: rows, followed_by[window])  # type: ignore[misc]
             values = {}
             for layer in layers:
                 values[layer] = torch.empty(len(rows), self.activations.d_model, dtype=torch.bfloat16)
                 at_hand.gather_ascending(layer, rows, values[layer])
+                if self.held is not None and len(rows) == window[1] - window[0]:
+                    self.held[window[0], layer] = values[layer]
             yield rows, values
+
+    def _holds(self, start: int, layers: Sequence[int]) -> bool:
+        return self.held is not None and all((start, layer) in self.held for layer in layers)
+
+    def _held(self, start: int, layer: int, rows: Int64[np.ndarray, " row"]) -> BFloat16[Tensor, "row d_model"]:
+        assert self.held is not None
+        return self.held[start, layer][torch.from_numpy(rows - start)]
 
     def close(self) -> None:
         """Free the activations and the LM; nothing can be read afterwards."""
+        if self.held is not None:
+            self.held.clear()
         self.activations.close(finished=True)
         self.source.release()
 

@@ -1,19 +1,21 @@
 """Chosen contexts: the activations before TopK at their tokens, from a second reading of the text."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int16, Int32, Int64, Real, Shaped, UInt8
+from jaxtyping import BFloat16, Float32, Int16, Int32, Int64, UInt8
 from torch import Tensor
 
 from bisae.features.analysed_activations import AnalysedActivations
 from bisae.features.contexts import number_within
+from bisae.features.steps import Steps, in_order_of_pairs, stored
+from bisae.features.tokens import Tokens
 from bisae.sae import SparseAutoencoder
 
 ROWS = 2**13  # that are normalised at once
@@ -45,155 +47,136 @@ class FeatureContexts:
 
 
 @dataclass(frozen=True, eq=False)
-class Steps:
-    """Where the peaks of pairs (latent, sequence) can be, in any order of pairs.
+class Candidates:
+    """Pairs (latent, sequence) of a cell whose activations before TopK are wanted.
 
-    A *step* is an activation before TopK above all earlier ones of the sequence. The first of the largest stored
-    values is at a step, whatever the scale is. Entries `offsets[c]:offsets[c + 1]` are the steps of pair c so near to
-    its largest activation that they can be it; the last one is the largest activation.
-    """
-
-    latent: Int64[np.ndarray, " pair"]
-    offsets: Int64[np.ndarray, " pair_and_one"]
-    position: Int16[np.ndarray, " step"]
-    value: Float32[np.ndarray, " step"]
-
-    @cached_property
-    def largest(self) -> Float32[np.ndarray, " pair"]:
-        """The largest activation of each pair."""
-        return self.value[self.offsets[1:] - 1]
-
-    @cached_property
-    def several(self) -> Int64[np.ndarray, " some"]:
-        """The pairs with more than one step, whose peak depends on the scale."""
-        return np.flatnonzero(np.diff(self.offsets) > 1)
-
-    @cached_property
-    def _by_latent(self) -> tuple[Int64[np.ndarray, " pair"], Int64[np.ndarray, " some"], Int64[np.ndarray, " some"]]:
-        order = np.argsort(self.latent, kind="stable")
-        return order, *np.unique(self.latent[order], return_index=True)
-
-    def scale(self, drawn: Shaped[np.ndarray, " pair"]) -> Float32[np.ndarray, " latent"]:
-        """The largest activation of each latent in the `drawn` pairs, at least 0, up to the last latent."""
-        order, latents, starts = self._by_latent
-        of_latent = np.zeros(int(latents.max(initial=-1)) + 1, np.float32)
-        if len(order):
-            of_latent[latents] = np.maximum.reduceat(np.where(drawn[order] > 0, self.largest[order], 0), starts)
-        return np.maximum(of_latent, 0)
-
-    def first_largest(
-        self, some: Int64[np.ndarray, " some"], scale: Float32[np.ndarray, " latent"]
-    ) -> Int64[np.ndarray, " some"]:
-        """The step at the peak of each of `some` pairs, if the largest activation of each latent is `scale`."""
-        lengths = np.diff(self.offsets)[some]
-        ends = np.cumsum(lengths)
-        at = np.arange(lengths.sum()) + np.repeat(self.offsets[some] - (ends - lengths), lengths)
-        values = stored(self.value[at], np.repeat(scale[self.latent[some]], lengths))
-        hits = np.flatnonzero(values == np.repeat(values[ends - 1], lengths))
-        return at[hits[np.searchsorted(hits, ends - lengths)]]
-
-    def in_reach(self) -> "Steps":
-        """Without those that are below the last step by a tenth of the latent's largest activation in any pair."""
-        lengths = np.diff(self.offsets)
-        # A little more than a tenth: `stored` rounds. Where no activation is positive, all stored values are equal.
-        reach = np.float32(0.1001) * self.scale(np.ones(len(self.latent), bool))[self.latent]
-        least = np.where(self.largest > 0, self.largest - np.maximum(reach, 0), -np.inf)
-        kept = self.value >= np.repeat(least, lengths)
-        offsets = np.append(0, np.cumsum(kept))[self.offsets]
-        return Steps(self.latent, offsets, self.position[kept], self.value[kept])
-
-
-def read_contexts(
-    reading: AnalysedActivations,
-    layer: int,
-    sae: SparseAutoencoder,
-    latent: Int64[np.ndarray, " pair"],
-    sequence: Int32[np.ndarray, " pair"],
-    contexts: int,
-    scratch: Path,
-) -> tuple[FeatureContexts, Steps]:
-    """Encode chosen sequences again, to get the activations before TopK at all of their tokens.
-
-    Args:
-        reading: The LM's activations on the text.
+    Attributes:
         layer: The layer that the SAE reads.
         sae: The SAE.
         latent: The latent of each pair.
         sequence: The sequence of each pair.
         contexts: The number of pairs, the first ones, that are contexts of the whole text, grouped by latent. Of the
             others only the steps are kept.
-        scratch: A folder for activations that need more than `IN_RAM`, 4 bytes for each token of a context.
+        scratch: A folder for activations that need more memory than there is, 4 bytes for each token of a context.
     """
-    lengths = np.diff(reading.tokens.borders)[sequence]
-    found, pieces = [], []
-    with SpooledTemporaryFile(IN_RAM, dir=str(scratch)) as file:
-        for pairs, activations in _activations(reading, layer, sae, latent, sequence):
-            step = np.ones(activations.shape, bool)
-            largest = np.maximum.accumulate(activations, axis=1)
-            np.greater(activations[:, 1:], largest[:, :-1], out=step[:, 1:])
-            at = np.flatnonzero(step)
-            pair, position = np.divmod(at, activations.shape[1])
-            counts = np.bincount(pair, minlength=len(pairs))
-            found.append((pairs, counts, position.astype(np.int16), activations.ravel()[at]))
-            whole = np.flatnonzero(pairs < contexts)
-            values = activations[whole][np.arange(activations.shape[1]) < lengths[pairs[whole], None]]
-            file.write(values.data)
-            if len(whole):
-                pieces.append(pairs[whole])
-        steps = _in_order_of_pairs(latent, found)
-        del found
-        scale = steps.scale(np.arange(len(latent)) < contexts)
-        offsets = np.append(0, np.cumsum(lengths[:contexts]))
-        scaled = np.empty(offsets[-1], np.uint8)
-        file.seek(0)
-        for pairs in pieces:
-            long = lengths[pairs]
-            values = np.frombuffer(file.read(4 * int(long.sum())), np.float32)
-            place = np.arange(len(values)) + np.repeat(offsets[pairs] - (np.cumsum(long) - long), long)
-            scaled[place] = stored(values, np.repeat(scale[latent[pairs]], long))
-    first = steps.first_largest(np.arange(contexts), scale)
-    of_text = latent[:contexts], sequence[:contexts], steps.position[first], steps.value[first]
-    return FeatureContexts(*of_text, offsets, scaled), steps
+
+    layer: int
+    sae: SparseAutoencoder
+    latent: Int64[np.ndarray, " pair"]
+    sequence: Int32[np.ndarray, " pair"]
+    contexts: int
+    scratch: Path
 
 
-def _in_order_of_pairs(latent: Int64[np.ndarray, " pair"], found: Sequence[tuple[np.ndarray, ...]]) -> Steps:
-    if not found:
-        return Steps(latent, np.zeros(1, np.int64), np.empty(0, np.int16), np.empty(0, np.float32))
-    pairs, counts, position, value = (np.concatenate(column) for column in zip(*found, strict=True))
-    order = np.argsort(pairs)
-    read = Steps(latent[pairs], np.append(0, np.cumsum(counts)), position, value).in_reach()
-    starts, counts = read.offsets[order], np.diff(read.offsets)[order]
-    offsets = np.append(0, np.cumsum(counts))
-    at = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
-    return Steps(latent, offsets, read.position[at], read.value[at])
+def read_contexts(reading: AnalysedActivations, cells: Sequence[Candidates]) -> list[tuple[FeatureContexts, Steps]]:
+    """Encode the candidates of each cell again, to get the activations before TopK at all of their tokens.
+
+    The text is read once for all cells. What a cell gets does not depend on the others.
+    """
+    with ExitStack() as files:
+        readers = []
+        for cell in cells:
+            file = files.enter_context(SpooledTemporaryFile(IN_RAM // len(cells), dir=str(cell.scratch)))
+            readers.append(_Reader(reading.tokens, cell, file))
+        layers = sorted({cell.layer for cell in cells})
+        chosen = np.zeros(len(reading.tokens.borders) - 1, bool)
+        for cell in cells:
+            chosen[cell.sequence] = True
+        for window, values in reading.rows(np.flatnonzero(np.repeat(chosen, np.diff(reading.tokens.borders))), layers):
+            for reader in readers:
+                reader.add(window, values[reader.cell.layer])
+        return [reader.finish() for reader in readers]
 
 
-def _activations(
-    reading: AnalysedActivations,
-    layer: int,
-    sae: SparseAutoencoder,
-    latent: Int64[np.ndarray, " pair"],
-    sequence: Int32[np.ndarray, " pair"],
-) -> Iterator[tuple[Int64[np.ndarray, " some"], Float32[np.ndarray, "some token"]]]:
-    """Some pairs and their activations before TopK, in any order of pairs; -inf after the end of a sequence."""
-    by_sequence = np.argsort(sequence, kind="stable")
-    used, starts = np.unique(sequence[by_sequence], return_index=True)
-    ends = np.append(starts[1:], len(sequence))
-    for inputs in _sequences(reading, layer, sae, used):
-        batch: list[tuple[int, Int64[np.ndarray, " _"], Tensor]] = []  # length and pairs of a sequence, and its rows
-        for number, rows in inputs:
-            place, length = np.searchsorted(used, number), len(rows)
-            pairs = by_sequence[starts[place] : ends[place]]
+class _Reader:
+    """Reads the candidates of one cell, in any order of pairs."""
+
+    def __init__(self, tokens: Tokens, cell: Candidates, file: SpooledTemporaryFile[bytes]) -> None:
+        self.tokens, self.cell, self.file = tokens, cell, file
+        self.lengths = np.diff(tokens.borders)[cell.sequence]
+        self.by_sequence = np.argsort(cell.sequence, kind="stable")
+        self.used, self.starts = np.unique(cell.sequence[self.by_sequence], return_index=True)
+        self.ends = np.append(self.starts[1:], len(cell.sequence))
+        self.begun: list[Tensor] = []  # of a sequence that a window or a block of rows cuts
+        self.found: list[tuple[np.ndarray, ...]] = []
+        self.pieces: list[np.ndarray] = []
+
+    def add(self, window: Int64[np.ndarray, " row"], values: BFloat16[Tensor, "row d_model"]) -> None:
+        """Read the cell's rows among those of a window; windows come in the order of the text."""
+        sequence = self.tokens.sequence[window]
+        if len(self.used):
+            place = np.minimum(np.searchsorted(self.used, sequence), len(self.used) - 1)
+            own = np.flatnonzero(self.used[place] == sequence)
+            if len(own) < len(window):
+                window, values = window[own], values[torch.from_numpy(own)]
+            for start in range(0, len(window), ROWS):
+                self._add(window[start : start + ROWS], values[start : start + ROWS])
+
+    def _add(self, rows: Int64[np.ndarray, " row"], values: BFloat16[Tensor, "row d_model"]) -> None:
+        batch: list[tuple[int, np.ndarray, Tensor]] = []  # length and pairs of a sequence, and its rows
+        for number, inputs in self._sequences(rows, values):
+            place, length = np.searchsorted(self.used, number), len(inputs)
+            pairs = self.by_sequence[self.starts[place] : self.ends[place]]
             most = max(1, VALUES // length)
-            batch += [(length, pairs[low : low + most], rows) for low in range(0, len(pairs), most)]
+            batch += [(length, pairs[low : low + most], inputs) for low in range(0, len(pairs), most)]
         batch.sort(key=itemgetter(0))
         while batch:
             longest, size, part = batch[-1][0], 0, []
             while batch and batch[-1][0] > 0.8 * longest and size <= VALUES:
                 part.append(batch.pop())
                 size += len(part[-1][1]) * longest
-            _, pairs, rows = zip(*part, strict=True)
-            yield np.concatenate(pairs), _pre_activations(sae, [latent[some] for some in pairs], rows)
+            _, several, inputs_of = zip(*part, strict=True)
+            latents = [self.cell.latent[some] for some in several]
+            self._keep(np.concatenate(several), _pre_activations(self.cell.sae, latents, inputs_of))
+
+    def _sequences(
+        self, rows: Int64[np.ndarray, " row"], values: BFloat16[Tensor, "row d_model"]
+    ) -> Iterator[tuple[int, Tensor]]:
+        """The sequences that end in these rows, and their rows as the encoder gets them."""
+        sae, borders = self.cell.sae, self.tokens.borders
+        centred = (sae.normalize(values.to(sae.W_enc.device))[0] - sae.b_pre).detach()
+        numbers, firsts = np.unique(self.tokens.sequence[rows], return_index=True)
+        for number, first, stop in zip(numbers, firsts, [*firsts[1:], len(rows)], strict=True):
+            self.begun.append(centred[first:stop])
+            if rows[stop - 1] + 1 == borders[number + 1]:
+                whole = self.begun[0] if len(self.begun) == 1 else torch.cat(self.begun)
+                self.begun = []
+                yield int(number), whole
+        if self.begun:  # of the block only its end has to be kept
+            self.begun[-1] = self.begun[-1].clone()
+
+    def _keep(self, pairs: Int64[np.ndarray, " some"], activations: Float32[np.ndarray, "some token"]) -> None:
+        """Keep the steps of pairs, and of contexts the activations; -inf stands after the end of a sequence."""
+        step = np.ones(activations.shape, bool)
+        largest = np.maximum.accumulate(activations, axis=1)
+        np.greater(activations[:, 1:], largest[:, :-1], out=step[:, 1:])
+        at = np.flatnonzero(step)
+        pair, position = np.divmod(at, activations.shape[1])
+        counts = np.bincount(pair, minlength=len(pairs))
+        self.found.append((pairs, counts, position.astype(np.int16), activations.ravel()[at]))
+        whole = np.flatnonzero(pairs < self.cell.contexts)
+        values = activations[whole][np.arange(activations.shape[1]) < self.lengths[pairs[whole], None]]
+        self.file.write(values.data)
+        if len(whole):
+            self.pieces.append(pairs[whole])
+
+    def finish(self) -> tuple[FeatureContexts, Steps]:
+        latent, sequence, contexts = self.cell.latent, self.cell.sequence, self.cell.contexts
+        steps = in_order_of_pairs(latent, self.found)
+        self.found = []
+        scale = steps.scale(np.arange(len(latent)) < contexts)
+        offsets = np.append(0, np.cumsum(self.lengths[:contexts]))
+        scaled = np.empty(offsets[-1], np.uint8)
+        self.file.seek(0)
+        for pairs in self.pieces:
+            long = self.lengths[pairs]
+            values = np.frombuffer(self.file.read(4 * int(long.sum())), np.float32)
+            place = np.arange(len(values)) + np.repeat(offsets[pairs] - (np.cumsum(long) - long), long)
+            scaled[place] = stored(values, np.repeat(scale[latent[pairs]], long))
+        self.file.close()
+        first = steps.first_largest(np.arange(contexts), scale)
+        of_text = latent[:contexts], sequence[:contexts], steps.position[first], steps.value[first]
+        return FeatureContexts(*of_text, offsets, scaled), steps
 
 
 @torch.no_grad()
@@ -210,32 +193,3 @@ def _pre_activations(
         own += sae.b_enc[here, None]
         place += len(some)
     return out.float().cpu().numpy()
-
-
-def _sequences(
-    reading: AnalysedActivations, layer: int, sae: SparseAutoencoder, used: Int32[np.ndarray, " some"]
-) -> Iterator[list[tuple[int, Tensor]]]:
-    """The `used` sequences, in the order of the text, and their rows as the encoder gets them: some at a time."""
-    borders = reading.tokens.borders
-    wanted = np.concatenate([np.empty(0, np.int64), *(np.arange(borders[s], borders[s + 1]) for s in used)])
-    begun: list[Tensor] = []  # of a sequence that a window or a block of rows cuts
-    for window, values in reading.rows(wanted, [layer]):
-        for start in range(0, len(window), ROWS):
-            rows = window[start : start + ROWS]
-            block = values[layer][start : start + ROWS].to(sae.W_enc.device)
-            centred = (sae.normalize(block)[0] - sae.b_pre).detach()
-            numbers, firsts = np.unique(reading.tokens.sequence[rows], return_index=True)
-            ready = []
-            for number, first, stop in zip(numbers, firsts, [*firsts[1:], len(rows)], strict=True):
-                begun.append(centred[first:stop])
-                if rows[stop - 1] + 1 == borders[number + 1]:
-                    ready.append((int(number), begun[0] if len(begun) == 1 else torch.cat(begun)))
-                    begun = []
-            if begun:  # of the block only its end has to be kept
-                begun[-1] = begun[-1].clone()
-            yield ready
-
-
-def stored(raw: Float32[np.ndarray, " value"], scale: Float32[np.ndarray, " value"]) -> Real[np.ndarray, " value"]:
-    """The values that the v1 code stores for activations; `scale` is the largest activation of each value's latent."""
-    return np.where(raw > 0, np.ceil(10 * (raw / np.where(scale > 0, scale, 1))), 0)

@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Float32, Int16, Int64, Integer, UInt8
 
 from bisae.features.contexts import InOrder, Patterns, Peaks, number_within, strongest_first
-from bisae.features.read_contexts import FeatureContexts, Steps
+from bisae.features.read_contexts import FeatureContexts
+from bisae.features.steps import Steps
 from bisae.features.tokens import Tokens
 from bisae.metrics.intervals import draws
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int32, Int64
 from torch import Tensor
 
-from bisae.analysis.feature_table import Text, describe
+from bisae.analysis.feature_table import CodedCell, Text, describe
 from bisae.analysis.rules import Rules
 from bisae.analysis.summary import Metrics, summarize
 from bisae.features.analysed_activations import AnalysedActivations
@@ -50,7 +50,7 @@ def analysed(
         codes.write(int(rows[0]), encode(sae, int(rows[0]), at[1]))
     codes.finish([start for start, _ in reading.windows])
     about = Text(LANGUAGES, text.language, GlobalClusters(clusters), np.full(len(clusters), -1, np.int8), None)
-    return summarize(describe(reading, 1, sae, codes, about, rules, None), LANGUAGES, rules)
+    return summarize(next(describe(reading, [CodedCell(1, sae, codes, None)], about, rules)), LANGUAGES, rules)
 
 
 def covered(found: Sequence[Metrics], names: Sequence[str], kind: str) -> Mapping[str, Bool[np.ndarray, " text"]]:

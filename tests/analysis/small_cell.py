@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bisae.analysis.feature_table import Described, Side, Text, describe
+from bisae.analysis.feature_table import CodedCell, Described, Side, Text, describe
 from bisae.analysis.rules import AlignmentRule, ContextualRule, CrossRule, MonosemanticityRule, RetrievalRule, Rules
 from bisae.features.analysed_activations import AnalysedActivations
 from bisae.features.codes import CodesFolder, encode
@@ -54,4 +54,5 @@ def described(
     codes.finish([0])
     text = Text(LANGUAGES, reading.tokens.language, GlobalClusters(CLUSTERS), WORDS, script)
     dense = sae.encode(values).dense().detach().numpy()
-    return describe(reading, 2, sae, codes, text, chosen, sides), reading, sae, dense
+    (found,) = describe(reading, [CodedCell(2, sae, codes, sides)], text, chosen)
+    return found, reading, sae, dense

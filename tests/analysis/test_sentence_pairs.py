@@ -66,7 +66,7 @@ def shown(table: pd.DataFrame, space: str, layer: int, centred: bool) -> dict[st
 def test_streams_and_codes_retrieve_by_their_means_over_words(centred: bool) -> None:
     read, stored = pairs_read()
     sae = random_sae(latents=12)
-    found = read.of(1, sae)
+    found = read.of([(1, sae)])[0]
     tokens, pool = read.reading.tokens, pools(PAIRS - 1, 8, 3)
     dense = {number: stored.values[number].double().numpy() for number in stored.values}
     codes = sae.encode(stored.values[1]).dense().detach().double().numpy()
@@ -83,11 +83,11 @@ def test_streams_and_codes_retrieve_by_their_means_over_words(centred: bool) -> 
 
 def test_a_second_cell_reads_its_own_layer_only_and_knows_the_streams() -> None:
     read, stored = pairs_read()
-    first = read.of(1, random_sae(latents=12))
+    first = read.of([(1, random_sae(latents=12))])[0]
     asked: list[int] = []
     gather = stored.gather_ascending
     stored.gather_ascending = lambda layer, *rest: (asked.append(layer), gather(layer, *rest))[1]  # type: ignore
-    second = read.of(2, random_sae(latents=12, seed=4))
+    second = read.of([(2, random_sae(latents=12, seed=4))])[0]
     assert asked == [2]
     streams = [table.retrieval.query("space == 'stream'").reset_index(drop=True) for table in (first, second)]
     pd.testing.assert_frame_equal(*streams)
@@ -102,14 +102,14 @@ def test_a_second_cell_reads_its_own_layer_only_and_knows_the_streams() -> None:
 def test_fewer_pairs_than_candidates_leave_retrieval_out_and_say_so(caplog: pytest.LogCaptureFixture) -> None:
     read, _ = pairs_read(candidates=25)
     with caplog.at_level(logging.WARNING):
-        found = read.of(1, random_sae(latents=12))
+        found = read.of([(1, random_sae(latents=12))])[0]
     assert found.retrieval.empty and found.metrics(1) == {}
     assert "retrieval.candidates=25: only 24 sentence pairs" in caplog.text
     silent, _ = pairs_read(candidates=None)
-    assert silent.of(1, random_sae(latents=12)).retrieval.empty
+    assert silent.of([(1, random_sae(latents=12))])[0].retrieval.empty
     assert [
         (side.words != other.words).nnz
         for side, other in zip(
-            found.sides or (), pairs_read()[0].of(1, random_sae(latents=12)).sides or (), strict=True
+            found.sides or (), pairs_read()[0].of([(1, random_sae(latents=12))])[0].sides or (), strict=True
         )
     ] == [0, 0]

@@ -1,7 +1,7 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 
 from bisae.cli.analyze import analyze
+from bisae.features import analysed_activations
 from bisae.lm.lm_pass import LMPass
 from bisae.runtime.errors import AnalysisFailed, ConfigError
+from bisae.runtime.naming import name_of
 from tests.conftest import ROOT, TINY, TINY_ANALYSIS, few_pairs, run
 
 pytestmark = pytest.mark.slow
@@ -154,28 +156,31 @@ def test_a_damaged_analysis_is_named_and_left_out(place: Path, config: Config) -
 
 
 @pytest.mark.parametrize(
-    ("store", "readings"),
-    [
-        ("rolling", 1),
-        ("streaming", 3),
-    ],  # one for the codes of both cells, one for each's contexts; rolling keeps few shards
+    ("store", "held", "readings"),
+    [("rolling", 2**30, 1), ("streaming", 2**30, 1), ("streaming", 0, 2)],  # one for codes, one for contexts
 )
 def test_the_same_features_come_from_wherever_activations_are_kept(
-    place: Path, config: Config, store: str, readings: int, monkeypatch: pytest.MonkeyPatch
+    place: Path, config: Config, store: str, held: int, readings: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    only = "only.step=512", "output=null", "alignment.pairs=null"
+    only = "only.step=512", "output=null"
     analyze(config(*only, name="analyze"))
     cached = files(place / "runs")
     for written in [*(place / "runs").rglob("analysis"), place / "cache/codes"]:
         shutil.rmtree(written)
-    read: Counter[int] = Counter()
+    read: Counter[tuple[str, int]] = Counter()
     one_shard = LMPass.activations
-    monkeypatch.setattr(
-        LMPass, "activations", lambda lm, shard, layers: read.update([shard]) or one_shard(lm, shard, layers)
-    )
+
+    def counted(lm: LMPass, shard: int, layers: Sequence[int]) -> Any:
+        read.update([(name_of(lm.fingerprint), shard)])
+        return one_shard(lm, shard, layers)
+
+    monkeypatch.setattr(LMPass, "activations", counted)
+    monkeypatch.setattr(analysed_activations, "HELD", held)
     analyze(config(*only, f"activations={store}", "codes=delete", name="analyze"))
     assert files(place / "runs") == cached
-    assert len(read) > 1 and max(read.values()) == readings
+    text, pairs = Counter(source for source, _ in read).most_common()  # the text has more shards
+    assert {times for (source, _), times in read.items() if source == text[0]} == {readings}
+    assert {times for (source, _), times in read.items() if source == pairs[0]} == {1}
     assert not list((place / "cache/codes").rglob("*.safetensors"))
 
 

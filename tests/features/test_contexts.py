@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -13,7 +14,8 @@ from bisae.features import read_contexts as read_module
 from bisae.features.analysed_activations import AnalysedActivations
 from bisae.features.codes import encode
 from bisae.features.contexts import Paper, Patterns, Peaks, Quantile, Top
-from bisae.features.read_contexts import FeatureContexts, read_contexts, stored
+from bisae.features.read_contexts import Candidates, FeatureContexts, read_contexts
+from bisae.features.steps import stored
 from bisae.runtime.errors import Refused
 from bisae.sae import TopK
 from tests.features.small_text import random_sae, reading_of, tokens_of
@@ -30,7 +32,7 @@ def chosen(rule: Patterns, reading: AnalysedActivations, sae: TopK) -> FeatureCo
 
 
 def read(reading: AnalysedActivations, sae: TopK, latent: np.ndarray, sequence: np.ndarray) -> FeatureContexts:
-    return read_contexts(reading, 2, sae, latent, sequence, len(latent), Path(gettempdir()))[0]
+    return read_contexts(reading, [Candidates(2, sae, latent, sequence, len(latent), Path(gettempdir()))])[0][0]
 
 
 def v1(reading: AnalysedActivations, sae: TopK, share: float, contexts: int) -> list[tuple[int, int, list[int]]]:
@@ -124,7 +126,8 @@ def test_values_that_cannot_work_are_refused(make: object, field: str) -> None:
 def test_steps_hold_the_first_largest_stored_value_at_any_scale(lengths: list[int], seed: int, scale: float) -> None:
     reading, sae = reading_of(tokens_of(lengths), seed=seed), random_sae(seed=seed)
     latent, sequence = (grid.ravel() for grid in np.mgrid[:10, : len(lengths)])
-    _, steps = read_contexts(reading, 2, sae, latent, sequence.astype(np.int32), 0, Path(gettempdir()))
+    cell = Candidates(2, sae, latent, sequence.astype(np.int32), 0, Path(gettempdir()))
+    ((_, steps),) = read_contexts(reading, [cell])
     values = next(reading.rows(np.arange(sum(lengths)), [2]))[1][2]
     before = sae.pre_activations(sae.normalize(values)[0]).detach().numpy()
     largest = np.maximum(before.max(0), 0)
@@ -142,9 +145,46 @@ def test_steps_hold_the_first_largest_stored_value_at_any_scale(lengths: list[in
 def test_contexts_that_need_too_much_memory_wait_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reading, sae = reading_of(tokens_of([5, 4, 6, 3, 7])), random_sae()
     latent, sequence = np.repeat(np.arange(10), 3), np.tile(np.array([1, 3, 4], np.int32), 10)
-    held = read_contexts(reading, 2, sae, latent, sequence, len(latent), tmp_path)[0]
+    cell = Candidates(2, sae, latent, sequence, len(latent), tmp_path)
+    held = read_contexts(reading, [cell])[0][0]
     monkeypatch.setattr(read_module, "IN_RAM", 64)
     monkeypatch.setattr(read_module, "VALUES", 20)
-    in_file = read_contexts(reading, 2, sae, latent, sequence, len(latent), tmp_path)[0]
+    in_file = read_contexts(reading, [cell])[0][0]
     assert all(np.array_equal(getattr(held, name), getattr(in_file, name)) for name in ("values", "peak", "offsets"))
     assert not list(tmp_path.iterdir())
+
+
+def test_cells_that_are_read_together_get_what_each_gets_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading_module, "WINDOW", 7)
+    reading, saes = reading_of(tokens_of([5, 4, 6, 3, 7])), [random_sae(), random_sae(latents=12, seed=1), random_sae()]
+    pairs = [([1, 1, 8], [1, 4, 2]), ([0, 3, 11], [0, 1, 4]), ([], [])]
+    cells = [
+        Candidates(2, sae, np.array(latent, np.int64), np.array(sequence, np.int32), min(2, len(latent)), tmp_path)
+        for sae, (latent, sequence) in zip(saes, pairs, strict=True)
+    ]
+    reading.activations.asked = asked = []  # type: ignore[attr-defined]
+    together = read_contexts(reading, cells)
+    assert len(asked) == len(reading.windows)
+    for cell, (contexts, steps) in zip(cells, together, strict=True):
+        ((alone, alone_steps),) = read_contexts(reading, [cell])
+        for name in ("latent", "sequence", "peak", "activation", "offsets", "values"):
+            np.testing.assert_array_equal(getattr(contexts, name), getattr(alone, name))
+        for name in ("latent", "offsets", "position", "value"):
+            np.testing.assert_array_equal(getattr(steps, name), getattr(alone_steps, name))
+
+
+def test_what_is_held_is_not_read_again() -> None:
+    reading = reading_of(tokens_of([5, 4, 6]))
+    held = replace(reading, held={})
+    asked: list[list[int]] = []
+    reading.activations.asked = asked  # type: ignore[attr-defined]
+    whole, some = np.arange(15), np.array([2, 9, 14])
+    for _ in range(2):
+        ((rows, values),) = held.rows(some, [2])  # a part of a window is not held
+        np.testing.assert_array_equal(rows, some)
+    ((_, everything),) = held.rows(whole, [2])
+    for wanted in (whole, some):
+        ((rows, values),) = held.rows(wanted, [2])
+        np.testing.assert_array_equal(rows, wanted)
+        assert torch.equal(values[2], everything[2][torch.from_numpy(wanted)])
+    assert len(asked) == 3

@@ -81,7 +81,9 @@ def random_found(start: int, tokens: int, latents: int, k: int) -> Encoded:
     return Encoded(Firings(0, np.searchsorted(latent, np.arange(latents + 1)), row, values), maximum)
 
 
-def measure(tokens: int, d_model: int, latents: int, k: int, length: int, random_codes: bool) -> dict[str, float]:
+def measure(
+    tokens: int, d_model: int, latents: int, k: int, length: int, random_codes: bool, threads: int
+) -> dict[str, float]:
     """Seconds of each part, and the peak memory of this process in GiB."""
     random = np.random.default_rng(0)
     sequence = np.arange(tokens) // length
@@ -140,20 +142,39 @@ def measure(tokens: int, d_model: int, latents: int, k: int, length: int, random
         about = Text(("en", "ja"), text.language, clusters, words, None)
         cell = CodedCell(1, sae, codes, None)
         profile = cProfile.Profile(time.process_time, builtins=False)
-        timed(
-            "features",
-            lambda: profile.runcall(
-                lambda: summarize(next(describe(reading, [cell], about, rules)), ("en", "ja"), rules)
-            ),
-        )
+
+        def features() -> object:
+            return summarize(next(describe(reading, [cell], about, rules)), ("en", "ja"), rules)
+
+        timed("features", lambda: profile.runcall(features))
         for (file, _, function), (*_, seconds, _) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
             if (stage := STAGES.get((Path(file).name, function))) is not None:
                 found[stage] = found.get(stage, 0.0) + seconds
         found["nulls"] = found["null of monosemanticity"] + found["null of bilingual"]
+        found["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        if threads > 1:
+            found |= by_turns(features, threads)
     if not random_codes:
         found["codes_of_encoding"] = found["codes"] / found["encoding"]
-    found["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return found
+
+
+def by_turns(work: Callable[[], object], threads: int) -> dict[str, float]:
+    """One and several threads twice each: the quicker of both times, and how many cores the several kept busy."""
+    seconds, busy, results = {1: np.inf, threads: np.inf}, 0.0, []
+    for number in (1, threads, threads, 1):
+        torch.set_num_threads(number)
+        clock, own = time.perf_counter(), time.process_time()
+        results.append(work())
+        took = time.perf_counter() - clock
+        if took < seconds[number]:
+            seconds[number] = took
+            busy = (time.process_time() - own) / took if number > 1 else busy
+    assert all(result == results[0] for result in results)
+    torch.set_num_threads(1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    names = {"alone": seconds[1], "threads": seconds[threads], "speedup": seconds[1] / seconds[threads]}
+    return names | {"busy_cores": busy, "peak_gib_threads": peak}
 
 
 class NoSource:
@@ -168,9 +189,12 @@ if __name__ == "__main__":
     parser.add_argument("--k", type=int, default=32)
     parser.add_argument("--length", type=int, default=64, help="tokens of a sequence")
     parser.add_argument("--random-codes", action="store_true")
+    parser.add_argument("--threads", type=int, default=1, help="also time the features on so many, by turns with one")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    result = measure(given.tokens, given.d_model, given.latents, given.k, given.length, given.random_codes)
+    result = measure(
+        given.tokens, given.d_model, given.latents, given.k, given.length, given.random_codes, given.threads
+    )
     row = {
         "tokens": given.tokens,
         "d_model": given.d_model,

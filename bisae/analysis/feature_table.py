@@ -20,10 +20,11 @@ from bisae.features.measures.contextual import is_contextual
 from bisae.features.measures.cross import cross
 from bisae.features.measures.language import MIXED, class_names, classes
 from bisae.features.measures.monosemanticity import entropies, ratio, scores
-from bisae.features.read_contexts import Candidates, FeatureContexts, read_contexts
+from bisae.features.read_contexts import FeatureContexts, WantedContexts, read_contexts
 from bisae.features.resampled import peaks_again
 from bisae.features.steps import Steps
 from bisae.features.tokens import Tokens
+from bisae.runtime.threads import in_order
 from bisae.sae import SparseAutoencoder
 
 
@@ -80,11 +81,14 @@ class Resampled:
         cls, peaked: Peaked, steps: Steps, sequence: np.ndarray, again: Iterable[tuple[np.ndarray, np.ndarray]]
     ) -> "Resampled":
         """From the candidates that are contexts in each resample, and their peaks. `sequence`: of each candidate."""
-        found = []
-        for chosen, peak in again:
+
+        def described(drawn: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+            chosen, peak = drawn
             counted, counts = peaked.counts(steps.latent[chosen], sequence[chosen], peak)
             score = ratio(*entropies(counts, peaked.text.clustering.entry_clusters(counts)))
-            found.append((counted, np.where(np.diff(counts.offsets) > 1, score, np.nan)))
+            return counted, np.where(np.diff(counts.offsets) > 1, score, np.nan)
+
+        found = list(in_order(described, again))
         documents = len(np.unique(peaked.tokens.document))
         return cls(documents, *map(np.stack, zip(*found, strict=True)))
 
@@ -118,7 +122,7 @@ def describe(reading: AnalysedActivations, cells: Sequence[CodedCell], text: Tex
     """
     counted = [FromCodes.read(cell.codes, reading.tokens, text.languages, rules) for cell in cells]
     candidates = [
-        Candidates(cell.layer, cell.sae, found.latent, found.sequence, found.contexts, cell.codes.folder)
+        WantedContexts(cell.layer, cell.sae, found.latent, found.sequence, found.contexts, cell.codes.folder)
         for cell, found in zip(cells, counted, strict=True)
     ]
     contexts = read_contexts(reading, candidates)

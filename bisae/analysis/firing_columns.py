@@ -15,6 +15,7 @@ from bisae.features.measures.contextual import Groups, explained, halves
 from bisae.features.measures.language import class_names, classes, lape_classes, lape_kept, monolinguality
 from bisae.features.resampled import choose, sequence_draws
 from bisae.features.tokens import Tokens
+from bisae.runtime.threads import in_order
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,16 +50,25 @@ class FromCodes:
         half = halves(tokens.document, rules.seed)
         of_token = {"by_token": tokens.token_ids, "by_previous": tokens.previous, "by_next": tokens.following}
         groups = {name: Groups.of(group, half) for name, group in of_token.items()}
-        for firings in (part for block in codes.blocks() for part in block.parts()):
-            block = slice(firings.first, firings.first + firings.latents)
+
+        def counted_and_chosen(firings: Firings) -> tuple[dict[str, Any], list[tuple[np.ndarray, ...]]]:
             peaks = Peaks.of(firings, tokens.sequence)
             heard = by_language(peaks.latent, spoken[peaks.sequence], (firings.latents, len(languages)))
             column = firing_columns(firings, heard, tokens, languages, held, rules.threshold)
-            columns.append(column | {name: explained(firings, group) for name, group in groups.items()})
-            choice = choose(rules.patterns, peaks, maximum[block], drawn)
+            column |= {name: explained(firings, group) for name, group in groups.items()}
+            choice = choose(rules.patterns, peaks, maximum[firings.first : firings.first + firings.latents], drawn)
             split = np.split(choice.times, [len(choice.contexts)], axis=1)
-            for these, indices, times in zip(candidates, (choice.contexts, choice.further), split, strict=True):
-                these.append((peaks.latent[indices] + firings.first, peaks.sequence[indices], times))
+            return column, [
+                (peaks.latent[indices] + firings.first, peaks.sequence[indices], times)
+                for indices, times in zip((choice.contexts, choice.further), split, strict=True)
+            ]
+
+        for column, of_part in in_order(
+            counted_and_chosen, (part for block in codes.blocks() for part in block.parts())
+        ):
+            columns.append(column)
+            for these, found in zip(candidates, of_part, strict=True):
+                these.append(found)
         latent, sequence, times = (
             np.concatenate(column, -1) for column in zip(*candidates[0], *candidates[1], strict=True)
         )

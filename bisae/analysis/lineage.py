@@ -128,12 +128,17 @@ class Lineage:
         return Followed(lineage, with_axes(emergence[alive], final), about, steps, coactivation)
 
     def match(self, here: AnalysedCell, there: AnalysedCell, chance: bool = False) -> pd.DataFrame:
-        """For each feature of `here` its best match in `there`. The result is stored in the analysis of `here`."""
-        codes = there.checkpoint.codes(there.cell).folder.name  # says which SAE and which text
+        """For each feature of `here` its best match in `there`, kept beside the analyses of `here`.
+
+        It depends on both SAEs, the text and the number of tokens only: further steps and other rules match only what
+        was not matched yet.
+        """
+        codes = [place.checkpoint.codes(place.cell).folder.name for place in (here, there)]  # say SAE and text
         made_from = {"codes": codes, "tokens": self.tokens, "chance": chance}
-        path = here.analysis.folder / f"match-{name_of(made_from)}.parquet"
+        path = here.cell.folder / "analysis" / "matches" / f"{name_of(made_from)}.parquet"
         if not path.exists():
             table = self._chance(here, there) if chance else self._match(here, there)
+            path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(path) as temporary:
                 table.to_parquet(temporary)
         return pd.read_parquet(path)

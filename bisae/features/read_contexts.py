@@ -16,6 +16,7 @@ from bisae.features.analysed_activations import AnalysedActivations
 from bisae.features.contexts import number_within
 from bisae.features.steps import Steps, in_order_of_pairs, stored
 from bisae.features.tokens import Tokens
+from bisae.runtime.threads import in_order
 from bisae.sae import SparseAutoencoder
 
 ROWS = 2**13  # that are normalised at once
@@ -47,7 +48,7 @@ class FeatureContexts:
 
 
 @dataclass(frozen=True, eq=False)
-class Candidates:
+class WantedContexts:
     """Pairs (latent, sequence) of a cell whose activations before TopK are wanted.
 
     Attributes:
@@ -68,7 +69,7 @@ class Candidates:
     scratch: Path
 
 
-def read_contexts(reading: AnalysedActivations, cells: Sequence[Candidates]) -> list[tuple[FeatureContexts, Steps]]:
+def read_contexts(reading: AnalysedActivations, cells: Sequence[WantedContexts]) -> list[tuple[FeatureContexts, Steps]]:
     """Encode the candidates of each cell again, to get the activations before TopK at all of their tokens.
 
     The text is read once for all cells. What a cell gets does not depend on the others.
@@ -91,7 +92,7 @@ def read_contexts(reading: AnalysedActivations, cells: Sequence[Candidates]) -> 
 class _Reader:
     """Reads the candidates of one cell, in any order of pairs."""
 
-    def __init__(self, tokens: Tokens, cell: Candidates, file: SpooledTemporaryFile[bytes]) -> None:
+    def __init__(self, tokens: Tokens, cell: WantedContexts, file: SpooledTemporaryFile[bytes]) -> None:
         self.tokens, self.cell, self.file = tokens, cell, file
         self.lengths = np.diff(tokens.borders)[cell.sequence]
         self.by_sequence = np.argsort(cell.sequence, kind="stable")
@@ -120,14 +121,22 @@ class _Reader:
             most = max(1, VALUES // length)
             batch += [(length, pairs[low : low + most], inputs) for low in range(0, len(pairs), most)]
         batch.sort(key=itemgetter(0))
-        while batch:
-            longest, size, part = batch[-1][0], 0, []
-            while batch and batch[-1][0] > 0.8 * longest and size <= VALUES:
-                part.append(batch.pop())
-                size += len(part[-1][1]) * longest
-            _, several, inputs_of = zip(*part, strict=True)
-            latents = [self.cell.latent[some] for some in several]
-            self._keep(np.concatenate(several), _pre_activations(self.cell.sae, latents, inputs_of))
+
+        def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            while batch:
+                longest, size, part = batch[-1][0], 0, []
+                while batch and batch[-1][0] > 0.8 * longest and size <= VALUES:
+                    part.append(batch.pop())
+                    size += len(part[-1][1]) * longest
+                _, several, inputs_of = zip(*part, strict=True)
+                latents = [self.cell.latent[some] for some in several]
+                yield np.concatenate(several), _pre_activations(self.cell.sae, latents, inputs_of)
+
+        for steps, whole, activations in in_order(self._read, parts()):
+            self.found.append(steps)
+            self.file.write(activations.data)
+            if len(whole):
+                self.pieces.append(whole)
 
     def _sequences(
         self, rows: Int64[np.ndarray, " row"], values: BFloat16[Tensor, "row d_model"]
@@ -145,20 +154,20 @@ class _Reader:
         if self.begun:  # of the block only its end has to be kept
             self.begun[-1] = self.begun[-1].clone()
 
-    def _keep(self, pairs: Int64[np.ndarray, " some"], activations: Float32[np.ndarray, "some token"]) -> None:
-        """Keep the steps of pairs, and of contexts the activations; -inf stands after the end of a sequence."""
+    def _read(
+        self, part: tuple[Int64[np.ndarray, " some"], Float32[np.ndarray, "some token"]]
+    ) -> tuple[tuple[np.ndarray, ...], Int64[np.ndarray, " context"], Float32[np.ndarray, " value"]]:
+        """The steps of pairs, and of contexts the activations; -inf stands after the end of a sequence."""
+        pairs, activations = part
         step = np.ones(activations.shape, bool)
         largest = np.maximum.accumulate(activations, axis=1)
         np.greater(activations[:, 1:], largest[:, :-1], out=step[:, 1:])
         at = np.flatnonzero(step)
         pair, position = np.divmod(at, activations.shape[1])
         counts = np.bincount(pair, minlength=len(pairs))
-        self.found.append((pairs, counts, position.astype(np.int16), activations.ravel()[at]))
         whole = np.flatnonzero(pairs < self.cell.contexts)
         values = activations[whole][np.arange(activations.shape[1]) < self.lengths[pairs[whole], None]]
-        self.file.write(values.data)
-        if len(whole):
-            self.pieces.append(pairs[whole])
+        return (pairs, counts, position.astype(np.int16), activations.ravel()[at]), pairs[whole], values
 
     def finish(self) -> tuple[FeatureContexts, Steps]:
         latent, sequence, contexts = self.cell.latent, self.cell.sequence, self.cell.contexts

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float64, Integer, Num, UInt8
-from scipy import stats
 
 LEVEL = 0.95
 TAILS = (1 - LEVEL) / 2, (1 + LEVEL) / 2
@@ -36,6 +35,8 @@ def share_interval(count: int, n: int) -> Interval:
     """Of a share, over features: Wilson's."""
     if n == 0:
         return UNKNOWN
+    from scipy import stats  # slow to import, also below
+
     return Interval(*stats.binomtest(count, n).proportion_ci(LEVEL, method="wilson"))
 
 
@@ -46,6 +47,8 @@ def t_interval(values: Float[np.ndarray, " value"]) -> Interval:
     """
     if len(values) < 2:
         return UNKNOWN
+    from scipy import stats
+
     return _around(float(values.mean()), float(stats.sem(values)), len(values) - 1)
 
 
@@ -83,6 +86,8 @@ def resampled_interval(value: float, samples: Float[np.ndarray, " resample"]) ->
 
 
 def _around(value: float, error: float, freedom: float | int) -> Interval:
+    from scipy import stats
+
     reach = float(stats.t.ppf(TAILS[1], freedom)) * error
     return Interval(value - reach, value + reach)
 

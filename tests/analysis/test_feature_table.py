@@ -3,12 +3,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.sparse import csr_array
 from scipy.stats import entropy
 
 from bisae.analysis.feature_table import Side
 from bisae.analysis.rules import AlignmentRule
 from bisae.analysis.summary import summarize
+from bisae.features import codes as codes_module
+from bisae.features import read_contexts as contexts_module
+from bisae.features.measures import cross as cross_module
 from bisae.features.measures.language import classes
 from bisae.features.measures.monosemanticity import monosemanticity
 from bisae.runtime.errors import Refused
@@ -142,3 +146,23 @@ def test_clusters_stand_beside_the_tokens_they_were_counted_from(tmp_path: Path)
     assert found.clusters.tolist() == CLUSTERS[found.counts.tokens].tolist()
     table = pd.DataFrame({"feature": found.counts.feature_of_entry(), "count": found.counts.counts})
     assert table.groupby("feature")["count"].sum().tolist() == found.features.query("contexts > 0")["contexts"].tolist()
+
+
+def test_any_number_of_threads_gives_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codes_module, "PART", 40)
+    monkeypatch.setattr(contexts_module, "VALUES", 30)
+    monkeypatch.setattr(cross_module, "BLOCK", 3)
+    usual, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            made = described(tmp_path / str(threads), rules())[0]
+            found.append((made, summarize(made, LANGUAGES, rules())))
+    finally:
+        torch.set_num_threads(usual)
+    (one, metrics), (several, same) = found
+    pd.testing.assert_frame_equal(one.features, several.features, check_exact=True)
+    assert metrics == same and metrics["monosemanticity_doc_low"] is not None
+    for name in ("values", "peak", "activation"):
+        np.testing.assert_array_equal(getattr(one.contexts, name), getattr(several.contexts, name))
+    assert one.features["cross"].notna().sum() > 3  # several blocks

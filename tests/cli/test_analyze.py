@@ -70,10 +70,22 @@ def test_every_cell_gets_its_features_and_the_report_says_what_they_are(place: P
     assert [name for name in expected if not (place / "report" / name).is_file()] == []
 
 
+WITHOUT_SLOW_IMPORTS = """
+import runpy, sys
+sys.argv = {!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+slow = {{"transformers", "datasets", "lightning", "wandb", "matplotlib", "scipy.stats", "scipy.optimize"}}
+assert not slow & set(sys.modules), slow & set(sys.modules)
+"""
+
+
 def test_what_is_done_is_not_done_again_nor_read_again(
     place: Path, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = analyze(config(name="analyze"))
+    typed = [str(ROOT / "analyze.py"), *TINY_ANALYSIS, f"alignment.pairs={few_pairs(place)}", "output=null"]
+    quick = run(["-c", WITHOUT_SLOW_IMPORTS.format(typed)], place)
+    assert quick.returncode == 0, quick.stderr
     before = files(place / "runs") | files(place / "report")
     monkeypatch.setattr(LMPass, "activations", never)
     monkeypatch.setattr(LMPass, "tokens", never)

@@ -14,7 +14,7 @@ from bisae.features import read_contexts as read_module
 from bisae.features.analysed_activations import AnalysedActivations
 from bisae.features.codes import encode
 from bisae.features.contexts import Paper, Patterns, Peaks, Quantile, Top
-from bisae.features.read_contexts import Candidates, FeatureContexts, read_contexts
+from bisae.features.read_contexts import FeatureContexts, WantedContexts, read_contexts
 from bisae.features.steps import stored
 from bisae.runtime.errors import Refused
 from bisae.sae import TopK
@@ -32,7 +32,7 @@ def chosen(rule: Patterns, reading: AnalysedActivations, sae: TopK) -> FeatureCo
 
 
 def read(reading: AnalysedActivations, sae: TopK, latent: np.ndarray, sequence: np.ndarray) -> FeatureContexts:
-    return read_contexts(reading, [Candidates(2, sae, latent, sequence, len(latent), Path(gettempdir()))])[0][0]
+    return read_contexts(reading, [WantedContexts(2, sae, latent, sequence, len(latent), Path(gettempdir()))])[0][0]
 
 
 def v1(reading: AnalysedActivations, sae: TopK, share: float, contexts: int) -> list[tuple[int, int, list[int]]]:
@@ -126,7 +126,7 @@ def test_values_that_cannot_work_are_refused(make: object, field: str) -> None:
 def test_steps_hold_the_first_largest_stored_value_at_any_scale(lengths: list[int], seed: int, scale: float) -> None:
     reading, sae = reading_of(tokens_of(lengths), seed=seed), random_sae(seed=seed)
     latent, sequence = (grid.ravel() for grid in np.mgrid[:10, : len(lengths)])
-    cell = Candidates(2, sae, latent, sequence.astype(np.int32), 0, Path(gettempdir()))
+    cell = WantedContexts(2, sae, latent, sequence.astype(np.int32), 0, Path(gettempdir()))
     ((_, steps),) = read_contexts(reading, [cell])
     values = next(reading.rows(np.arange(sum(lengths)), [2]))[1][2]
     before = sae.pre_activations(sae.normalize(values)[0]).detach().numpy()
@@ -145,7 +145,7 @@ def test_steps_hold_the_first_largest_stored_value_at_any_scale(lengths: list[in
 def test_contexts_that_need_too_much_memory_wait_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reading, sae = reading_of(tokens_of([5, 4, 6, 3, 7])), random_sae()
     latent, sequence = np.repeat(np.arange(10), 3), np.tile(np.array([1, 3, 4], np.int32), 10)
-    cell = Candidates(2, sae, latent, sequence, len(latent), tmp_path)
+    cell = WantedContexts(2, sae, latent, sequence, len(latent), tmp_path)
     held = read_contexts(reading, [cell])[0][0]
     monkeypatch.setattr(read_module, "IN_RAM", 64)
     monkeypatch.setattr(read_module, "VALUES", 20)
@@ -159,10 +159,11 @@ def test_cells_that_are_read_together_get_what_each_gets_alone(tmp_path: Path, m
     reading, saes = reading_of(tokens_of([5, 4, 6, 3, 7])), [random_sae(), random_sae(latents=12, seed=1), random_sae()]
     pairs = [([1, 1, 8], [1, 4, 2]), ([0, 3, 11], [0, 1, 4]), ([], [])]
     cells = [
-        Candidates(2, sae, np.array(latent, np.int64), np.array(sequence, np.int32), min(2, len(latent)), tmp_path)
+        WantedContexts(2, sae, np.array(latent, np.int64), np.array(sequence, np.int32), min(2, len(latent)), tmp_path)
         for sae, (latent, sequence) in zip(saes, pairs, strict=True)
     ]
-    reading.activations.asked = asked = []  # type: ignore[attr-defined]
+    asked: list[list[int]] = []
+    reading.activations.asked = asked  # type: ignore[attr-defined]
     together = read_contexts(reading, cells)
     assert len(asked) == len(reading.windows)
     for cell, (contexts, steps) in zip(cells, together, strict=True):

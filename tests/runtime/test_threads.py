@@ -1,10 +1,13 @@
 import os
+import threading
+import time
+from collections.abc import Iterator
 
 import pytest
 import torch
 
 from bisae.runtime import threads
-from bisae.runtime.threads import Look, follow_idle_cores, idle_cores, look
+from bisae.runtime.threads import Look, follow_idle_cores, idle_cores, in_order, look
 
 
 @pytest.mark.parametrize(
@@ -41,5 +44,33 @@ def test_threads_follow_the_cores_unless_the_environment_says_how_many(monkeypat
             follow_idle_cores()
             found.append(torch.get_num_threads())
         assert found == [1, cores]
+    finally:
+        torch.set_num_threads(usual)
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_results_come_in_the_order_of_items_which_are_drawn_as_they_are_needed(number: int) -> None:
+    drawn: list[int] = []
+    workers: set[int] = set()
+
+    def items() -> Iterator[int]:
+        for item in range(12):
+            drawn.append(item)
+            yield item
+
+    def work(item: int) -> int:
+        workers.add(threading.get_ident())
+        time.sleep(0.01 * (item % 3 == 0))  # later ones are done before it
+        return item * item
+
+    usual = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        results = in_order(work, items())
+        assert next(results) == 0 and len(drawn) == (1 if number == 1 else number + 1)
+        assert list(results) == [item * item for item in range(1, 12)]
+        assert len(workers) <= number and (threading.get_ident() in workers) == (number == 1)
+        with pytest.raises(ZeroDivisionError):
+            list(in_order(lambda item: 1 // (item - 5), items()))
     finally:
         torch.set_num_threads(usual)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 from scipy.sparse import csr_array
-from scipy.stats import false_discovery_control
 
 SPECIAL = re.compile("<[^<>]+>")  # <s>, <|end|>, bytes <0x0A>
 TIE = 1e-12  # correlations that differ only in the order of their sums
@@ -109,6 +108,8 @@ def aligned(
     A low p alone says little, since long sentences have long translations, and every latent fires more on both. A
     latent whose p is NaN is not aligned, and is not counted among the tests.
     """
+    from scipy.stats import false_discovery_control  # slow to import
+
     tested = ~np.isnan(p)
     significant = np.zeros(len(p), dtype=bool)
     significant[tested] = (false_discovery_control(p[tested]) <= level) & (r[tested] >= least)

@@ -9,7 +9,6 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int32, Int64, Integer, Num
-from scipy.cluster.hierarchy import fcluster, linkage
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,6 +183,8 @@ def global_clusters(
 
     Returns the cluster of each item, numbered in the order of first appearance.
     """
+    from scipy.cluster.hierarchy import fcluster, linkage  # slow to import
+
     labels = fcluster(linkage(vectors, "average", "cosine"), distance, "distance")
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse].astype(np.int32)

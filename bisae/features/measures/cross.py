@@ -19,10 +19,10 @@ from jaxtyping import Bool, Float64, Int8, Int32, Int64, UInt8
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.special import entr
-from scipy.stats import rankdata
 
 from bisae.features.measures.clusters import Clustering, TokenCounts
 from bisae.features.measures.monosemanticity import entropy
+from bisae.runtime.threads import in_order
 
 BLOCK = 128  # features whose halves are exchanged
 SHARED = 0.1  # a word with more than this share in another language than its own is left out
@@ -69,19 +69,25 @@ def cross(
         least: Of each half at least this share must be in shared clusters, 0 to 1.
         level: The false discovery rate at which `null` is counted.
     """
+    from scipy.stats import rankdata  # slow to import
+
     owner, spoken = counts.feature_of_entry(), language[counts.tokens]
     words = np.stack([np.bincount(owner[spoken == side], minlength=len(mixed)) for side in (0, 1)], 1)
     contexts = [np.bincount(owner, counts.counts * (spoken == side), len(mixed)) for side in (0, 1, BOTH)]
     tested = np.flatnonzero(mixed & (contexts[0] > 1) & (contexts[1] > 1))
     score, p, q, null = np.full((4, len(mixed)), np.nan)
     pairs = [np.empty((0, 4))]  # of halves of two features: p, how much a pair counts, the features
-    for block in _blocks(tested, np.log(np.maximum(words, 1))):
+
+    def compared(block: Int64[np.ndarray, " part"]) -> tuple[np.ndarray, np.ndarray]:
         first, second = (_Half.of(counts, np.flatnonzero(spoken == side), block, clustering) for side in (0, 1))
-        score[block], of_pairs = _scores(first, second, clustering, least)
-        n = len(block)
+        own, of_pairs = _scores(first, second, clustering, least)
         above = rankdata(-of_pairs, "max", axis=1) + rankdata(-of_pairs, "max", axis=0)  # itself is in both
-        share = (above - 1) / (2 * n - 1)
-        p[block] = np.diag(share)
+        return own, (above - 1) / (2 * len(block) - 1)
+
+    blocks = _blocks(tested, np.log(np.maximum(words, 1)))
+    for block, (own, share) in zip(blocks, in_order(compared, blocks), strict=True):
+        n = len(block)
+        score[block], p[block] = own, np.diag(share)
         left, right = np.nonzero((share < 1) & ~np.eye(n, dtype=bool))
         times = np.full(len(left), 1 / max(n - 1, 1))
         pairs.append(np.stack([share[left, right], times, block[left], block[right]], 1))

@@ -9,10 +9,11 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import NamedTuple, SupportsFloat
 
 import numpy as np
-from jaxtyping import Float64, Int64, Num
+from jaxtyping import Float64, Int32, Int64, Num
 from scipy.special import entr
 
 from bisae.features.measures.clusters import Clustering, TokenCounts, counted
+from bisae.runtime.threads import in_order
 
 
 class Scores(NamedTuple):
@@ -123,13 +124,16 @@ def _shuffled(
     sets = np.repeat(np.arange(len(distinct)), np.diff(offsets))
     entry = np.arange(len(owners)) + (offsets[set_of] - counts.offsets[:-1])[owners]  # in the sets, of each entry
     begin, measured = counts.offsets[owners], _entropy_of(owners, counts.counts, len(sizes))
-    for _ in range(shuffles):
-        tokens = np.resize(random.permutation(occurring), offsets[-1])
+
+    def shuffled(tokens: Int32[np.ndarray, " some"]) -> Float64[np.ndarray, " feature"]:
         clusters = clustering.entry_clusters(TokenCounts(offsets, tokens, np.ones_like(tokens)))
         keys = sets * (int(clusters.max(initial=0)) + 1) + clusters
         _, first, cluster = np.unique(keys, return_index=True, return_inverse=True)
         same = (first[cluster] - offsets[sets])[entry] + begin  # first token of a meaning
-        yield measured(np.bincount(same, counts.counts, len(owners)))
+        return measured(np.bincount(same, counts.counts, len(owners)))
+
+    permutations = (random.permutation(occurring) for _ in range(shuffles))
+    yield from in_order(shuffled, (np.resize(tokens, offsets[-1]) for tokens in permutations))
 
 
 def _entropy_of(

@@ -10,7 +10,6 @@ from functools import lru_cache
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int64
-from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from torch import Tensor
@@ -33,6 +32,8 @@ def one_to_one(
     """
     a, b = (torch.nn.functional.normalize(rows.float(), dim=1) for rows in (a, b))
     if len(a) <= EXACT:
+        from scipy.optimize import linear_sum_assignment  # slow to import
+
         match = linear_sum_assignment((a @ b.T).cpu().numpy(), maximize=True)[1].astype(np.int64)
     else:
         match = _among_near(a, b)

@@ -162,12 +162,13 @@ class _Reader:
         step = np.ones(activations.shape, bool)
         largest = np.maximum.accumulate(activations, axis=1)
         np.greater(activations[:, 1:], largest[:, :-1], out=step[:, 1:])
-        at = np.flatnonzero(step)
-        pair, position = np.divmod(at, activations.shape[1])
-        counts = np.bincount(pair, minlength=len(pairs))
+        counts, at = np.count_nonzero(step, axis=1), np.flatnonzero(step)
+        position = at - np.repeat(np.arange(len(pairs)) * activations.shape[1], counts)
         whole = np.flatnonzero(pairs < self.cell.contexts)
-        values = activations[whole][np.arange(activations.shape[1]) < self.lengths[pairs[whole], None]]
-        return (pairs, counts, position.astype(np.int16), activations.ravel()[at]), pairs[whole], values
+        values, lengths = activations[whole], self.lengths[pairs[whole]]
+        if (lengths < activations.shape[1]).any():
+            values = values[np.arange(activations.shape[1]) < lengths[:, None]]
+        return (pairs, counts, position.astype(np.int16), activations.ravel()[at]), pairs[whole], values.ravel()
 
     def finish(self) -> tuple[FeatureContexts, Steps]:
         latent, sequence, contexts = self.cell.latent, self.cell.sequence, self.cell.contexts

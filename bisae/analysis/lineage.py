@@ -12,6 +12,7 @@ from jaxtyping import Float32, Float64, Int64
 
 from bisae.analysis.checkpoint import CheckpointCells
 from bisae.analysis.folder import Analysis
+from bisae.analysis.traced import Checkpointed, Traced, is_warm, trace
 from bisae.cells.find import FoundCell
 from bisae.features.codes import Firings
 from bisae.features.measures.lineage import appears, coactivation_matches, coactivation_null, decoder_cosine
@@ -85,6 +86,7 @@ class Followed:
     `lineage`: for each cell but the last one, by its hash, a table with one row per feature. `emergence`: one row per
     final feature that is alive. `about`: the co-activation by chance, from the last two checkpoints, one of them
     shifted by half the text. `coactivation`: of each final feature with its best match at each of the earlier `steps`.
+    `traced`: the latents by their index, where each SAE started from the one before.
     """
 
     lineage: Mapping[str, pd.DataFrame]
@@ -92,6 +94,7 @@ class Followed:
     about: Mapping[str, Any]
     steps: Int64[np.ndarray, " step"]
     coactivation: Float64[np.ndarray, "step feature"]
+    traced: Traced | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,17 @@ class Lineage:
         about = {**_axes(final), "least": self.least, "tokens": self.tokens}
         if len(chance):
             about |= {"chance_median": float(np.median(chance)), "chance_99": float(np.quantile(chance, 0.99))}
-        return Followed(lineage, with_axes(emergence[alive], final), about, steps, coactivation)
+        traced = self.trace(ladder) if is_warm([place.cell for place in ladder]) else None
+        return Followed(lineage, with_axes(emergence[alive], final), about, steps, coactivation, traced)
+
+    def trace(self, ladder: Sequence[AnalysedCell]) -> Traced:
+        """Follow the latents of a warm-started ladder by their index."""
+        tokens = min(self._tokens(place) for place in ladder)
+        latents = (
+            Checkpointed(place.cell.step, place.firings(tokens), place.directions(), place.analysis.features())
+            for place in ladder
+        )
+        return trace(list(latents), tokens, self.least)
 
     def match(self, here: AnalysedCell, there: AnalysedCell, chance: bool = False) -> pd.DataFrame:
         """For each feature of `here` its best match in `there`, kept beside the analyses of `here`.

@@ -239,8 +239,10 @@ def _of_cell(place: AnalysedCell, truth: Truth, followed: Followed | None) -> Sc
     rules = [*label_rules(features, place.checkpoint.rules, truth.languages)]
     if followed is not None:
         there = np.stack([truth.there(step, cell.layer) for step in (*followed.steps.tolist(), cell.step)])
-        labels[APPEARS] = _rungs(there)
-        rules.append(_appears(followed, alive))
+        labels[APPEARS] = rungs(there)
+        rules.append(_appears("lineage", followed, followed.coactivation, alive))
+        if followed.traced is not None:
+            rules.append(_appears("traced", followed, followed.traced.same, alive))
     kinds = np.array([*KINDS, ""])[np.append(truth.kind, len(KINDS))[items.feature]]
     table = {"latent": items.latent, "feature": items.feature, "kind": kinds}
     rows: list[dict[str, Any]] = []
@@ -257,18 +259,20 @@ def _of_cell(place: AnalysedCell, truth: Truth, followed: Followed | None) -> Sc
     return Scored(best(pd.DataFrame(rows), counted), counted, pd.DataFrame(table))
 
 
-def _rungs(there: Bool[np.ndarray, "rung feature"]) -> Float64[np.ndarray, " feature"]:
+def rungs(there: Bool[np.ndarray, "rung feature"]) -> Float64[np.ndarray, " feature"]:
     """The rung from which on each feature is there until the last one; NaN if it is not there at the last."""
     since = len(there) - np.logical_and.accumulate(there[::-1]).sum(0).astype(np.float64)
     return np.where(there[-1], since, np.nan)
 
 
-def _appears(followed: Followed, alive: Bool[np.ndarray, " latent"]) -> Rule:
+def _appears(
+    name: str, followed: Followed, coactivation: Float64[np.ndarray, "step feature"], alive: Bool[np.ndarray, " latent"]
+) -> Rule:
     """The rung on which lineage lets each feature of the last checkpoint appear; the last one if on none before it."""
     steps, least = followed.steps, float(followed.about["least"])
 
     def found(at_least: float) -> Float64[np.ndarray, " latent"]:
-        step = appears(steps, followed.coactivation, at_least)
+        step = appears(steps, coactivation, at_least)
         return np.where(alive, np.searchsorted(steps, step), np.nan)
 
-    return Rule(APPEARS, "lineage", "lineage.least", least, np.linspace(0.02, 0.98, 49), found)
+    return Rule(APPEARS, name, "lineage.least", least, np.linspace(0.02, 0.98, 49), found)

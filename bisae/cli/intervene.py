@@ -78,12 +78,12 @@ def intervene(settings: InterveneSettings, cfg: Any) -> "pd.DataFrame":
     layers = donor.features(settings.analyze, cache, device, classes)
     choice = settings.kind, settings.control.model_dump(), settings.features, settings.seed
     interventions = planned(layers, donor.recipe.corpus.languages, operation, *choice)
-    text = name_of(measures.text.made_from)
+    measured = name_of(measures.text.made_from), settings.dtype, donor.layer_by
     rows = [
         (
             lm,
             [
-                (one, InterventionResult.planned(output, one, lm, donor.checkpoint, layers, text, settings.dtype))
+                (one, InterventionResult.planned(output, one, lm, donor.checkpoint, layers, *measured))
                 for one in interventions
             ],
         )
@@ -132,7 +132,8 @@ def donor_of(settings: InterveneSettings, cells: "Sequence[FoundCell]") -> "Dono
 
     nodes = settings.model, settings.corpus, Path(settings.cache)
     with refused_by_key(settings, "donor", checkpoint="donor.step"):
-        return DonorCells.choose(cells, **settings.donor.model_dump(), layer=settings.layer, nodes=nodes)
+        asked = {**settings.donor.model_dump(), "layer": settings.layer, "retrieval": Path(settings.retrieval)}
+        return DonorCells.choose(cells, **asked, nodes=nodes)
 
 
 def measures_of(settings: InterveneSettings, donor: "DonorCells", recipients: "Sequence[Checkpoint]") -> Measures:

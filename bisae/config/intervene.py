@@ -62,7 +62,8 @@ class InterveneSettings(Command):
     analyze: list[Text] | None
     donor: DonorKeys
     recipient: Recipient | list[Recipient]
-    layer: Layers
+    layer: Layers | Literal["auto"]
+    retrieval: Text
     kind: Text | list[Any]
     features: Literal["equal"] | Count | None
     control: ControlKeys

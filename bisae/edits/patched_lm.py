@@ -60,6 +60,19 @@ class DonorReader(ResidualReader):
             self._remembered[text] = streams
         return streams
 
+    def follow_beams(self, past: Any) -> None:
+        """Let the donor's key-value cache change places whenever the recipient's `past` does, as in beam search."""
+        if self._cache is None or "reorder_cache" in vars(past):
+            return
+        reorder = past.reorder_cache
+
+        def both(beam_idx: Any) -> None:
+            reorder(beam_idx)
+            if self._cache is not None:
+                self._cache.reorder_cache(beam_idx)
+
+        vars(past)["reorder_cache"] = both
+
     @cached_property
     def _remembered(self) -> dict[Any, dict[int, Tensor]]:
         return {}
@@ -102,6 +115,8 @@ class Patch:
                 attention_mask=mask,
                 position_ids=inputs.get("position_ids"),
             )
+            if past is not None:
+                self.donor.follow_beams(past)
 
     def edited(self, layer: int, stream: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         # Some parts of a block return [token, d_model] without the axis of sequences; see `bisae.lm.residual`.
@@ -127,8 +142,7 @@ def patched(
 ) -> Iterator[Patch]:
     """Context in which `lm(...)` and `lm.generate(...)` run with an edited residual stream.
 
-    Greedy search and sampling only: beams change places, which the donor's cache would not follow. Without edits
-    nothing is hooked, and the LM is the plain one.
+    Beams change places, and the donor's cache with them. Without edits nothing is hooked, and the LM is the plain one.
 
     Args:
         lm: the recipient.

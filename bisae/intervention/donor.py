@@ -13,6 +13,7 @@ from bisae.cells.find import FoundCell
 from bisae.cells.recipe import Recipe
 from bisae.config.choices import layers_of
 from bisae.config.instantiate import instantiate
+from bisae.intervention.layer_choice import AUTO, best_retrieval
 from bisae.intervention.layer_features import LayerFeatures
 from bisae.lm.model import Checkpoint
 from bisae.runtime.errors import Refused
@@ -23,10 +24,14 @@ from bisae.sae.store import class_name
 
 @dataclass(frozen=True, eq=False)
 class DonorCells:
-    """The donor's cell at each layer, of one LM checkpoint; `recipe` names the LM and corpus they were made from."""
+    """The donor's cell at each layer, of one LM checkpoint; `recipe` names the LM and corpus they were made from.
+
+    `layer_by`: what the layer was chosen by, in words; "": it was given.
+    """
 
     recipe: Recipe
     cells: Mapping[int, FoundCell]
+    layer_by: str = ""
 
     @classmethod
     def choose(
@@ -37,6 +42,7 @@ class DonorCells:
         sae: str | None,
         layer: object,
         nodes: tuple[Any, Any, Path],
+        retrieval: Path,
     ) -> "DonorCells":
         """Choose one cell for each layer.
 
@@ -45,8 +51,9 @@ class DonorCells:
             model: the donor LM's name; None if the cells have only one.
             step: the donor's checkpoint, a step or `final`.
             sae: a part of `<name>-<hash>` that singles out one SAE of a layer; None if a layer has only one.
-            layer: a layer, a list of layers, or `all`.
+            layer: a layer, a list of layers, `all`, or `auto` (`bisae.intervention.layer_choice`).
             nodes: config nodes of model and corpus that replace the cells' own, or None, and the cache (`Recipe.of`).
+            retrieval: table of analyze.py by which `auto` chooses.
 
         Raises:
             Refused: no cell fits, or several do; the message lists what there is.
@@ -60,7 +67,9 @@ class DonorCells:
         # Each cell's recipe names all checkpoints of the LM.
         checkpoint = instantiate(Recipe.of(mine[0], *nodes).model, "model").checkpoint(step)
         checkpoint.check_predicts()
-        chosen = {}
+        chosen, by = {}, ""
+        if layer == AUTO:
+            layer, by = best_retrieval(retrieval, checkpoint.model, checkpoint.step, checkpoint.layers)
         for number in layers_of(layer, checkpoint.layers):
             here = [cell for cell in mine if (cell.step, cell.layer) == (checkpoint.step, number)]
             if not here:
@@ -73,7 +82,7 @@ class DonorCells:
                 raise Refused("sae", sae, f"layer {number} has {len(here)} SAEs: name one of {names}")
             chosen[number] = fitting[0]
         first = next(iter(chosen.values()))
-        return cls(Recipe.of(first, *nodes), chosen)
+        return cls(Recipe.of(first, *nodes), chosen, by)
 
     @cached_property
     def checkpoint(self) -> Checkpoint:

@@ -11,6 +11,7 @@ from bisae.features.measures.language import DEAD, MIXED, class_names
 from bisae.runtime.errors import Refused
 
 NONE, ALL, BILINGUAL, ALIGNED = "none", "all", "bi", "aligned"
+EVERY = "languages"  # each language of the corpus
 
 
 def kind_of(name: str) -> str:
@@ -46,5 +47,5 @@ def feature_set(
         return features["bilingual" if kind == BILINGUAL else kind].to_numpy(dtype=bool)
     if kind in (NONE, ALL):
         return (classes != DEAD) & (kind == ALL)
-    known = (NONE, *named, BILINGUAL, ALIGNED, ALL)
+    known = (NONE, *named, EVERY, BILINGUAL, ALIGNED, ALL)
     raise Refused("kind", kind, f"choose one of {', '.join(known)}, or give a list of features")

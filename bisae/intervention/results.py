@@ -40,6 +40,7 @@ class InterventionResult:
         layers: Mapping[int, LayerFeatures],
         text: str,
         dtype: str,
+        layer_by: str = "",
     ) -> "InterventionResult":
         """The result that `spec` will have on `recipient`; `none` has the same one for every donor.
 
@@ -48,6 +49,7 @@ class InterventionResult:
             layers: the donor's features at each layer.
             text: checksum of the text that strengths are measured on.
             dtype: of the LM's weights.
+            layer_by: what the layer was chosen by; a result that is there keeps what it was measured under.
         """
         lm = {"weights": recipient.weights, "tokenizer": recipient.tokenizer, "dtype": dtype}
         axes: dict[str, Any] = {"model": recipient.model, "recipient": recipient.step}
@@ -76,6 +78,7 @@ class InterventionResult:
             axes |= {
                 "donor": donor.step,
                 "layers": "+".join(map(str, layers)),
+                "layer_by": layer_by,
                 "sae": "+".join(f"{features.cell.sae}-{features.cell.hash}" for features in layers.values()),
                 "rules": "+".join(sorted({features.rules for features in layers.values()})),
                 "limit": spec.limit,
@@ -85,7 +88,10 @@ class InterventionResult:
             if spec.control == RANDOM:
                 axes |= {"drawn_from": spec.drawn_from, "widening": spec.widening}
         axes |= {"kind": spec.kind, "control": spec.control}
-        return cls(output / "rows" / name_of(identity), axes, identity)
+        folder = output / "rows" / name_of(identity)
+        if spec is not PLAIN and (folder / FILE).is_file():
+            axes["layer_by"] = json.loads((folder / FILE).read_text(encoding="utf-8"))["axes"].get("layer_by", "")
+        return cls(folder, axes, identity)
 
     def has(self, measure: Measure) -> bool:
         return (self.folder / FILE).is_file() and (self.folder / file_name(measure)).is_file()

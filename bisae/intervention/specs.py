@@ -9,7 +9,7 @@ from jaxtyping import Bool
 
 from bisae.edits.operation import ALONE, MODES, NORMS, Edit, FeatureEdit
 from bisae.edits.steering import Steering
-from bisae.intervention.kinds import ALL, NONE, feature_set, kind_of
+from bisae.intervention.kinds import ALL, EVERY, NONE, feature_set, kind_of
 from bisae.intervention.layer_features import LayerFeatures
 from bisae.intervention.random_sets import RandomSets, widening
 from bisae.runtime.errors import Refused
@@ -138,7 +138,7 @@ def planned(
     Raises:
         Refused: a kind is unknown or has too few features.
     """
-    kinds = checked_kinds(kind)
+    kinds = checked_kinds(kind, languages)
     if features not in (None, "equal") and type(features) is not int:
         raise Refused("features", features, "must be null, equal or a whole number")
     if len(layers) > 1 and not all(isinstance(name, str) for name in kinds):
@@ -190,16 +190,21 @@ def _at_random(
         )
 
 
-def checked_kinds(kind: Any) -> list[str | list[int]]:
-    """`kind` as a list of kinds, languages by their code; lists of feature numbers stay lists."""
-    kinds = kind if isinstance(kind, list) else [kind]
+def checked_kinds(kind: Any, languages: Sequence[str]) -> list[str | list[int]]:
+    """`kind` as a list of kinds, languages by their code; lists of feature numbers stay lists.
+
+    `languages` among the kinds stands for each of the corpus' languages.
+    """
+    given = kind if isinstance(kind, list) else [kind]
+    kinds = [one for asked in given for one in (languages if asked == EVERY else [asked])]
     for asked in kinds:
         numbers = isinstance(asked, list) and asked and all(type(number) is int for number in asked)
         if not (isinstance(asked, str) or numbers):
             raise Refused("kind", kind, "must be kinds such as [en, bi], or lists of features such as [[3,17]]")
     if not kinds:
         raise Refused("kind", kind, "name at least one")
-    return [kind_of(asked) if isinstance(asked, str) else asked for asked in kinds]
+    named = [kind_of(asked) if isinstance(asked, str) else asked for asked in kinds]
+    return [asked for number, asked in enumerate(named) if asked not in named[:number]]
 
 
 def _count(chosen: Bool[np.ndarray, " latent"]) -> int:

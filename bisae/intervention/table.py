@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
-from bisae.intervention.measures import ContinuedPrompts, PerplexityText, TranslatedTasks
+from bisae.intervention.measures import NATS, ContinuedPrompts, PerplexityText, TranslatedTasks
 from bisae.intervention.results import InterventionResult
 from bisae.intervention.specs import PLAIN
 from bisae.metrics.intervals import Samples, document_weights, percentiles
@@ -23,6 +23,7 @@ AXES = {  # in the order of the columns
     "donor": "Int64",
     "recipient": int,
     "layers": str,
+    "layer_by": str,  # what the layer was chosen by; "": given
     "sae": str,
     "rules": str,
     "kind": str,
@@ -97,7 +98,12 @@ class InterventionTable:
             value, drawn = (
                 perplexities(losses, counts, self.text.mix) for counts in (np.ones((1, len(losses.nats))), weights)
             )
-            yield {f"perplexity_{name}": Sampled(float(value[name][0]), drawn[name]) for name in value}
+            found = {f"perplexity_{name}": Sampled(float(value[name][0]), drawn[name]) for name in value}
+            nats = {
+                f"{NATS}_{name}": Sampled(float(np.log(value[name][0])), np.log(drawn[name]))
+                for name in losses.languages
+            }
+            yield found | nats
 
     def _scores(self, rows: Sequence[InterventionResult]) -> list[dict[str, Sampled]]:
         if self.tasks is None or self.scorer is None:

@@ -82,6 +82,7 @@ class Report:
         figures = draw_figures(cells, read, emergence, self.bins, self.band, self.panels, folder / "figures")
         figures += write_retrieval(labelled, read, folder)
         scored = score(places, followed)
+        figures += _traced(folder, followed)
         if len(scored.labels):  # of a planted LM
             figures += write_scores(scored, folder)
         shown = {
@@ -94,6 +95,19 @@ class Report:
         write_browser(folder, (_browsed(place, lineage.get(place.cell.hash)) for place in places), shown)
         forget(folder, [*tables, *figures])
         return figures
+
+
+def _traced(folder: Path, followed: Sequence[Followed]) -> list[Path]:
+    """Write traced.parquet, a row for each latent and checkpoint of warm ladders, and traced.csv, for each life."""
+    ladders = [(ladder.about, ladder.traced) for ladder in followed if ladder.traced is not None]
+    if not ladders:
+        return []
+    axes = [{name: about[name] for name in ("model", "layer", "sae", "seed", "hash")} for about, _ in ladders]
+    _keep(folder / "traced", [found.table.assign(**axis) for axis, (_, found) in zip(axes, ladders, strict=True)])
+    lives = pd.concat([found.lives.assign(**axis) for axis, (_, found) in zip(axes, ladders, strict=True)])
+    with atomic_file(folder / "traced.csv") as temporary:
+        lives.to_csv(temporary, index=False)
+    return [folder / "traced.parquet", folder / "traced.csv"]
 
 
 def _keep(path: Path, tables: Iterable[pd.DataFrame]) -> None:

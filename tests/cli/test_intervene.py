@@ -2,16 +2,21 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 
+from bisae.cli.analyze import analyze
 from bisae.cli.intervene import intervene
+from bisae.cli.train import train
 from bisae.intervention import work
-from bisae.runtime.errors import AnalysisFailed, ConfigError
+from bisae.intervention.edited_lm import EditedLM
+from bisae.runtime.errors import AnalysisFailed, ConfigError, Refused
 from tests.cli.test_analyze import files
 from tests.conftest import ROOT, TINY, TINY_ANALYSIS, TINY_INTERVENTION, run
 
@@ -118,6 +123,103 @@ def test_several_layers_are_changed_together_and_what_is_not_analysed_is_first(p
     assert added.loc["1+2", "perplexity_all"] != added.loc["2", "perplexity_all"]
 
 
+def test_the_layer_of_best_retrieval_is_edited_and_every_row_says_so(place: Path, config: Config) -> None:
+    typed = ["kind=[mixed]", "mode=ablate", "recipient=final", "translation=none"]
+    given = intervene(config(*typed, "control.random=0", name="intervene"))
+    rows = [("embedded", FINAL, layer, "stream", True, "both", 0.4 - abs(layer - 2) / 10) for layer in range(5)]
+    found = pd.DataFrame(rows, columns=["model", "step", "layer", "space", "centred", "direction", "value"])
+    found.assign(low=0.1, high=0.5, candidates=50).to_csv(place / "retrieval.csv", index=False)
+    chosen = [*typed, "layer=auto", f"retrieval={place}/retrieval.csv"]
+    table = intervene(config(*chosen, name="intervene")).set_index("control")
+    assert (table["layers"].iloc[1:] == "2").all() and given["layer_by"].eq("").all()
+    assert table.loc["random", "layer_by"].str.startswith("retrieval 0.400 (0.100 to 0.500) of 50 candidates").all()
+    assert table["layer_by"].iloc[1] == ""  # this row was measured before, at a layer that was given
+
+
+def test_three_languages_are_read_without_the_features_of_each(tmp_path: Path, config: Config) -> None:
+    rng = np.random.default_rng(0)
+    for code, syllables in {
+        "de": ["sch", "ung", "ein"],
+        "fr": ["eau", "que", "ou"],
+        "sv": ["sk", "och", "det"],
+    }.items():
+        texts = (" ".join("".join(rng.choice(syllables, 3)) + "." for _ in range(12)) for _ in range(120))
+        (tmp_path / f"{code}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    files = ",".join(f"{code}:{tmp_path}/{code}.jsonl" for code in ("de", "fr", "sv"))
+    corpus = ["corpus=jsonl", f"corpus.files={{{files}}}"]
+    train(config(*corpus, "checkpoint=final", "layer=2", "data.epochs=1", "data.validation_tokens=600"))
+    analysed = [*corpus, "language=document", "alignment.pairs=null", "bilingual=monosemantic", "tokens=900"]
+    analyze(config(*analysed, "output=null", name="analyze"))
+    typed = ["experiment=languages", "translation=none", "donor.step=final", "layer=2", "perplexity.longest=20"]
+    table = intervene(config(*typed, "kind=languages", "control.random=3", name="intervene"))
+    assert list(table[table["control"] == ""]["kind"]) == ["none", "de", "fr", "sv"]
+    for code in ("de", "fr", "sv"):
+        np.testing.assert_allclose(table[f"cross_entropy_{code}"], np.log(table[f"perplexity_{code}"]))
+    matrix = pd.read_csv(tmp_path / "interventions/tables/languages.csv").set_index(["kind", "text"])
+    assert len(matrix) == 9 and (matrix["size"].groupby("kind").first() > 0).any()
+    known = matrix[matrix["specificity"].notna()]
+    assert set(known["draws"]) == {3} and known.index.get_level_values("text").nunique() == 3
+    assert "specificity" in (tmp_path / "interventions/tables/languages.md").read_text()
+
+
+def test_an_lm_edited_by_an_analysed_cell_answers_as_intervene_does(place: Path, config: Config) -> None:
+    (folder,) = (place / "runs").rglob("layer02/*/features.parquet")
+    typed = ["kind=[mixed]", "control.random=0", "translation=none", "continue.max_new_tokens=5"]
+    said = ['continue.prompts=["He is","彼は"]', "control.shuffled=false", "control.self=false"]
+    table = intervene(config(*typed, *said, name="intervene"))
+    files = (place / "interventions/rows").glob("*/continuation-*.parquet")
+    answers = {file.parent.name: pd.read_parquet(file)["answer"].tolist() for file in files}
+    by_kind = {row["kind"]: answers[row["hash"]] for row in table.to_dict("records")}
+    cell, cache = folder.parent, place / "cache"
+    adding = EditedLM.of(cell, "mixed", "add", 0.3, step=512, cache=cache)
+    assert [adding.answer(prompt, 5) for prompt in ("He is", "彼は")] == by_kind["mixed"] != by_kind["none"]
+    plain = EditedLM.of(cell, "none", "add", step=512, cache=cache)
+    assert [plain.answer(prompt, 5) for prompt in ("He is", "彼は")] == by_kind["none"]
+    assert EditedLM.of(cell, "3+5", cache=cache).donor is None  # ablate, the default
+    for wrong, key in (({"kind": "xx"}, "kind"), ({"kind": 99}, "kind"), ({"kind": "en", "mode": "x"}, "mode")):
+        with pytest.raises(Refused, match=f"^{key}="):
+            EditedLM.of(cell, **wrong, cache=cache)
+    with pytest.raises(Refused, match=r"^cell=.*runs: names 2 cells"):
+        EditedLM.of(place / "runs", "en", cache=cache)
+
+
+def test_the_evaluation_harness_scores_the_edited_lm(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm_eval = pytest.importorskip("lm_eval")
+    from lm_eval.tasks import TaskManager
+
+    from bisae.convert import harness
+
+    assert harness.EditedModel.__name__
+    (folder,) = (place / "runs").rglob("layer02/*/features.parquet")
+    (place / "texts.jsonl").write_text('{"text": "He is", "next": " a student"}\n{"text": "彼は", "next": "行った"}\n')
+    task: dict[str, Any] = {
+        "task": "next",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": str(place / "texts.jsonl")},
+    }
+    task |= {
+        "test_split": "train",
+        "output_type": "loglikelihood",
+        "doc_to_text": "{{text}}",
+        "doc_to_target": "{{next}}",
+    }
+    task |= {"target_delimiter": "", "metric_list": [{"metric": "perplexity"}]}
+    monkeypatch.setenv("HF_HOME", str(place / "hf"))
+    scores = []
+    for kind in ("none", "mixed"):
+        arguments = f"cell={folder.parent},kind={kind},cache={place}/cache"
+        found = lm_eval.simple_evaluate("bisae", arguments, [task], batch_size=2, task_manager=TaskManager())
+        scores.append(found["results"]["next"]["perplexity,none"])
+    edited = EditedLM.of(folder.parent, "none", cache=place / "cache")
+    nats = []
+    for text, following in (("He is", " a student"), ("彼は", "行った")):
+        whole, before = (edited.tokenizer(one, add_special_tokens=False).input_ids for one in (text + following, text))
+        ids = torch.tensor([[edited.tokenizer.bos_token_id, *whole]])
+        losses = torch.nn.functional.cross_entropy(edited(input_ids=ids).logits[0, :-1], ids[0, 1:], reduction="none")
+        nats.append(float(losses[len(before) :].sum()))
+    assert scores[0] == pytest.approx(np.exp(np.mean(nats)), rel=1e-3) and scores[1] != scores[0]
+
+
 def test_kinds_can_be_made_equally_many(place: Path, config: Config) -> None:
     table = intervene(config("features=equal", "kind=[en,ja,mixed]", "translation=none", name="intervene"))
     assert table["features"].iloc[1:].nunique() == 1 and table["limit"].iloc[1:].str.fullmatch(r"\d+ \(draw 0\)").all()
@@ -142,6 +244,8 @@ def test_rows_of_other_rules_of_analysis_are_not_in_the_table(place: Path, confi
         (["donor.step=512"], "layer"),
         (["layer=3"], "layer"),
         (["layer=9"], "layer"),
+        (["layer=auto", "retrieval=nowhere.csv"], "layer"),
+        (["layer=best"], "layer"),
         (["recipient=7"], "recipient"),
         (["experiment=paper", "layer=2"], "recipient"),
         (["experiment=paper", "recipient=512"], "layer"),

@@ -40,7 +40,7 @@ def test_japanese_is_japanese_by_any_of_its_codes(tmp_path: Path, name: str) -> 
     assert (into.name, into.source_language, into.target_language) == ("mine-en-ja", "en", "ja")
     check_script_languages(codes_of(["en", name]))
     assert class_names(codes_of([name])) == {"ja": "Japanese"}
-    assert checked_kinds(["bi", name, [3]]) == ["bi", "ja", [3]]
+    assert checked_kinds(["bi", name, [3]], ("en", "ja")) == ["bi", "ja", [3]]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_what_cannot_be_a_language_is_refused(name: object) -> None:
 @pytest.mark.parametrize("name", ["klingon", "jp", "cn", "xx", "mine", "日本語", "fr-books"])
 def test_of_a_name_that_is_no_code_nothing_is_taken_for_granted(name: str) -> None:
     assert code_of(name) == name == plain_of(name) and script_of(name) is None
-    assert class_names([name]) == {name: name} and checked_kinds(name) == [name]
+    assert class_names([name]) == {name: name} and checked_kinds(name, ()) == [name]
     with pytest.raises(Refused, match="language=script"):
         check_script_languages(("en", name))
 
@@ -104,10 +104,10 @@ def test_the_script_rule_knows_english_of_every_region_and_no_romanised_japanese
 
 def test_a_kind_that_is_no_code_is_refused_with_what_there_is() -> None:
     table = pd.DataFrame({"class": ["zh-TW", "English"], "bilingual": False, "aligned": False})
-    (kind,) = checked_kinds("zh-tw")
+    (kind,) = checked_kinds("zh-tw", ())
     assert feature_set(table, kind, ("en", "zh-TW")).tolist() == [True, False]
     with pytest.raises(Refused, match="kind=klingon: choose one of none, en, zh-TW"):
-        feature_set(table, checked_kinds("klingon")[0], ("en", "zh-TW"))
+        feature_set(table, checked_kinds("klingon", ())[0], ("en", "zh-TW"))
 
 
 def test_columns_of_regions_have_titles_in_their_own_spelling() -> None:

@@ -31,7 +31,7 @@ def make(tmp_path: Path) -> Make:
 
 def choose(cells: list[FoundCell], cache: Path, **given: Any) -> DonorCells:
     wanted: dict[str, Any] = {"model": None, "step": "final", "sae": None, "layer": 2, **given}
-    return DonorCells.choose(cells, nodes=(None, None, cache), **wanted)
+    return DonorCells.choose(cells, nodes=(None, None, cache), **{"retrieval": cache / "none.csv", **wanted})
 
 
 def test_the_one_cell_of_each_layer_is_the_donors_and_other_checkpoints_are_recipients(

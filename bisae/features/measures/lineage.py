@@ -88,7 +88,19 @@ def coactivation_null(a: Firings, b: Firings, tokens: int) -> Float64[np.ndarray
     It is a lower bound for latents that depend on the position in the sequence, or on the language if the two halves of
     the text differ in it.
     """
-    return coactivation_matches(a, replace(b, rows=(b.rows + tokens // 2) % tokens), tokens)[1]
+    return coactivation_matches(a, shifted(b, tokens), tokens)[1]
+
+
+def shifted(firings: Firings, tokens: int) -> Firings:
+    """The firings as if they were half the text later, from its end on at its beginning."""
+    return replace(firings, rows=(firings.rows + tokens // 2) % tokens)
+
+
+def coactivation_of_same(a: Firings, b: Firings, tokens: int) -> Float64[np.ndarray, " latent"]:
+    """The co-activation of each latent of `a` with the latent of the same index in `b`; 0 where neither fires."""
+    both = _fires(a, tokens).multiply(_fires(b, tokens)).sum(axis=1).astype(np.float64)
+    either = np.diff(a.offsets) + np.diff(b.offsets) - both
+    return np.divide(both, either, out=np.zeros(a.latents), where=either > 0)
 
 
 def _fires(firings: Firings, tokens: int) -> csr_array:

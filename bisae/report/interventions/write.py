@@ -10,7 +10,9 @@ import pandas as pd
 from bisae.metrics.intervals import Samples
 from bisae.report.interventions.blocks import blocks, metrics_of, settled
 from bisae.report.interventions.figures import draw_interventions
+from bisae.report.interventions.figures_languages import draw_languages
 from bisae.report.interventions.generations import generations_markdown, generations_page
+from bisae.report.interventions.languages import language_matrix
 from bisae.report.interventions.orderings import orderings, orderings_tables
 from bisae.report.interventions.source_gain import source_gains
 from bisae.report.interventions.tables import interventions_tables, slides_table
@@ -49,6 +51,10 @@ def write_interventions(
     if gain_tables:
         texts |= _texts(tables / "source_gain", gain_tables)
         texts[tables / "source_gain.csv"] = gains.to_csv(index=False)
+    matrix, matrix_tables = language_matrix(table, languages, samples)
+    if matrix_tables:
+        texts |= _texts(tables / "languages", matrix_tables)
+        texts[tables / "languages.csv"] = matrix.to_csv(index=False)
     texts[tables / "orderings.csv"] = held.to_csv(index=False)
     if generations:
         texts[folder / "generations.html"] = generations_page(generations)
@@ -57,6 +63,7 @@ def write_interventions(
         with atomic_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     figures = draw_interventions(table, metrics, languages, folder / "figures")
+    figures |= draw_languages(matrix, languages, folder / "figures")
     forget(folder, [*texts, *(path.with_suffix(kind) for path in figures.values() for kind in (".png", ".pdf"))])
     return figures
 

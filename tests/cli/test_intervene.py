@@ -150,7 +150,7 @@ def test_three_languages_are_read_without_the_features_of_each(tmp_path: Path, c
     train(config(*corpus, "checkpoint=final", "layer=2", "data.epochs=1", "data.validation_tokens=600"))
     analysed = [*corpus, "language=document", "alignment.pairs=null", "bilingual=monosemantic", "tokens=900"]
     analyze(config(*analysed, "output=null", name="analyze"))
-    typed = ["experiment=languages", "translation=none", "donor.step=final", "layer=2", "perplexity.longest=20"]
+    typed = ["experiment=languages", "translation=none", "donor.step=final", "layer=2", "perplexity.documents=3"]
     table = intervene(config(*typed, "kind=languages", "control.random=3", name="intervene"))
     assert list(table[table["control"] == ""]["kind"]) == ["none", "de", "fr", "sv"]
     for code in ("de", "fr", "sv"):

@@ -131,7 +131,7 @@ def test_text_that_spells_a_special_token_is_text(step512: Checkpoint) -> None:
 
 def test_the_snippet_of_the_page_on_interventions_runs(step512: Checkpoint, right: list[str]) -> None:
     page = (ROOT / "docs" / "intervention.md").read_text(encoding="utf-8")
-    (snippet,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    *_, snippet = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
     sae = TopK(step512.d_model, 32, k=4)
     known = {"torch": torch, "checkpoint": step512, "sae": sae, "tokenizer": step512.load_tokenizer().written}
     exec(snippet, known)  # noqa: S102

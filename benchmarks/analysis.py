@@ -48,6 +48,7 @@ class RandomActivations:
     """Rows drawn anew whenever they are read."""
 
     name = "random"
+    in_ram = False
 
     def __init__(self, tokens: int, d_model: int) -> None:
         self.tokens, self.d_model = tokens, d_model
@@ -65,6 +66,8 @@ class RandomActivations:
 
     def shards_of(self, rows: Int64[np.ndarray, " token"]) -> list[int]:
         return [0]
+
+    def done(self, rows: object, passed: int) -> None: ...
 
     def close(self, finished: bool) -> None: ...
 

@@ -9,10 +9,13 @@ import torch
 from steps import ADAM
 from torch import Tensor
 
+from bisae.runtime.device import sum_in_float32
 from bisae.sae import TopK
 from bisae.sae.architectures.triton_topk import TritonTopK
 from bisae.training.blocked_adam import BlockedAdam
 from on_device.about import DEVICE, has_triton
+
+sum_in_float32()  # as training does
 
 
 class Backend(NamedTuple):

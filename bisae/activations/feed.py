@@ -1,7 +1,8 @@
 """Batches of activations: in reading order for training, in order for validation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,24 +11,32 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from bisae.activations.order import ReadingOrder
-from bisae.activations.store import Activations, Rows
+from bisae.activations.store import Activations, Rows, RowWindow
 from bisae.runtime.errors import Refused
 from bisae.runtime.ranks import ALONE, Part
 
 
 @dataclass(frozen=True)
 class ActivationBatch:
-    """Activations by layer; `language` indexes the corpus' languages, `rows` are the numbers of the rows."""
+    """Activations by layer; `language` indexes the corpus' languages, `rows` are the numbers of the rows.
+
+    `shards_of` returns the shards that some of these rows lie in: where to look when their values are wrong.
+    """
 
     activations: dict[int, BFloat16[Tensor, "token d_model"]]
     language: UInt8[Tensor, " token"]
     rows: Int64[Tensor, " token"]
+    shards_of: Callable[[Int64[np.ndarray, " token"]], list[int]]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [*self.activations.values(), self.language, self.rows]
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "ActivationBatch":
         """Return the batch on another device; Lightning calls this too."""
         activations = {layer: t.to(device, non_blocking=non_blocking) for layer, t in self.activations.items()}
         language, rows = (t.to(device, non_blocking=non_blocking) for t in (self.language, self.rows))
-        return ActivationBatch(activations, language, rows)
+        return ActivationBatch(activations, language, rows, self.shards_of)
 
 
 HELD_OUT_WINDOW = 2**17  # rows
@@ -47,8 +56,9 @@ class _Pool:
 class Feed:
     """Gives the batch of any step, or this process's part of it.
 
-    RAM: one pool, that is `pool_batches * batch / world` rows of each layer. Batches can be read in any order: the
-    order changes the time that a batch takes, never the batch.
+    RAM: one pool, that is `pool_batches * batch / world` rows of each layer, unless the activations are in RAM. Batches
+    can be read in any order: the order changes the time that a batch takes, never the batch. With `pinned` a batch lies
+    in page-locked memory, from which a GPU copies it while it computes.
     """
 
     def __init__(
@@ -58,12 +68,15 @@ class Feed:
         order: ReadingOrder,
         epochs: int,
         part: Part = ALONE,
+        pinned: bool = False,
     ) -> None:
         if order.tokens > activations.tokens:
             raise Refused("tokens", order.tokens, f"there are only {activations.tokens} tokens")
         self.layers = tuple(layers)
         self._activations, self._order, self._epochs, self._part = activations, order, epochs, part
+        self._pinned = pinned
         self._window: tuple[int, int] | None = None  # epoch, number
+        self._step = 0  # of the last batch
         self._rows: Rows | None = None
         self._pool: _Pool | None = None
         # Rows of the pool, ascending. Kept from pool to pool: fresh memory triples the time of a load.
@@ -72,36 +85,55 @@ class Feed:
     def batch(self, epoch: int, step: int) -> ActivationBatch:
         """Return the batch of (epoch, step); its tensors are copies."""
         rows = self._order.rank_rows(epoch, step, *self._part)
+        window = self._at(epoch, step)
         number, batch = divmod(step, self._order.pool_batches)
-        window = self._at(epoch, number // self._order.window_pools)
-        if self._pool is None or self._pool.key != (epoch, number):
+        if not self._activations.in_ram and (self._pool is None or self._pool.key != (epoch, number)):
             self._pool = None  # an interrupted load must not leave half of the old pool
             self._pool = self._load(window, epoch, number)
-        place = self._pool.place[batch]
-        # index_select: indexing by [place] is ten times slower.
-        activations = {layer: self._buffers[layer].index_select(0, place) for layer in self.layers}
-        return ActivationBatch(activations, torch.from_numpy(window.languages(rows)), torch.from_numpy(rows))
+        activations = {}
+        for layer in self.layers:
+            out = torch.empty(len(rows), self._activations.d_model, dtype=torch.bfloat16, pin_memory=self._pinned)
+            if self._pool is None:
+                window.gather_ascending(layer, rows, out)
+            else:  # index_select: indexing by [place] is ten times slower
+                torch.index_select(self._buffers[layer], 0, self._pool.place[batch], out=out)
+            activations[layer] = out
+        language = torch.from_numpy(window.languages(rows))
+        return ActivationBatch(activations, language, torch.from_numpy(rows), window.shards_of)
 
-    def shards_of(self, rows: Int64[np.ndarray, " token"]) -> list[int]:
-        """Return the shards of rows of the last batch."""
-        return [] if self._rows is None else self._rows.shards_of(rows)
-
-    def _at(self, epoch: int, window: int) -> Rows:
-        if self._rows is None or self._window != (epoch, window):
-            order, following = self._order, None
-            if window + 1 < order.windows:
-                following = order.window(window + 1)
+    def _at(self, epoch: int, step: int) -> Rows:
+        """The window of a step; of the steps before it in the window nothing is read again."""
+        order, activations = self._order, self._activations
+        a_window = order.window_pools * order.pool_batches
+        number = step // a_window
+        known = self._rows is not None and self._window == (epoch, number)
+        if not known or (activations.in_ram and step < self._step):
+            following = None
+            if number + 1 < order.windows:
+                following = self._part_of(epoch, number + 1)
             elif epoch + 1 < self._epochs:
-                following = order.window(0)
-
-            def wanted() -> Int64[np.ndarray, " token"]:
-                pools = (order.pool_rows(epoch, pool, *self._part).reshape(-1) for pool in order.pools(window))
-                return np.sort(np.concatenate(list(pools)))
-
+                following = self._part_of(epoch + 1, 0)
+            first = step % a_window if activations.in_ram else 0
             self._rows = None  # should the change be interrupted
-            self._rows = self._activations.window(*order.window(window), wanted, following)
-            self._window = epoch, window
+            self._rows = activations.window(*self._part_of(epoch, number, first), following)
+            self._window = epoch, number
+        elif activations.in_ram:
+            for passed in range(self._step, step):
+                rows = order.rank_rows(epoch, passed, *self._part)
+                activations.done(rows, (passed + 1 - number * a_window) * order.batch)
+        self._step = step
+        assert self._rows is not None
         return self._rows
+
+    def _part_of(self, epoch: int, number: int, first: int = 0) -> RowWindow:
+        """A window, and which of its rows this process reads, from the window's batch `first` on."""
+        order = self._order
+
+        def wanted() -> Int64[np.ndarray, " token"]:
+            pools = [order.pool_rows(epoch, pool, *self._part) for pool in order.pools(number)]
+            return np.sort(np.concatenate(pools)[first:], axis=None)
+
+        return RowWindow(*order.window(number), wanted)
 
     def _load(self, window: Rows, epoch: int, pool: int) -> _Pool:
         rows = self._order.pool_rows(epoch, pool, *self._part)
@@ -130,26 +162,27 @@ class HeldOutBatches(IterableDataset[ActivationBatch]):
         size: int,
         window: int,
         part: Part = ALONE,
+        pinned: bool = False,
     ) -> None:
-        self.activations, self.layers, self.part = activations, layers, part
+        self.activations, self.layers, self.part, self.pinned = activations, layers, part, pinned
         batches = [range(start, min(start + size, tokens)) for start in range(0, tokens, size)]
         share = -(-window // size)
         self.windows = [batches[first : first + share] for first in range(0, len(batches), share)]
 
     def __iter__(self) -> Iterator[ActivationBatch]:
-        borders = [(window[0].start, window[-1].stop) for window in self.windows]
-        number = 0
-        for window, here, following in zip(self.windows, borders, [*borders[1:], None], strict=True):
-            mine = [np.array(rows) for batch, rows in enumerate(window, start=number) if self.part.owns(batch)]
-            number += len(window)
-
-            def wanted(mine: list[Int64[np.ndarray, " token"]] = mine) -> Int64[np.ndarray, " token"]:
-                return np.concatenate([np.empty(0, np.int64), *mine])
-
-            held = self.activations.window(*here, wanted, following)
+        parts, number = list[tuple[RowWindow, list[Int64[np.ndarray, " token"]]]](), 0
+        for batches in self.windows:
+            mine = [np.array(rows) for batch, rows in enumerate(batches, start=number) if self.part.owns(batch)]
+            number += len(batches)
+            wanted = partial(np.concatenate, [np.empty(0, np.int64), *mine])
+            parts.append((RowWindow(batches[0].start, batches[-1].stop, wanted), mine))
+        for (window, mine), following in zip(parts, [*parts[1:], None], strict=True):
+            held = self.activations.window(*window, following and following[0])
             for rows in mine:
                 activations = {}
                 for layer in self.layers:
-                    activations[layer] = torch.empty(len(rows), self.activations.d_model, dtype=torch.bfloat16)
+                    size = len(rows), self.activations.d_model
+                    activations[layer] = torch.empty(size, dtype=torch.bfloat16, pin_memory=self.pinned)
                     held.gather_ascending(layer, rows, activations[layer])
-                yield ActivationBatch(activations, torch.from_numpy(held.languages(rows)), torch.from_numpy(rows))
+                language = torch.from_numpy(held.languages(rows))
+                yield ActivationBatch(activations, language, torch.from_numpy(rows), held.shards_of)

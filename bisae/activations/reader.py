@@ -23,6 +23,8 @@ class CachedActivations(ShardRows):
     the first file that is missing, has another size or, with `verify`, another checksum.
     """
 
+    in_ram = False
+
     def __init__(self, folder: Path, manifest: Manifest, layers: Sequence[int], tokens: int, verify: bool) -> None:
         shards = manifest.leading_shards(tokens)
         if shards is None:
@@ -73,6 +75,9 @@ class CachedActivations(ShardRows):
     def window(self, start: int, stop: int, wanted: object, following: object) -> "CachedActivations":
         """All rows are here all the time."""
         return self
+
+    def done(self, rows: object, passed: int) -> None:
+        """They stay."""
 
     def close(self, finished: bool) -> None:
         """The cache stays: other SAEs are trained on it."""

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from bisae.activations.disk_budget import make_room
 from bisae.activations.manifest import BYTES_PER_VALUE, layer_path, source_name
 from bisae.activations.reader import mapped
 from bisae.activations.shard_cursor import PlacedShard, ShardCursor, check_split
-from bisae.activations.store import Progress, Request, ShardRows, Source, computed
+from bisae.activations.store import Progress, Request, RowWindow, ShardRows, Source, computed
 from bisae.activations.writer import raw_bytes
 from bisae.runtime.atomic import atomic_file
 from bisae.runtime.lock import sole_writer
@@ -104,6 +104,8 @@ class RollingActivations:
     A resumed job uses the files that it wrote before it was killed.
     """
 
+    in_ram = False
+
     def __init__(
         self,
         source: Source,
@@ -121,10 +123,13 @@ class RollingActivations:
         self._ahead: tuple[tuple[int, int], list[PlacedShard], Future[None]] | None = None
         self._stop = threading.Event()
         self._lock = lock or ExitStack()
+        self._group: Any = None
 
-    def window(self, start: int, stop: int, wanted: object, following: tuple[int, int] | None) -> WindowRows:
+    def window(self, start: int, stop: int, wanted: object, following: RowWindow | None) -> WindowRows:
         if self._part.world > 1:  # no rank may be a window ahead of one that still opens, or writes, its files
-            torch.distributed.barrier()
+            # A group of its own: batches may be read in a thread, beside messages of the training.
+            self._group = self._group or torch.distributed.new_group(backend="gloo")
+            torch.distributed.barrier(group=self._group)
         if self._ahead is None or self._ahead[0] != (start, stop):
             self._jump(start, stop, following)
         assert self._ahead is not None
@@ -133,11 +138,14 @@ class RollingActivations:
         rows = WindowRows(shards, self._folder, self._layers, self.d_model)
         self._ahead = None
         # The corpus is read here: the thread only ever runs the LM, on shards that are there.
-        placed = [] if following is None else self._walk.covering(*following)
+        placed = [] if following is None else self._walk.covering(following.start, following.stop)
         self._delete_others([*shards, *placed])
         if following is not None:
-            self._ahead = following, placed, self._thread.submit(self._write, placed)
+            self._ahead = following[:2], placed, self._thread.submit(self._write, placed)
         return rows
+
+    def done(self, rows: object, passed: int) -> None:
+        """Their files go with the window."""
 
     def close(self, finished: bool) -> None:
         self._stop.set()
@@ -146,14 +154,14 @@ class RollingActivations:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._lock.close()
 
-    def _jump(self, start: int, stop: int, following: tuple[int, int] | None) -> None:
+    def _jump(self, start: int, stop: int, following: RowWindow | None) -> None:
         """Begin with a window that was not announced as `following`."""
         if self._ahead is not None:
             self._stop.set()  # all ranks jump: none waits for the other's shards
             self._ahead[2].result()
             self._stop.clear()
         # What a killed job left makes room first, but for these two windows.
-        placed = self._walk.covering(start, max(stop, following[1] if following else 0))
+        placed = self._walk.covering(start, max(stop, following.stop if following else 0))
         self._delete_others(placed)
         shards = [shard for shard in placed if shard.first < stop]
         self._ahead = (start, stop), shards, self._thread.submit(self._write, shards)

@@ -132,9 +132,22 @@ class Rows(Protocol):
         ...
 
 
+class RowWindow(NamedTuple):
+    """The rows start ... stop - 1, and what returns those that this process reads, in ascending order."""
+
+    start: int
+    stop: int
+    wanted: Callable[[], Int64[np.ndarray, " token"]]
+
+
 @runtime_checkable
 class Activations(Protocol):
     """The activations of one source, read window after window."""
+
+    @property
+    def in_ram(self) -> bool:
+        """Whether rows cost the same in any order, and are to be told when they are `done`."""
+        ...
 
     @property
     def name(self) -> str:
@@ -154,7 +167,7 @@ class Activations(Protocol):
         start: int,
         stop: int,
         wanted: Callable[[], Int64[np.ndarray, " token"]],
-        following: tuple[int, int] | None,
+        following: RowWindow | None,
     ) -> Rows:
         """Return the rows start ... stop - 1; the rows of the window before may no longer be read.
 
@@ -162,9 +175,12 @@ class Activations(Protocol):
 
         Args:
             wanted: Returns the rows of the window that this process reads, in ascending order.
-            following: Start and stop of the next window, so that it can be prepared; None for the last.
+            following: The next window, so that it can be prepared; None for the last.
         """
         ...
+
+    def done(self, rows: Int64[np.ndarray, " token"], passed: int) -> None:
+        """`rows` of this window are not read again; all processes together are done with its first `passed` rows."""
 
     def close(self, finished: bool) -> None:
         """End reading. With `finished`, files of this job only are deleted; else they help it to resume."""

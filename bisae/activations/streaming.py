@@ -1,25 +1,39 @@
-"""Keep activations in RAM only: the LM runs when a window begins, and the rows to be read stay in memory.
+"""Keep activations in RAM only: the rows of a window, to which the LM adds those of the next as rows are done.
 
 Under DDP every rank runs the LM on its share of the shards and hands them to the others, which keep the rows they need.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import BFloat16, Int64, UInt8
+from jaxtyping import BFloat16, Int64
 from torch import Tensor
 
 from bisae.activations.disk_budget import GIB
 from bisae.activations.feed import held_out_window
 from bisae.activations.manifest import BYTES_PER_VALUE, source_name
+from bisae.activations.ram_rows import KeptRows, RowStock
 from bisae.activations.shard_cursor import PlacedShard, ShardCursor, check_split
-from bisae.activations.store import Progress, Request, Source, computed
+from bisae.activations.store import Progress, Request, RowWindow, Source, computed
 from bisae.runtime.errors import Refused
 from bisae.runtime.ranks import ALONE, Part
+
+Streams = dict[int, BFloat16[Tensor, "token d_model"]]
+BATCHES = 3  # pinned at once: being used, being copied to the GPU, being gathered
+
+
+def shards_at_once(layers: int, kept: int, ahead: bool) -> int:
+    """How often the largest shard of one layer is in a process's RAM.
+
+    Its own of all `layers`, with `ahead` the next one too; one layer of another rank's; the end of one of the layers
+    that it has `kept`, where a window ends within a shard.
+    """
+    return (1 + ahead) * layers + 1 + kept
 
 
 @dataclass(frozen=True)
@@ -34,8 +48,10 @@ class Streaming:
         splits = [check_split(*text, progress, asked.take_short) for text in asked.texts]
         shard = max(largest for _, largest in splits)
         rows = (window + min(held_out_window(window), asked.held_out_tokens)) // asked.rows.world
-        values = (rows * len(asked.kept) + 2 * shard * len(asked.layers)) * asked.training.d_model
-        needed = values * BYTES_PER_VALUE
+        ahead, kept = torch.cuda.is_available(), len(asked.kept)
+        rows = rows * kept + shard * shards_at_once(len(asked.layers), kept, ahead)
+        rows += ahead * BATCHES * kept * asked.order.batch // asked.rows.world
+        needed = rows * asked.training.d_model * BYTES_PER_VALUE
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if needed > memory:
             sizes = f"a process needs {needed / GIB:.3g} GiB for its windows, the machine has {memory / GIB:.3g} GiB"
@@ -54,48 +70,19 @@ class Streaming:
         kept: Sequence[int] | None = None,
     ) -> "StreamingActivations":
         source.ready(layers)  # so that an LM that cannot be read is refused before the job begins
-        return StreamingActivations(source, layers, tokens, part, kept)
-
-
-class KeptRows:
-    """The rows of one window that this process reads, in RAM."""
-
-    def __init__(
-        self,
-        rows: Int64[np.ndarray, " token"],
-        values: dict[int, BFloat16[Tensor, "row d_model"]],
-        language: UInt8[np.ndarray, " token"],
-        shards: Sequence[PlacedShard],
-    ) -> None:
-        self._rows, self._values, self._language = rows, values, language
-        self._first = np.array([shard.first for shard in shards])
-        self._numbers = np.array([shard.number for shard in shards])
-
-    def gather_ascending(
-        self, layer: int, rows: Int64[np.ndarray, " token"], out: BFloat16[Tensor, "token d_model"]
-    ) -> None:
-        torch.index_select(self._values[layer], 0, torch.from_numpy(self._place(rows)), out=out)
-
-    def languages(self, rows: Int64[np.ndarray, " token"]) -> UInt8[np.ndarray, " token"]:
-        return self._language[self._place(rows)]
-
-    def shards_of(self, rows: Int64[np.ndarray, " token"]) -> list[int]:
-        shards: list[int] = self._numbers[np.unique(np.searchsorted(self._first, rows, side="right") - 1)].tolist()
-        return shards
-
-    def forget(self) -> None:
-        """Raise IndexError for all rows from now on: other rows take their memory."""
-        self._rows = self._rows[:0]
-
-    def _place(self, rows: Int64[np.ndarray, " token"]) -> Int64[np.ndarray, " token"]:
-        place = np.searchsorted(self._rows, rows)
-        if place.max(initial=-1) >= len(self._rows) or not np.array_equal(self._rows[place], rows):
-            raise IndexError("rows that were not asked for with the window, or of a window gone by")
-        return place
+        # On a CPU the LM and the SAEs would only share its cores.
+        return StreamingActivations(source, layers, tokens, part, kept, ahead=torch.cuda.is_available())
 
 
 class StreamingActivations:
-    """RAM: the rows of one window that this rank reads, of the layers it has `kept`, and two shards of all layers."""
+    """RAM: the rows of one window that this rank reads, of the layers it has `kept`, and its own shard of all layers.
+
+    With `ahead` a thread runs the LM over the window that follows, whose rows take the memory of those that are done
+    (`done`): the LM is at work all the time, and there are no more rows in RAM than without. Ranks hand shards on where
+    the order of their batches says so, and so all at the same place.
+    """
+
+    in_ram = True
 
     def __init__(
         self,
@@ -104,61 +91,135 @@ class StreamingActivations:
         tokens: int,
         part: Part = ALONE,
         kept: Sequence[int] | None = None,
+        ahead: bool = False,
     ) -> None:
         self.name, self.tokens, self.d_model = source_name(source), tokens, source.d_model
         self._source, self._layers, self._part = source, sorted(layers), part
         self._read = self._layers if kept is None else sorted(kept)
         self._walk = ShardCursor(source, tokens)
-        self._buffers: dict[int, BFloat16[Tensor, "row d_model"]] = {}
+        self._stock = RowStock(self._read, self.d_model)
         self._kept: KeptRows | None = None
+        self._coming: KeptRows | None = None
+        # The shard in which the last window ended, and its values from there on.
+        self._border: tuple[PlacedShard, int, dict[int, BFloat16[Tensor, "token d_model"]]] | None = None
+        self._thread = ThreadPoolExecutor(1, "activation-lm") if ahead else None
+        self._computing: tuple[int, Future[Streams]] | None = None
+        self._received = torch.empty(0, dtype=torch.bfloat16)
         self._group: Any = None
 
     def window(
-        self, start: int, stop: int, wanted: Callable[[], Int64[np.ndarray, " token"]], following: object
+        self, start: int, stop: int, wanted: Callable[[], Int64[np.ndarray, " token"]], following: RowWindow | None
     ) -> KeptRows:
         rows = wanted()
-        shards = self._walk.covering(start, stop)
         if self._kept is not None:
             self._kept.forget()
-        for layer in self._read:  # kept from window to window, as in a feed's pool
-            if layer not in self._buffers or len(self._buffers[layer]) < len(rows):
-                self._buffers[layer] = torch.empty(len(rows), self.d_model, dtype=torch.bfloat16)
-        language = np.empty(len(rows), np.uint8)
-        for shard, streams in self._computed(shards):
-            low, high = np.searchsorted(rows, (shard.first, shard.after))
-            inside = rows[low:high] - shard.first
-            language[low:high] = shard.tokens.language[inside]
-            for layer in self._read:
-                torch.index_select(streams[layer], 0, torch.from_numpy(inside), out=self._buffers[layer][low:high])
-        self._kept = KeptRows(rows, self._buffers, language, shards)
-        return self._kept
+        kept, self._kept, self._coming = self._coming, None, None
+        if kept is None or not kept.is_for(start, stop, rows):
+            if self._computing is not None:
+                self._computing[1].exception()  # whatever became of it
+            self._computing = None
+            self._stock.clear()
+            kept = KeptRows(start, stop, rows, self._stock)
+        coming = None
+        if self._thread is not None and following is not None:
+            coming = KeptRows(following.start, following.stop, following.wanted(), self._stock)
+        self._stock.reserve(len(rows) + (0 if coming is None else len(coming.rows)))
+        self._place(kept)
+        while kept.left:
+            self._take(kept)
+        if coming is not None:
+            self._place(coming)
+            self._compute(coming)
+        self._kept, self._coming = kept, coming
+        return kept
+
+    def done(self, rows: Int64[np.ndarray, " token"], passed: int) -> None:
+        if self._kept is not None:
+            self._kept.forget(rows)
+        coming = self._coming
+        while coming is not None and coming.left:
+            if min(self._turn(coming)[-1].after, coming.stop) - coming.start > passed:
+                return
+            self._take(coming)
 
     def close(self, finished: bool) -> None:
-        self._buffers = {}
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+        self._stock = RowStock([], self.d_model)
+        self._kept = self._coming = self._border = None
 
-    def _computed(
-        self, shards: Sequence[PlacedShard]
-    ) -> Iterator[tuple[PlacedShard, dict[int, BFloat16[Tensor, "token d_model"]]]]:
-        """Yield every shard with its values, which this rank or another one computed."""
-        world = self._part.world
-        for first in range(0, len(shards), world):
-            turn = shards[first : first + world]
-            # Before anything is handed on, so that all ranks run their LMs at the same time.
-            own = {
-                shard.number: computed(self._source, shard.number, shard.tokens.tokens, self._layers)
-                for shard in turn
-                if self._part.owns(shard.number)
-            }
-            for shard in turn:
-                shape = shard.tokens.tokens, self.d_model
-                values = own.get(shard.number) or {
-                    layer: torch.empty(shape, dtype=torch.bfloat16) for layer in self._layers
-                }
-                if world > 1:
-                    from torch import distributed
+    def _place(self, kept: KeptRows) -> None:
+        """Read the text of a window. The LM runs only over shards that were read, and not at the same time."""
+        if kept.left is not None:
+            return
+        kept.left = self._walk.covering(kept.start, kept.stop)
+        border, self._border = self._border, None
+        if border is not None and kept.left[0].number == border[0].number and border[1] <= kept.start:
+            shard, first, values = border
+            kept.begin(shard)
+            for layer in self._read:
+                kept.put(shard, layer, values[layer], first - shard.first)
+            kept.left = kept.left[1:]
+            if shard.after > kept.stop:
+                self._border = border
 
-                    self._group = self._group or distributed.new_group(backend="gloo")  # no tensors on a GPU
-                    for layer in self._layers:
-                        raw = values[layer].view(torch.uint8)
-                        distributed.broadcast(raw, src=shard.number % world, group=self._group)
-                yield shard, values
+    def _turn(self, kept: KeptRows) -> list[PlacedShard]:
+        """The next shards, one of each rank's."""
+        assert kept.left is not None
+        return kept.left[: self._part.world]
+
+    def _own(self, kept: KeptRows) -> PlacedShard | None:
+        return next((shard for shard in self._turn(kept) if self._part.owns(shard.number)), None)
+
+    def _compute(self, kept: KeptRows) -> None:
+        """Let the thread run the LM over this rank's next shard."""
+        shard = self._own(kept)
+        if self._thread is not None and shard is not None:
+            asked = self._source, shard.number, shard.tokens.tokens, self._layers
+            self._computing = shard.number, self._thread.submit(computed, *asked)
+
+    def _computed(self, kept: KeptRows) -> Streams:
+        """The values of this rank's shard of a turn."""
+        shard, computing, self._computing = self._own(kept), self._computing, None
+        if shard is None:
+            return {}
+        if computing is not None and computing[0] == shard.number:
+            return computing[1].result()
+        return computed(self._source, shard.number, shard.tokens.tokens, self._layers)
+
+    def _take(self, kept: KeptRows) -> None:
+        """Put the shards of a turn into a window, which this rank or another one computed."""
+        turn = self._turn(kept)
+        # Before anything is handed on, so that all ranks run their LMs at the same time.
+        own = self._computed(kept)
+        assert kept.left is not None
+        kept.left = kept.left[len(turn) :]
+        self._compute(kept)
+        for shard in turn:
+            kept.begin(shard)
+            rest: Streams = {}
+            for layer in self._layers:
+                values = self._handed_on(shard, own[layer] if self._part.owns(shard.number) else None)
+                if layer in self._read:
+                    kept.put(shard, layer, values)
+                    if shard.after > kept.stop:
+                        rest[layer] = values[kept.stop - shard.first :].clone()
+            if shard.after > kept.stop:
+                self._border = shard, kept.stop, rest
+
+    def _handed_on(
+        self, shard: PlacedShard, values: BFloat16[Tensor, "token d_model"] | None
+    ) -> BFloat16[Tensor, "token d_model"]:
+        """The values of one layer of a shard, on all ranks; of another rank's they are valid until the next call."""
+        if values is None:
+            size = shard.tokens.tokens * self.d_model
+            if len(self._received) < size:
+                self._received = torch.empty(size, dtype=torch.bfloat16)
+            values = self._received[:size].view(-1, self.d_model)
+        if self._part.world > 1:
+            from torch import distributed
+
+            self._group = self._group or distributed.new_group(backend="gloo")  # no tensors on a GPU
+            raw = values.view(torch.uint8)
+            distributed.broadcast(raw, src=shard.number % self._part.world, group=self._group)
+        return values

@@ -22,6 +22,7 @@ from bisae.config.keys import refused_by_key
 from bisae.config.settings import pass_keys, store_node
 from bisae.config.train import TrainSettings
 from bisae.metrics import RECONSTRUCTION
+from bisae.runtime.device import sum_in_float32
 from bisae.runtime.errors import ConfigError, RankLost, TrainingFailed
 from bisae.runtime.ranks import Part, rank, under_torchrun, under_wandb_agent
 from bisae.runtime.values import listed
@@ -234,6 +235,7 @@ def made_trainer(
     from bisae.training.trainer import make_trainer
 
     torch.set_float32_matmul_precision(settings.matmul_precision)
+    sum_in_float32()
     job, epochs = results.job, settings.data.epochs
     own = [instantiate(node, f"callbacks.{name}") for name, node in settings.callbacks.items() if node]
     with refused_by_key(settings, "trainer"):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from jaxtyping import BFloat16, Int64
 from torch import Tensor
 
 from bisae.activations.manifest import BYTES_PER_VALUE
-from bisae.activations.store import Activations, Source, Store
+from bisae.activations.store import Activations, RowWindow, Source, Store
 from bisae.features.tokens import Tokens
 from bisae.runtime.progress import tokens_bar
 from bisae.runtime.ranks import ALONE
@@ -60,13 +61,14 @@ class AnalysedActivations:
         """
         windows = [window for window in self.windows if _between(wanted, *window).size]
         due = [window for window in windows if not self._holds(window[0], layers)]
-        followed_by = dict(zip(due, [*due[1:], None], strict=False))
+        asked = [RowWindow(*window, partial(_between, wanted, *window)) for window in due]
+        followed_by = dict(zip(due, [*asked[1:], None], strict=False))
         for window in windows:
             rows = _between(wanted, *window)
             if window not in followed_by:
                 yield rows, {layer: self._held(window[0], layer, rows) for layer in layers}
                 continue
-            at_hand = self.activations.window(*window, lambda rows=rows: rows, followed_by[window])  # type: ignore[misc]
+            at_hand = self.activations.window(*window, partial(np.asarray, rows), followed_by[window])
             values = {}
             for layer in layers:
                 values[layer] = torch.empty(len(rows), self.activations.d_model, dtype=torch.bfloat16)

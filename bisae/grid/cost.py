@@ -10,6 +10,7 @@ from typing import Any
 from bisae.activations.feed import held_out_window
 from bisae.activations.manifest import BYTES_PER_VALUE
 from bisae.activations.registry import STORES
+from bisae.activations.streaming import BATCHES, shards_at_once
 from bisae.config.objects import target_of
 from bisae.grid.device import GIB, Device, Speeds
 from bisae.grid.ladders import Ladder, Pass
@@ -121,16 +122,19 @@ class Cost:
         return max(saes, lm) if STORES[self.store].shared else saes + lm
 
     def job_ram(self, members: int) -> int:
-        """Bytes of a job in RAM: a pool, the shards that the LM makes and, for `streaming`, windows."""
-        layers = members // len(self.ladder.saes)
-        pool = min(self._data["tokens"], self._data["pool_batches"] * self._data["batch"])
-        held_out = min(held_out_window(self._window), self._data["validation_tokens"])
-        kept = self._window + held_out if not STORES[self.store].on_disk else 0
-        at_once = len(self.ladder.layers) if STORES[self.store].shared else layers
-        shards = 1 if self.devices == 1 else 2 * self.devices  # each has its own, and that of the one that hands it on
-        rows = (pool + kept) * layers + self._shard * at_once * shards
-        in_ram = 0 if self.device.memory else self.job_memory(members) * self.devices
-        return rows * self.row + in_ram
+        """Bytes of a job in RAM: a pool or, for `streaming`, windows; the shards that the LM makes; pinned batches."""
+        layers, data, on_gpu = members // len(self.ladder.saes), self._data, bool(self.device.memory)
+        if STORES[self.store].on_disk:
+            at_once = len(self.ladder.layers) if STORES[self.store].shared else layers
+            pool = min(data["tokens"], data["pool_batches"] * data["batch"])
+            rows = pool * layers + 2 * self.devices * self._shard * at_once  # one is written while the next is computed
+        else:
+            windows = self._window + min(held_out_window(self._window), data["validation_tokens"])
+            shards = self.devices * shards_at_once(layers, 0, ahead=on_gpu) + layers
+            rows = windows * layers + shards * self._shard
+        if on_gpu:
+            return (rows + BATCHES * data["batch"] * layers) * self.row
+        return rows * self.row + self.job_memory(members) * self.devices
 
     @property
     def activation_bytes(self) -> int:

@@ -1,6 +1,7 @@
 """Run the LM over a split of a corpus: the source that fills the stores of activations."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -31,6 +32,7 @@ class LMPass(PassSettings):
     _next: int = field(default=0, init=False)  # the shard that `_stream` gives next
     _read: ReadSoFar = field(init=False)
     _reader: Any = field(default=None, init=False)
+    _beside: Any = field(default=None, init=False)  # the stream of a GPU on which the LM runs
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,6 +103,9 @@ class LMPass(PassSettings):
             if device.type == "cuda":
                 device = torch.device("cuda", self.gpu)
             self._reader = self.checkpoint.reader(sorted(layers), getattr(torch, self.lm_dtype), device)
+            if device.type == "cuda":  # the LM runs beside SAEs that are trained, once its weights are there
+                torch.cuda.synchronize(device)
+                self._beside = torch.cuda.Stream(device)
 
     def activations(self, shard: int, layers: Sequence[int]) -> dict[int, BFloat16[Tensor, "token d_model"]]:
         """Run the LM once over a shard; BOS and padding are dropped."""
@@ -117,10 +122,11 @@ class LMPass(PassSettings):
             lengths = torch.tensor([len(row) for row in batch])
             at = torch.arange(ids.shape[1])
             kept = (at >= len(prefix)) & (at < lengths[:, None])
-            streams = self._reader.read(ids)
-            for layer in layers:
-                stream = streams[layer][kept.to(streams[layer].device)].bfloat16()
-                rows[layer][done : done + len(stream)] = stream
+            with torch.cuda.stream(self._beside) if self._beside else nullcontext():
+                streams = self._reader.read(ids)
+                for layer in layers:
+                    stream = streams[layer][kept.to(streams[layer].device)].bfloat16()
+                    rows[layer][done : done + len(stream)] = stream
             done += int(kept.sum())
         return rows
 

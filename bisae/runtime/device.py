@@ -22,4 +22,19 @@ def torch_device(name: str) -> Any:
 
     if name not in ("auto", "cpu", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
         raise Refused("device", name, "choose auto, cpu, or cuda where there is a GPU")
+    sum_in_float32()
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def sum_in_float32() -> None:
+    """Forbid GPUs to add parts of a bf16 product in bf16, which PyTorch allows by default. Of the whole process."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+
+
+def sums_in_float32(device: Any) -> bool:
+    """Whether bf16 products are sums in float32, rounded once: always on a CPU."""
+    import torch
+
+    return device.type != "cuda" or not torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction

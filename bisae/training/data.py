@@ -1,12 +1,13 @@
 """The activations of a job as a LightningDataModule."""
 
+from collections.abc import Iterator
 from typing import Any
 
-from jaxtyping import Int64
+import torch
 from lightning import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from bisae.activations.ahead import ahead
 from bisae.activations.feed import ActivationBatch, Feed, HeldOutBatches, held_out_window
 from bisae.activations.job_activations import JobActivations
 from bisae.training.steps import StepSampler
@@ -35,7 +36,9 @@ class ActivationData(LightningDataModule):
         super().__init__()
         self.streams, self.epochs = streams, epochs
         self.layers, self.order, self.part = streams.asked.kept, streams.asked.order, streams.asked.rows
-        self.feed = Feed(streams.training, self.layers, self.order, epochs, self.part)
+        # On a CPU the thread would only take time from the training.
+        self.ahead = self.pinned = torch.cuda.is_available()
+        self.feed = Feed(streams.training, self.layers, self.order, epochs, self.part, self.pinned)
 
     @property
     def tokens_per_step(self) -> int:
@@ -56,26 +59,34 @@ class ActivationData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[ActivationBatch]:
         """The batches of the current epoch that are not done yet."""
         steps = StepSampler(self, self.order.steps_per_epoch, lambda epoch, step: [(epoch, step)])
-        return DataLoader(TrainingBatches(self.feed), batch_sampler=steps, collate_fn=whole)
+        return Loader(self, TrainingBatches(self.feed), batch_sampler=steps, collate_fn=whole)
 
     def val_dataloader(self) -> DataLoader[ActivationBatch]:
         """This rank's share of the held-out batches."""
         size = max(self.order.batch // self.part.world, LEAST_HELD_OUT)
         tokens, window = self.streams.asked.held_out_tokens, held_out_window(self.order.window_rows)
-        batches = HeldOutBatches(self.streams.validation, self.layers, tokens, size, window, self.part)
-        return DataLoader(batches, batch_size=None, collate_fn=whole)
+        batches = HeldOutBatches(self.streams.validation, self.layers, tokens, size, window, self.part, self.pinned)
+        return Loader(self, batches, batch_size=None, collate_fn=whole)
 
     def first_batch(self) -> ActivationBatch:
         """This rank's part of the first batch of all, from which SAEs start."""
         return self.feed.batch(0, 0)
 
-    def shards_of(self, rows: Int64[Tensor, " token"]) -> list[int]:
-        """The shards that rows of the last batch lie in: where to look when their values are wrong."""
-        return self.feed.shards_of(rows.cpu().numpy())
-
     def close(self, finished: bool) -> None:
         """Nothing more is read; with `finished` what was kept only for this job can go, else it helps to go on."""
         self.streams.close(finished)
+
+
+class Loader(DataLoader[ActivationBatch]):
+    """Makes batches, and copies them to the device, one ahead of the training if `data.ahead`."""
+
+    def __init__(self, data: ActivationData, dataset: Dataset[ActivationBatch], **settings: Any) -> None:
+        super().__init__(dataset, **settings)
+        self.data = data
+
+    def __iter__(self) -> Iterator[ActivationBatch]:  # type: ignore[override]
+        batches, trainer = super().__iter__(), self.data.trainer
+        return ahead(batches, trainer.strategy.root_device) if trainer and self.data.ahead else batches
 
 
 class TrainingBatches(Dataset[ActivationBatch]):

@@ -208,9 +208,8 @@ class SAETraining(LightningModule):
     def _fail(self, index: int, batch: ActivationBatch) -> None:
         member = self.members[index]
         broken = ~torch.isfinite(batch.activations[member.layer]).all(1)
-        found: list[Any] = [
-            (bool(broken.any()), self.data.shards_of(batch.rows[broken] if broken.any() else batch.rows))
-        ]
+        rows = batch.rows[broken] if broken.any() else batch.rows
+        found: list[Any] = [(bool(broken.any()), batch.shards_of(rows.cpu().numpy()))]
         if self.ranks > 1:
             found = found * self.ranks
             distributed.all_gather_object(found, found[0])

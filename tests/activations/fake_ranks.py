@@ -42,7 +42,12 @@ def in_ranks(world: int, work: Callable[[Part], T], seconds: float = 20) -> list
             raise
 
     with (
-        patch.multiple(torch.distributed, barrier=meeting.wait, broadcast=broadcast, new_group=lambda backend: backend),
+        patch.multiple(
+            torch.distributed,
+            barrier=lambda group=None: meeting.wait(),
+            broadcast=broadcast,
+            new_group=lambda backend: backend,
+        ),
         ThreadPoolExecutor(world) as threads,
     ):
         futures = [threads.submit(run, rank) for rank in range(world)]

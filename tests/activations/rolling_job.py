@@ -4,11 +4,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from bisae.activations.feed import Feed
 from bisae.activations.order import ReadingOrder
 from bisae.activations.rolling import RollingActivations, WindowRows
+from bisae.activations.store import RowWindow
 from bisae.runtime.ranks import ALONE, Part
 from tests.activations.fake_source import FakeSource
 
@@ -37,7 +39,8 @@ def reading(
 
 
 def window(activations: RollingActivations, number: int, following: int | None) -> WindowRows:
-    return activations.window(*ORDER.window(number), None, None if following is None else ORDER.window(following))
+    after = None if following is None else RowWindow(*ORDER.window(following), lambda: np.arange(0))
+    return activations.window(*ORDER.window(number), None, after)
 
 
 def is_window(rows: WindowRows, number: int) -> bool:

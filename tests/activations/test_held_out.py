@@ -21,17 +21,21 @@ from tests.activations.fake_source import FakeSource
 class Watched:
     """Activations that note the windows asked for, and what is wanted of each."""
 
+    in_ram = False
+
     def __init__(self, cached: CachedActivations) -> None:
         self.cached = cached
         self.name, self.d_model, self.tokens = cached.name, cached.d_model, cached.tokens
         self.asked: list[tuple[int, int, Any]] = []
         self.wanted: list[list[int]] = []
 
-    def window(self, start: int, stop: int, wanted: object, following: object) -> CachedActivations:
+    def window(self, start: int, stop: int, wanted: object, following: Any) -> CachedActivations:
         assert callable(wanted)
-        self.asked.append((start, stop, following))
+        self.asked.append((start, stop, following and following[:2]))
         self.wanted.append(wanted().tolist())
         return self.cached
+
+    def done(self, rows: object, passed: int) -> None: ...
 
     def close(self, finished: bool) -> None: ...
 

@@ -1,4 +1,5 @@
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,43 +18,86 @@ from bisae.activations.streaming import Streaming, StreamingActivations
 from bisae.runtime.errors import Refused
 from bisae.runtime.ranks import ALONE, Part
 from tests.activations.fake_ranks import check_batch, covering, in_ranks, orders
-from tests.activations.fake_source import D_MODEL, FakeSource, silent
+from tests.activations.fake_source import D_MODEL, SIZES, FakeSource, silent
 
 ORDER = ReadingOrder(seed=3, tokens=190, batch=12, block=7, pool_batches=2, window_pools=2)  # 15 steps, 4 windows
 
 
-@settings(max_examples=15)
-@given(data=st.data(), world=st.integers(1, 3))
-def test_every_step_of_every_rank_reads_its_rows_and_ranks_share_the_lm_passes(data: st.DataObject, world: int) -> None:
+@settings(max_examples=25)
+@given(data=st.data(), world=st.integers(1, 3), ahead=st.booleans())
+def test_every_step_of_every_rank_reads_its_rows_with_one_lm_pass_a_shard_and_one_window_in_ram(
+    data: st.DataObject, world: int, ahead: bool
+) -> None:
     order = data.draw(orders(world))
 
     def train(part: Part) -> FakeSource:
         source = FakeSource()
-        feed = Feed(StreamingActivations(source, [4, 2], order.tokens, part), [2, 4], order, 2, part)
+        activations = StreamingActivations(source, [4, 2], order.tokens, part, ahead=ahead)
+        feed = Feed(activations, [2, 4], order, 2, part)
         for epoch in range(2):
             for step in range(order.steps_per_epoch):
                 check_batch(feed, order, epoch, step, part)
+        # And the rest of the shard in which it ended. A part's share of the first rows may be larger than of all.
+        window = max(order.window(number)[1] - order.window(number)[0] for number in range(order.windows))
+        assert activations._stock.most <= (window + ahead * max(SIZES) if world == 1 or not ahead else 2 * window)
+        activations.close(finished=True)
         return source
 
     sources = in_ranks(world, train)
-    needed = [shard for window in range(order.windows) for shard in covering(*order.window(window))]
+    needed = covering(0, order.tokens)
     assert sorted(shard for source in sources for shard, _ in source.passes) == sorted(2 * needed)
     assert all(shard % world == rank for rank, source in enumerate(sources) for shard, _ in source.passes)
     assert not any(source.slips for source in sources)
 
 
 @settings(max_examples=20)
-@given(steps=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 14)), max_size=6), world=st.integers(1, 2))
-@example(steps=[(0, 14), (0, 0), (1, 14)], world=2)  # the last window is smaller
-def test_jumping_anywhere_gives_the_batch_of_that_step(steps: list[tuple[int, int]], world: int) -> None:
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 14)), max_size=6),
+    world=st.integers(1, 2),
+    ahead=st.booleans(),
+)
+@example(steps=[(0, 14), (0, 0), (1, 14)], world=2, ahead=True)  # the last window is smaller
+def test_jumping_anywhere_gives_the_batch_of_that_step(steps: list[tuple[int, int]], world: int, ahead: bool) -> None:
     def read(part: Part) -> list[str]:
         source = FakeSource()
-        feed = Feed(StreamingActivations(source, [4], 190, part), [4], ORDER, 2, part)
+        activations = StreamingActivations(source, [4], 190, part, ahead=ahead)
+        feed = Feed(activations, [4], ORDER, 2, part)
         for epoch, step in steps:
             check_batch(feed, ORDER, epoch, step, part)
+            check_batch(feed, ORDER, epoch, step, part)
+        activations.close(finished=True)
         return source.slips
 
     assert in_ranks(world, read) == [[]] * world
+
+
+def test_the_lm_runs_while_a_window_is_read_and_no_further_than_its_done_rows_allow() -> None:
+    source = FakeSource()
+    activations = StreamingActivations(source, [2], 190, ahead=True)
+    feed = Feed(activations, [2], ORDER, 1)
+    check_batch(feed, ORDER, 0, 0)  # rows 0 ... 47 of shards of 40, 33, 50, ... rows
+    deadline = time.monotonic() + 10
+    while len(source.passes) < 3:  # shard 2 waits until rows are done whose memory it takes
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    for step in (1, 2, 3):
+        check_batch(feed, ORDER, 0, step)
+    assert [shard for shard, _ in source.passes] == [0, 1, 2] and activations._stock.most <= 48 + 25
+    check_batch(feed, ORDER, 0, 4)  # window 1, rows 48 ... 95
+    assert sorted(shard for shard, _ in source.passes)[:3] == [0, 1, 2] and source.slips == []
+    activations.close(finished=False)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("activation-lm")]
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_job_that_goes_on_in_the_middle_of_a_window_keeps_only_the_rows_still_to_be_read(ahead: bool) -> None:
+    activations = StreamingActivations(FakeSource(), [2], 190, ahead=ahead)
+    feed = Feed(activations, [2], ORDER, 1)
+    check_batch(feed, ORDER, 0, 6)  # of steps 4 ... 7 of window 1
+    assert activations._stock._used == 24 + ahead * (123 - 96)  # and shard 2 from window 2's first row on
+    for step in range(7, 15):
+        check_batch(feed, ORDER, 0, step)
+    activations.close(finished=True)
 
 
 def window(activations: StreamingActivations, start: int, stop: int, wanted: Sequence[int]) -> streaming.KeptRows:
@@ -72,7 +116,7 @@ def test_only_rows_that_were_asked_for_are_kept_and_others_are_refused() -> None
     assert torch.equal(gathered(kept, [31, 129]), values[[31, 129]])
     assert kept.languages(np.array([129, 31])).tolist() == [129 // 50 % 2, 0]
     assert kept.shards_of(np.array([129, 31, 45])) == [0, 1, 4]
-    assert {layer: len(rows) for layer, rows in activations._buffers.items()} == {2: 3}
+    assert activations._stock.most == 3
     for rows in ([30], [32], [31, 44], [130], [199]):
         with pytest.raises(IndexError, match="not asked for"):
             gathered(kept, rows)
@@ -170,10 +214,11 @@ def test_what_cannot_be_had_is_refused_by_field_before_any_lm_work(
 
 
 @pytest.mark.parametrize("world", [1, 2])
-def test_memory_is_enough_for_a_ranks_part_of_both_windows_and_two_shards(
+def test_memory_is_enough_for_a_ranks_part_of_both_windows_and_its_shards(
     monkeypatch: pytest.MonkeyPatch, world: int
 ) -> None:
-    rows = (190 + 100) // world + 2 * 50
+    # Shards of 50 rows: its own of two layers, another rank's of one, the end of one in which a window ended of two.
+    rows = (190 + 100) // world + 5 * 50 // 2
     order = ReadingOrder(seed=0, tokens=190, batch=12, block=8, pool_batches=4, window_pools=5)
     for pages, fits in ((rows, True), (rows - 1, False)):
         memory = {"SC_PAGE_SIZE": 2 * D_MODEL * 2, "SC_PHYS_PAGES": pages}  # of a row of two layers

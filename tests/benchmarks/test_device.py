@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bisae.sae import TopK
+from bisae.sae.kernels.paper import memory
 from tests.conftest import ROOT, run
 
 # What PyTorch itself needs, beside the three packages that a bare machine has, and the project, from its checkout.
@@ -40,7 +42,7 @@ def test_every_stage_runs_where_only_pytorch_triton_and_numpy_are(tmp_path: Path
     assert {"hydra", "lightning", "jaxtyping", "omegaconf", "safetensors", "transformers"} <= set(hidden)
     (tmp_path / "sitecustomize.py").write_text(BARE.format(hidden=hidden))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
-    asked = [sys.executable, SCRIPT, "--smoke", "--json", "found.json"]
+    asked = [sys.executable, SCRIPT, "--smoke", "--minutes", "30", "--json", "found.json"]
     done = subprocess.run(asked, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
@@ -60,6 +62,16 @@ def test_a_stage_that_hangs_is_ended_and_named(tmp_path: Path) -> None:
     assert done.returncode == 1 and "gates: out of time" in done.stdout
     stages = json.loads((tmp_path / "found.json").read_text())["stages"]
     assert {stage["state"] for stage in stages.values()} == {"out of time"}
+
+
+def test_on_paper_one_member_of_the_study_fits_its_bar_with_kernels_only() -> None:
+    sae = TopK(64, 512, k=4)
+    of_weights = dict(memory(100, 512, 64, 4))["weights and two moments"]
+    assert of_weights == 3 * 4 * (sae.W_enc.numel() + sae.W_dec.numel())
+    needed = {
+        kernels: sum(size for _, size in memory(32768, 32768, 2048, 32, kernels=kernels)) for kernels in (False, True)
+    }
+    assert needed[True] <= 8e9 < needed[False]
 
 
 @pytest.fixture

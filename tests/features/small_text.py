@@ -17,6 +17,7 @@ class InMemory:
     """Activations at hand; `asked` has the rows of every window."""
 
     name = "in-memory"
+    in_ram = False
 
     def __init__(self, values: Mapping[int, BFloat16[Tensor, "token d_model"]]) -> None:
         self.values, self.asked = values, list[list[int]]()
@@ -39,6 +40,8 @@ class InMemory:
 
     def shards_of(self, rows: Int64[np.ndarray, " token"]) -> list[int]:
         return [0]
+
+    def done(self, rows: object, passed: int) -> None: ...
 
     def close(self, finished: bool) -> None: ...
 

@@ -85,8 +85,8 @@ class Own(TopK):
     [
         ("adam", True),
         ("adamw", True),
+        ("gpu", True),
         ("several devices", False),
-        ("gpu", False),
         ("clipped", False),
         ("not fused", False),
         ("amsgrad", False),

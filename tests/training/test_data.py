@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -62,20 +63,30 @@ def trainer(folder: Path, *callbacks: Callback, **more: Any) -> Trainer:
     return Trainer(accelerator="cpu", max_epochs=2, callbacks=list(callbacks), **settings)
 
 
-def test_a_trainer_reads_every_batch_in_reading_order_and_the_held_out_rows_each_epoch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ahead", [False, True])  # True: as on a GPU
+def test_a_trainer_reads_every_batch_in_reading_order_and_the_held_out_rows_each_epoch(
+    tmp_path: Path, ahead: bool
+) -> None:
     module, data = Recorder(), activations(tmp_path)
+    data.ahead = ahead
     trainer(tmp_path).fit(module, datamodule=data)
     assert module.rows == [ORDER.rows(*step).tolist() for step in EVERY_STEP]
     assert module.held_out == [*range(90), *range(90)]
     assert (data.steps, data.tokens_per_step) == (20, 12)
 
 
-def test_a_trainer_that_was_stopped_reads_the_rest_and_the_save_holds_nothing_of_the_data(tmp_path: Path) -> None:
-    trainer(tmp_path, max_steps=13).fit(Recorder(), datamodule=activations(tmp_path))
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_trainer_that_was_stopped_reads_the_rest_and_the_save_holds_nothing_of_the_data(
+    tmp_path: Path, ahead: bool
+) -> None:
+    data = activations(tmp_path)
+    data.ahead = ahead  # and so a batch further than the training
+    trainer(tmp_path, max_steps=13).fit(Recorder(), datamodule=data)
     save = tmp_path / "save.ckpt"
     assert torch.load(save, weights_only=True)["global_step"] == 11
     assert ActivationData.__qualname__ not in torch.load(save, weights_only=True)
     module, data = Recorder(), activations(tmp_path)
+    data.ahead = ahead
     trainer(tmp_path).fit(module, datamodule=data, ckpt_path=save, weights_only=True)
     assert module.rows == [ORDER.rows(*step).tolist() for step in EVERY_STEP[11:]]
 
@@ -89,9 +100,8 @@ def test_ranks_share_each_batch_and_the_held_out_rows(tmp_path: Path) -> None:
 
 
 def test_rows_are_traced_to_their_shards(tmp_path: Path) -> None:
-    data = activations(tmp_path)
-    data.first_batch()
-    assert data.shards_of(torch.tensor([0, 39, 73])) == [0, 2]  # shards of 40, 33, 50, ... tokens
+    batch = activations(tmp_path).first_batch()
+    assert batch.shards_of(np.array([0, 39, 73])) == [0, 2]  # shards of 40, 33, 50, ... tokens
 
 
 def test_more_tokens_than_there_are_activations_are_refused(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ class Times(RawInputs, TopK):
 
 def test_members_whose_class_normalises_by_settings_of_its_own_do_not_share_inputs() -> None:
     rows = torch.ones(3, 4, dtype=torch.bfloat16)
-    batch = ActivationBatch({2: rows}, torch.zeros(3, dtype=torch.uint8), torch.arange(3))
+    batch = ActivationBatch({2: rows}, torch.zeros(3, dtype=torch.uint8), torch.arange(3), lambda rows: [])
     saes = [TopK(4, 8, 2), Times(1.0), Times(3.0), TopK(4, 8, 2)]
     module: Any = SimpleNamespace(members=[SimpleNamespace(layer=2)] * 4, saes=saes, failed={})
     inputs = [x[0, 0].item() for _, _, x, _ in SAETraining._healthy(module, batch)]

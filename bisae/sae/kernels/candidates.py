@@ -23,6 +23,7 @@ import torch
 from jaxtyping import BFloat16, Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
+from bisae.runtime.device import sums_in_float32
 from bisae.runtime.errors import Refused
 from bisae.sae.encoder import DENSE, Codes, Weights, encode, largest, scratch, top_k
 from bisae.sae.kernels.choice import quickest
@@ -30,7 +31,9 @@ from bisae.sae.kernels.dense import exact, product, quick_in_bf16
 from bisae.sae.kernels.products import BLOCK, dots
 
 UNIT = 2**-8  # largest relative error of rounding to bf16, which has 8 binary digits
-SUM = 2**-23  # the same of an addition in float32, rounded to nearest or cut off
+# Twice the same of an addition in float32, rounded or cut off: matrix units cut off each product of a block of at least
+# two at the last digit of the largest, and then their sum.
+SUM = 2**-22
 TINY = 2**-100  # more than all that is lost below the smallest normal number, 2**-126, of bf16 and float32
 START = 2  # with candidates="auto" a token has START * k candidates at first
 TOO_MANY = 0.01  # share of tokens not accepted above which m grows by half
@@ -41,12 +44,13 @@ SPARE = 8  # with it a token has k + SPARE candidates
 def pays(device: torch.device, tokens: int, latents: int, d_model: int, k: int) -> bool:
     """Whether candidates are quicker than the float32 product: follows from the device and the sizes alone.
 
-    The encoder is rounded anew in each step, so there must be tokens enough; and latents, to be worth leaving out. On a
-    GPU they are where benchmarks/device.py found them to be.
+    The encoder is rounded anew in each step, so there must be tokens enough; and latents, to be worth leaving out. What
+    benchmarks/device.py has found on a GPU counts more.
     """
-    if device.type == "cuda":
-        return quickest(device, latents, d_model, "32-true", tokens) == "candidates"
-    return quick_in_bf16(device) and tokens >= 1024 and latents >= 256 * k and latents * d_model >= 2**20
+    found = quickest(device, latents, d_model, "32-true", tokens)
+    if found is not None:
+        return found == "candidates"
+    return tokens >= 1024 and latents >= 256 * k and latents * d_model >= 2**20 and quick_in_bf16(device)
 
 
 class Candidates:
@@ -75,7 +79,8 @@ class Candidates:
         if self.per_token is None:
             latents, d_model = weights.W_enc.shape
             self.per_token = START * self.k if pays(centred.device, len(centred), latents, d_model, self.k) else 0
-        if not self.per_token or centred.dtype != torch.float32 or not exact(centred):
+        proved = centred.dtype == torch.float32 and exact(centred) and sums_in_float32(centred.device)
+        if not self.per_token or not proved:
             return encode(centred, weights, partial(top_k, k=self.k))
         quick = self.per_token <= MOST * self.k
         m = self.per_token if quick else self.k + SPARE
@@ -101,7 +106,10 @@ class Candidates:
 
 
 def _gamma(terms: int) -> float:
-    """The largest error of a float32 sum of products, in any order, relative to the sum of their absolute values."""
+    """The largest error of a float32 sum of products, relative to the sum of their absolute values.
+
+    In any order, on a CPU or by the matrix units of a GPU (docs/speed.md).
+    """
     return (terms + 8) * SUM / (1 - (terms + 8) * SUM)
 
 

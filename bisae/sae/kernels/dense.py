@@ -28,9 +28,12 @@ def _is_amd(flags: Mapping[str, Any]) -> bool:
 def quick_in_bf16(device: torch.device) -> bool:
     """Whether bf16 products take at most half as long as those in float32.
 
-    They do with AMX, and with AVX-512's bf16 on AMD's processors; on Intel's the latter are slower than float32.
+    They do with AMX, and with AVX-512's bf16 on AMD's processors; on Intel's the latter are slower than float32. GPUs
+    have matrix units for bf16, and none for float32, from compute capability 8 on; none was measured.
     """
-    flags = _flags() if device.type == "cpu" else {}  # GPUs: not measured
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    flags = _flags() if device.type == "cpu" else {}
     return bool(flags.get("amx_bf16") or (flags.get("avx512_bf16") and _is_amd(flags)))
 
 

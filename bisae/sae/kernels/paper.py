@@ -76,6 +76,24 @@ def stages(tokens: int, latents: int, d_model: int, k: int, bf16: bool = True, k
     ]
 
 
+def memory(
+    tokens: int, latents: int, d_model: int, k: int, bf16: bool = True, kernels: bool = True
+) -> list[tuple[str, int]]:
+    """(what, bytes) that one SAE needs on the device at the same time, at most; the batch is there twice."""
+    weights, rows, dense, entries = latents * d_model, tokens * d_model, tokens * latents, tokens * k
+    low = HALF if bf16 else FLOAT
+    found = [
+        ("weights and two moments", 2 * 3 * FLOAT * weights),
+        ("one gradient, where no kernel applies it", 0 if kernels else FLOAT * weights),
+        ("bf16 copies of both factors", HALF * (weights + rows) if bf16 else 0),
+        ("pre-activations", low * dense + (0 if kernels or not bf16 else FLOAT * dense)),  # the bias makes them float32
+        ("codes, their order and gradients", 6 * 2 * FLOAT * entries),
+        ("rows gathered at once", 0 if kernels else 3 * FLOAT * 2**26),
+        ("batch, input, centred input, reconstruction, its gradient", 2 * HALF * rows + 4 * FLOAT * rows),
+    ]
+    return [(what, size) for what, size in found if size]
+
+
 def step_seconds(
     ceilings: Ceilings, tokens: int, latents: int, d_model: int, k: int, bf16: bool = True, kernels: bool = True
 ) -> float:

@@ -102,6 +102,9 @@ class SparseProducts:
     ) -> Iterator[tuple[slice, Float[Tensor, "part d_model"]]]:
         """`sums`, as (latents, their rows), for a block of latents at a time."""
         size = max(1, BLOCK // rows.shape[1]) if rows.device.type == "cpu" else self.codes.latents
+        if size >= self.codes.latents:  # offsets need not be known here, for which PyTorch would wait for a GPU
+            yield slice(0, self.codes.latents), self.sums(rows, weights)
+            return
         weights, offsets = weights[self.order], self.latent_offsets
         for first in range(0, self.codes.latents, size):
             block = slice(first, min(first + size, self.codes.latents))

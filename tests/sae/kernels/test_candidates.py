@@ -7,6 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from bisae.runtime import device
 from bisae.runtime.errors import Refused
 from bisae.sae import Codes, ReLUL1, TopK
 from bisae.sae.encoder import Weights, encode, top_k
@@ -144,6 +145,81 @@ def test_no_pre_activation_is_above_its_bound(seed: int, d: int, of_x: float, of
     bounds = (left @ right.T).double()
     exact = x.double() @ W.double().T + bias.double()
     assert (exact <= bounds + candidates_module.UNIT * bounds.abs() + candidates_module.TINY).all()
+
+
+def as_matrix_units(left: Tensor, right: Tensor, block: int, extra: int) -> Tensor:
+    """`left @ right.T` as the papers found NVIDIA's matrix units to compute it (docs/speed.md), in float64.
+
+    A block of exact products and the sum so far are cut off at the last digit of the largest exponent, `extra` bits
+    below float32's, added, and the sum is cut off to float32.
+    """
+
+    def exponent(values: Tensor) -> Tensor:  # 2**exponent <= |value|
+        return torch.where(values == 0, -10_000, torch.frexp(values)[1] - 1)
+
+    def cut(values: Tensor, last: Tensor) -> Tensor:
+        unit = torch.exp2(last.clamp_min(-1000).double())
+        return (values / unit).trunc() * unit
+
+    x, w, total = left.double(), right.double(), torch.zeros(len(left), len(right), dtype=torch.float64)
+    for first in range(0, x.shape[1], block):
+        some = slice(first, first + block)
+        terms = torch.cat([x[:, None, some] * w[None, :, some], total[..., None]], 2)
+        of_products = exponent(x[:, None, some]) + exponent(
+            w[None, :, some]
+        )  # of the factors: the product may be larger
+        exponents = torch.cat([of_products, exponent(total)[..., None]], 2)
+        grid = exponents.amax(2, keepdim=True) - 23 - extra
+        added = cut(terms, grid).sum(2)
+        total = cut(added, exponent(added) - 23)
+    return total
+
+
+@pytest.mark.parametrize(("block", "extra"), [(4, 0), (8, 1), (16, 2)], ids=["V100", "A100", "H100"])
+@pytest.mark.parametrize("kind", ["plain", "cancellation", "large biases"])
+def test_no_pre_activation_is_above_its_bound_as_matrix_units_compute_it(
+    kind: str, block: int, extra: int, weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, made = rows_of_kind(kind, weights)
+    x = x[:30]
+    left, right, *_ = candidates_module.extended(x, made)
+    total, sizes = as_matrix_units(left, right, block, extra), left.double().abs() @ right.double().abs().T
+    lost = (total - left.double() @ right.double().T).abs() / sizes
+    assert 0 < lost.max() <= candidates_module._gamma(left.shape[1])
+    bounds = total.bfloat16().double()
+    assert (truth(x, made) <= bounds + candidates_module.UNIT * bounds.abs() + candidates_module.TINY).all()
+
+    computed = []
+    monkeypatch.setattr(
+        torch, "mm", lambda a, b, out: computed.append(out.copy_(as_matrix_units(a, b.T, block, extra)))
+    )
+    assert_kept_as_in_float64(Candidates(K, 2 * K)(x, made), x, made)
+    assert len(computed) == 1
+
+
+def test_sums_that_lose_more_than_matrix_units_would_break_the_bound(centred: Tensor, weights: Weights) -> None:
+    """What `SUM` is for: with sums of fewer digits than float32's the same check fails."""
+    weights = weights._replace(W_enc=weights.W_enc.bfloat16().float(), b_enc=0 * weights.b_enc)
+    left, right, *_ = candidates_module.extended(centred[:60].bfloat16().float(), weights)
+    bounds = as_matrix_units(left, right, 4, -12).bfloat16().double()
+    exact = truth(centred[:60].bfloat16().float(), weights)
+    assert (exact > bounds + candidates_module.UNIT * bounds.abs() + candidates_module.TINY).any()
+
+
+def test_where_a_gpu_may_add_in_bf16_nothing_is_proved_and_training_forbids_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    matmul, gpu = torch.backends.cuda.matmul, torch.device("cuda")
+    assert device.sums_in_float32(torch.device("cpu"))
+    try:
+        matmul.allow_bf16_reduced_precision_reduction = True
+        assert not device.sums_in_float32(gpu)
+        device.sum_in_float32()
+        assert device.sums_in_float32(gpu)
+    finally:
+        matmul.allow_bf16_reduced_precision_reduction = True
+    monkeypatch.setattr(candidates_module, "sums_in_float32", lambda _: False)
+    encoder = Candidates(K, 2 * K)
+    encoder(unit_rows(10, 64, seed=1, dtype=torch.float32), random_weights(600, 64, seed=0, dtype=torch.float32))
+    assert not encoder.ran
 
 
 def test_the_bound_is_no_looser_than_twice_the_roundings_it_stands_for(centred: Tensor, weights: Weights) -> None:

@@ -33,6 +33,16 @@ def test_the_quickest_at_the_nearest_size_is_taken() -> None:
     assert choice.quickest(GPU, 32768, 1024, "32-true", 512) == "candidates" and pays(GPU, 512, 32768, 2048, 32)
 
 
+@pytest.mark.parametrize(("capability", "quick"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_on_a_gpu_that_was_not_measured_sizes_and_matrix_units_decide_about_candidates(
+    capability: tuple[int, int], quick: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "NVIDIA Other")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    assert pays(GPU, 32768, 32768, 2048, 32) == quick
+    assert not pays(GPU, 512, 32768, 2048, 32) and not pays(GPU, 32768, 4096, 2048, 32)
+
+
 def test_what_was_not_measured_computes_in_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choice.quickest(torch.device("cpu"), 32768, 2048, "bf16-mixed", 32768) is None
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "NVIDIA Other")

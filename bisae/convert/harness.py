@@ -11,6 +11,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 
 from bisae.intervention.edited_lm import EditedLM
+from bisae.intervention.kinds import NONE
 
 
 @register_model("bisae")
@@ -26,7 +27,7 @@ class EditedModel(HFLM):
     def __init__(
         self,
         cell: str,
-        kind: str | int,
+        kind: str | int | None,
         mode: str = "ablate",
         coefficient: float | int = 1.0,
         step: int | str | None = None,
@@ -36,8 +37,9 @@ class EditedModel(HFLM):
         device: str | None = None,
         **other: Any,
     ) -> None:
+        # lm_eval reads `none` as None in some of its ways.
         own = "auto" if device in (None, "cuda:0") else device  # lm_eval's own default is cuda:0 without a GPU too
-        edited = EditedLM.of(cell, kind, mode, coefficient, step, norm, cache, dtype, own)
+        edited = EditedLM.of(cell, NONE if kind is None else kind, mode, coefficient, step, norm, cache, dtype, own)
         super().__init__(pretrained=edited.lm, tokenizer=edited.tokenizer.written, **{"add_bos_token": True, **other})
         self._edit = ExitStack()
         self._edit.enter_context(edited.edited())

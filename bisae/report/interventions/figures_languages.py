@@ -13,7 +13,7 @@ from bisae.report.figures_panels import CHARACTERS, Picture, draw_lines
 from bisae.report.interventions.blocks import BLOCK, long, short, title
 from bisae.report.style import COLUMN, PAGE, look, save
 
-LAYERS = 4  # panels side by side
+LAYERS = 4  # panels side by side at most
 MATRIX = "Rise of the cross-entropy (nats per token) on text of each language (columns) without features (rows)"
 OVER_RANDOM = ", less the mean under as many random features."
 CURVE = "Bands: 95 % over random draws and documents. Above 0: its own language loses more than under random features."
@@ -49,7 +49,8 @@ def _figures(rows: pd.DataFrame, languages: Sequence[str], about: str) -> Iterat
         points = pd.DataFrame({"row": "specificity (nats)", "panel": "layer " + curve["layers"], "null": np.nan})
         points = points.assign(line=curve["kind"].map(long), dashed=False, x=curve["recipient"])
         ends = {"value": "specificity", "low": "specificity_low", "high": "specificity_high"}
-        points = points.assign(**{end: curve[column] for end, column in ends.items()}).sort_values("panel")
+        points = points.assign(**{end: curve[column] for end, column in ends.items()})
+        points = points.sort_values("panel", key=lambda panels: panels.str.removeprefix("layer ").map(_depth))
         figure = draw_lines(Picture("specificity", about, CURVE, "training step", "step", points, ""))
         for axis in figure.axes:
             axis.autoscale(axis="y")
@@ -59,8 +60,9 @@ def _figures(rows: pd.DataFrame, languages: Sequence[str], about: str) -> Iterat
 
 def _matrices(rows: pd.DataFrame, languages: Sequence[str], about: str) -> Figure:
     """One panel for each step (down) and layer (across), coloured by the rise above that of random features."""
-    kinds, steps, layers = (list(rows[axis].unique()) for axis in ("kind", "recipient", "layers"))
-    steps, layers = sorted(steps), sorted(layers)[:LAYERS]
+    kinds, steps = list(rows["kind"].unique()), sorted(rows["recipient"].unique())
+    every = sorted(rows["layers"].unique(), key=_depth)
+    layers = [every[at] for at in np.linspace(0, len(every) - 1, min(LAYERS, len(every))).round().astype(int)]
     beyond = rows.assign(beyond=rows["change"] - rows["random"].fillna(0))
     reach = float(beyond["beyond"].abs().max()) or 1.0
     width = PAGE if len(layers) > 1 else COLUMN
@@ -87,6 +89,12 @@ def _matrices(rows: pd.DataFrame, languages: Sequence[str], about: str) -> Figur
                     color=colour,
                 )
     figure.colorbar(mesh, ax=panels, label="nats beyond random")
-    note = textwrap.wrap(MATRIX + OVER_RANDOM, int(width * CHARACTERS))
+    fewer = f" {len(layers)} of {len(every)} layers are shown." * (len(layers) < len(every))
+    note = textwrap.wrap(MATRIX + OVER_RANDOM + fewer, int(width * CHARACTERS))
     figure.suptitle("\n".join([about, *note]), x=0.01, ha="left")
     return figure
+
+
+def _depth(layers: str) -> tuple[int, ...]:
+    """The layers of a row, "2" or "10+12", as numbers that sort."""
+    return tuple(map(int, layers.split("+")))

@@ -176,7 +176,7 @@ def by_turns(work: Callable[[], object], threads: int) -> dict[str, float]:
     assert all(result == results[0] for result in results)
     torch.set_num_threads(1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    names = {"alone": seconds[1], "threads": seconds[threads], "speedup": seconds[1] / seconds[threads]}
+    names = {"on_one_thread": seconds[1], "on_threads": seconds[threads], "speedup": seconds[1] / seconds[threads]}
     return names | {"busy_cores": busy, "peak_gib_threads": peak}
 
 

@@ -69,19 +69,25 @@ def follow_idle_cores() -> None:
 def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Like `map`, on as many threads as torch has, for work that NumPy does without Python's global lock.
 
-    Items are drawn in this thread, at most one more than there are threads before a result is taken.
+    Items are drawn in this thread, at most one more than there are threads before a result is taken. Until the end
+    torch has one thread: its regions would wait for cores on which this work runs.
     """
     import torch  # slow
 
-    threads = min(MOST, torch.get_num_threads())
+    usual = torch.get_num_threads()
+    threads = min(MOST, usual)
     if threads == 1:
         yield from map(work, items)
         return
     begun: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for item in items:
-            begun.append(pool.submit(work, item))
-            if len(begun) > threads:
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            for item in items:
+                begun.append(pool.submit(work, item))
+                if len(begun) > threads:
+                    yield begun.popleft().result()
+            while begun:
                 yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
+    finally:
+        torch.set_num_threads(usual)

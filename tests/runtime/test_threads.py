@@ -67,8 +67,10 @@ def test_results_come_in_the_order_of_items_which_are_drawn_as_they_are_needed(n
     torch.set_num_threads(number)
     try:
         results = in_order(work, items())
-        assert next(results) == 0 and len(drawn) == (1 if number == 1 else number + 1)
+        assert next(results) == 0 and torch.get_num_threads() == 1
+        assert len(drawn) == (1 if number == 1 else number + 1)
         assert list(results) == [item * item for item in range(1, 12)]
+        assert torch.get_num_threads() == number
         assert len(workers) <= number and (threading.get_ident() in workers) == (number == 1)
         with pytest.raises(ZeroDivisionError):
             list(in_order(lambda item: 1 // (item - 5), items()))

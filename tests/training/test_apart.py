@@ -58,12 +58,22 @@ def test_torchrun_starts_the_same_ranks_which_share_the_lm_pass(alone: Path, tmp
     assert_as_alone(tmp_path / "runs", alone / "runs")
 
 
-def test_a_sweep_starts_the_same_ranks(alone: Path, tmp_path: Path) -> None:
-    swept = [override.replace("sae.k=[4,6,8]", "sae.k=4,6,8") for override in THREE]
-    done = run([TRAIN, "-m", *swept, "trainer.devices=2", "activations=rolling"], tmp_path)
+def test_a_packed_sweep_in_a_slurm_job_starts_the_same_ranks_and_wandb_has_a_run_for_each_member(
+    alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"JOB_ID": 7, "JOB_NAME": "saes", "NTASKS": 2, "NNODES": 1, "PROCID": 0, "LOCALID": 0}.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    swept = [override.replace("sae.k=[4,6,8]", "sae.k=4,6,8") for override in THREE if override != "logger=csv"]
+    done = run([TRAIN, "-m", *swept, "trainer.devices=2", "activations=rolling", "logger=wandb"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert_as_alone(tmp_path / "runs", alone / "runs")
     assert not list(tmp_path.rglob("*.bin"))
+    about = [json.loads(cell.read_text())["provenance"] for cell in tmp_path.rglob("cell.json")]
+    of_members = {cell["wandb_run"] for cell in about if "wandb_run" in cell}  # snapshots have none of their own
+    assert len(of_members) == 3
+    for run_id in of_members:
+        (offline,) = tmp_path.glob(f"runs/wandb/offline-run-*-{run_id}")
+        assert list(offline.glob("*.wandb"))
 
 
 def test_a_job_whose_rank_dies_goes_on_with_any_number_of_ranks(alone: Path, tmp_path: Path) -> None:

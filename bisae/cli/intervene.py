@@ -5,16 +5,16 @@ measured already is not measured again; with -m, over coefficient or layer for e
 same table.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import hydra
 
 from bisae.cli.command import command
+from bisae.cli.measures import Measures, measures_of, swap_of
 from bisae.cli.sweep import one_process_per_job
 from bisae.config.folder import CONF
-from bisae.config.instantiate import instantiate
 from bisae.config.intervene import InterveneSettings
 from bisae.config.keys import refused_by_key
 from bisae.runtime.errors import ConfigError
@@ -25,24 +25,9 @@ if TYPE_CHECKING:
 
     from bisae.cells.find import FoundCell
     from bisae.intervention.donor import DonorCells
-    from bisae.intervention.measures import ContinuedPrompts, Measure, PerplexityText, TranslatedTasks
     from bisae.intervention.results import InterventionResult
     from bisae.lm.model import Checkpoint
     from bisae.training.loggers import CellLoggers
-    from bisae.translation.scores import Scorer
-
-
-class Measures(NamedTuple):
-    """Everything that is measured under each intervention."""
-
-    text: "PerplexityText"
-    tasks: "TranslatedTasks | None"
-    scorer: "Scorer | None"
-    continued: "ContinuedPrompts"
-
-    @property
-    def all(self) -> "list[Measure]":
-        return [self.text, *([self.tasks] if self.tasks else []), *([self.continued] if self.continued.prompts else [])]
 
 
 @command(InterveneSettings)
@@ -51,7 +36,7 @@ def intervene(settings: InterveneSettings, cfg: Any) -> "pd.DataFrame":
     # Here, since they are slow to import: --help and refused values answer at once.
     from bisae.cells.find import chosen_cells
     from bisae.intervention.results import InterventionResult
-    from bisae.intervention.specs import EditSettings, planned
+    from bisae.intervention.specs import SWAP, EditSettings, planned
     from bisae.intervention.work import InterventionWork
     from bisae.runtime.device import torch_device, torch_dtype
     from bisae.runtime.library_warnings import silence
@@ -73,12 +58,13 @@ def intervene(settings: InterveneSettings, cfg: Any) -> "pd.DataFrame":
     recipients = list({(lm.model, lm.step): lm for lm in found}.values())
     if not recipients:
         raise ConfigError("recipient", [], "name a step at least")
-    measures = measures_of(settings, donor, recipients)
+    measures = (swap_of if settings.mode == SWAP else measures_of)(settings, donor, recipients)
 
     layers = donor.features(settings.analyze, cache, device, classes)
     choice = settings.kind, settings.control.model_dump(), settings.features, settings.seed
     interventions = planned(layers, donor.recipe.corpus.languages, operation, *choice)
-    measured = name_of(measures.text.made_from), settings.dtype, donor.layer_by
+    family = donor.recipe.model.get("family")
+    measured = name_of(measures.all[0].made_from), settings.dtype, donor.layer_by, family
     rows = [
         (
             lm,
@@ -89,7 +75,7 @@ def intervene(settings: InterveneSettings, cfg: Any) -> "pd.DataFrame":
         )
         for lm in recipients
     ]
-    parts = measures.text, donor.checkpoint, layers, donor.tokenizer, settings.batch, dtype, device
+    parts = measures.text, measures.swapped, donor.checkpoint, layers, donor.tokenizer, settings.batch, dtype, device
     InterventionWork(rows, measures.all, *parts).do()
     table = write_table(settings, donor, measures, [row for _, of_lm in rows for _, row in of_lm], loggers)
     log_cells(loggers, table, donor, recipients, cells)
@@ -136,53 +122,6 @@ def donor_of(settings: InterveneSettings, cells: "Sequence[FoundCell]") -> "Dono
         return DonorCells.choose(cells, **asked, nodes=nodes)
 
 
-def measures_of(settings: InterveneSettings, donor: "DonorCells", recipients: "Sequence[Checkpoint]") -> Measures:
-    """Perplexity, translations and continued prompts; refused here where the LM cannot read them."""
-    from bisae.intervention.measures import ContinuedPrompts, PerplexityText, TranslatedTasks
-    from bisae.lm.changed_ids import changed_ids
-    from bisae.lm.generation import generation_identity
-    from bisae.translation.prompts import task_ids
-    from bisae.translation.scores import Scorer
-
-    corpus, tokenizer, positions = donor.recipe.corpus, donor.tokenizer, donor.checkpoint.positions
-    generation = generation_identity([lm.folder for lm in recipients], tokenizer)
-    with refused_by_key(settings, "perplexity"):
-        read = {**settings.perplexity.model_dump(), "mix": language_shares(settings.perplexity.mix)}
-        ids = changed_ids(donor.checkpoint, corpus, read["split"], Path(settings.cache) / "tokenizers")
-        text = PerplexityText(corpus, tokenizer, settings.batch, **read, ids=ids)
-        text.check(positions)
-    tasks = scorer = None
-    if settings.translation:
-        with refused_by_key(settings, "translation"), refused_by_key(settings, "translation.tasks"):
-            prompt = instantiate(settings.translation.prompt, "translation.prompt")
-            chosen = instantiate(settings.translation.tasks, "translation.tasks").read()
-            of_tasks = [task_ids(task, prompt, tokenizer, positions) for task in chosen]
-            tasks = TranslatedTasks(of_tasks, settings.batch, generation, settings.translation.answers)
-            nodes = settings.translation.metrics.items() if tasks.answers else ()
-            metrics = {name: instantiate(node, f"translation.metrics.{name}") for name, node in nodes}
-            scorer = Scorer(metrics, settings.resamples, settings.seed, Path(settings.output))
-            scorer.check(chosen)
-    prompts = listed(settings.continued.prompts)
-    spelled = tokenizer.spells_special(prompts)
-    longest = settings.continued.max_new_tokens
-    continued = ContinuedPrompts(prompts, longest, settings.batch, generation, spelled)
-    with refused_by_key(settings, "continue"):
-        continued.check(tokenizer, positions)
-    return Measures(text, tasks, scorer, continued)
-
-
-def language_shares(mix: Mapping[str, float] | None) -> dict[str, float] | None:
-    """`perplexity.mix` with each language by its one code."""
-    from bisae.corpus.languages import codes_of
-
-    if not mix:
-        return None
-    try:
-        return dict(zip(codes_of(mix), map(float, mix.values()), strict=True))
-    except ValueError as error:
-        raise ConfigError("perplexity.mix", dict(mix), str(error)) from error
-
-
 def write_table(
     settings: InterveneSettings,
     donor: "DonorCells",
@@ -200,10 +139,10 @@ def write_table(
     from bisae.runtime.atomic import atomic_file
     from bisae.runtime.lock import sole_writer
 
-    output, (text, tasks, scorer, continued) = Path(settings.output), measures
+    output, (text, tasks, scorer, continued, swapped) = Path(settings.output), measures
     with sole_writer(output):
         results = measured_results(output, measures.all, rows)
-        table, samples = InterventionTable(text, tasks, scorer, settings.resamples, settings.seed).of(results)
+        table, samples = InterventionTable(text, tasks, scorer, settings.resamples, settings.seed, swapped).of(results)
         for name, write in (("csv", table.to_csv), ("parquet", table.to_parquet)):
             with atomic_file(output / f"interventions.{name}") as temporary:
                 write(temporary, index=False)

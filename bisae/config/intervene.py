@@ -6,7 +6,7 @@ from annotated_types import Ge, Lt, MaxLen
 from pydantic import BeforeValidator, Field, StringConstraints
 
 from bisae.config.objects import Loggers
-from bisae.config.settings import Checkpoint, Command, Device, Keys, Layers, Object, Precision, Size
+from bisae.config.settings import Checkpoint, Command, Device, Keys, Layers, Object, Precision, ShareFloat, Size
 from bisae.runtime.ranges import Count, Index, Number, Text, Texts
 
 Recipient = Checkpoint | Annotated[str, StringConstraints(pattern=r"^[^/]+/(final|\d+)$")]
@@ -31,6 +31,16 @@ class PerplexityKeys(Keys):
     context: Annotated[Count, Ge(2)]
     stride: Count
     mix: dict[str, float] | None
+
+
+class SwapKeys(Keys):
+    words: Text | None
+    pairs: Text
+    together: Count
+    dice: ShareFloat
+    most: Annotated[Count, Ge(2)]
+    sentences: Count
+    apart: Annotated[float, Ge(1)]
 
 
 class ContinueKeys(Keys):
@@ -67,10 +77,11 @@ class InterveneSettings(Command):
     kind: Text | list[Any]
     features: Literal["equal"] | Count | None
     control: ControlKeys
-    mode: Literal["add", "replace", "ablate", "scale", "steer"]
+    mode: Literal["add", "replace", "ablate", "scale", "steer", "swap"]
     norm: Literal["donor", "recipient"]
     coefficient: Number | list[Number]
     perplexity: PerplexityKeys
+    swap: SwapKeys
     continued: ContinueKeys = Field(alias="continue")
     batch: Count
     dtype: Precision

@@ -87,26 +87,29 @@ class FeatureEdit:
             source = streams.donor.to(stream.dtype)
             if self.norm == "donor":
                 scale = self.sae.normalize(source)[1][:, None]
-        contribution = self._contribution(source)
+        added = contribution(self.sae, self.chosen, source, self.encode)
         if self.shuffled:
             others = other_rows(streams.kept)
-            contribution = torch.zeros_like(contribution) if others is None else contribution[others]
-        contribution = scale * contribution
+            added = torch.zeros_like(added) if others is None else added[others]
+        added = scale * added
         if self.mode == "ablate":
-            return stream - contribution
+            return stream - added
         if self.mode == "scale":
-            return stream + (self.coefficient - 1) * contribution
+            return stream + (self.coefficient - 1) * added
         if self.mode == "replace":
-            stream = stream - length * self._contribution(stream)
-        return stream + self.coefficient * contribution
+            stream = stream - length * contribution(self.sae, self.chosen, stream, self.encode)
+        return stream + self.coefficient * added
 
-    def _contribution(self, activation: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_model"]:
-        """The chosen features' decoded contribution to the activations, which the SAE scales to norm 1."""
-        parts = []
-        for rows in pieces(self.sae, activation):
-            codes = (self.encode or self.sae.encode)(rows)
-            parts.append(part_of(codes, self.chosen, self.sae.W_dec))
-        return torch.cat(parts)
+
+def contribution(
+    sae: SparseAutoencoder,
+    chosen: Bool[Tensor, " latent"],
+    activation: Float[Tensor, "token d_model"],
+    encode: Callable[[Tensor], Codes] | None = None,
+) -> Float[Tensor, "token d_model"]:
+    """The chosen features' decoded contribution to the activations, which the SAE scales to norm 1."""
+    parts = (part_of((encode or sae.encode)(rows), chosen, sae.W_dec) for rows in pieces(sae, activation))
+    return torch.cat(list(parts))
 
 
 def pieces(

@@ -1,7 +1,7 @@
 """Edit the residual stream of an LM in its forward passes, also while it generates."""
 
 import inspect
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from bisae.lm.probe import decoder_blocks, stream_of
 from bisae.lm.residual import ResidualReader, hooked
 
 REMEMBERED = 2**30  # bytes of streams
+Places = Callable[[Tensor, Tensor | None], Tensor]  # [sequence, position] ids and attention mask -> bool
 
 
 class DonorReader(ResidualReader):
@@ -88,8 +89,10 @@ class StreamChange(NamedTuple):
 class Patch:
     """State shared by the forward hooks of one patched LM. `change(layer)` measures the edits since the patch began."""
 
-    def __init__(self, edits: Mapping[int, Edit], donor: DonorReader | None, special: Tensor) -> None:
-        self.edits, self.donor, self.special = edits, donor, special
+    def __init__(
+        self, edits: Mapping[int, Edit], donor: DonorReader | None, special: Tensor, places: Places | None
+    ) -> None:
+        self.edits, self.donor, self.special, self.places = edits, donor, special, places
         self._sums = {layer: torch.zeros(3, dtype=torch.float64, device=special.device) for layer in edits}
         self._kept: Bool[Tensor, "sequence position"]
         self._donated: dict[int, Tensor] = {}
@@ -106,6 +109,8 @@ class Patch:
         self._kept = ~torch.isin(ids, self.special)
         if mask is not None:
             self._kept &= mask[:, -ids.shape[1] :].bool()
+        if self.places is not None:
+            self._kept &= self.places(ids, mask)
         if self.donor is not None:
             past = inputs.get("past_key_values")
             self._donated = self.donor.follow(
@@ -139,6 +144,7 @@ def patched(
     donor: DonorReader | None,
     special: Collection[int],
     hook: str | None = None,
+    places: Places | None = None,
 ) -> Iterator[Patch]:
     """Context in which `lm(...)` and `lm.generate(...)` run with an edited residual stream.
 
@@ -151,8 +157,9 @@ def patched(
             must include those of the edits. None for edits without a donor.
         special: ids of tokens that are not edited (BOS); padding, by `attention_mask`, is not edited either.
         hook: edit the output of this part of each layer's block instead of the residual stream.
+        places: marks the only tokens to edit in a batch of ids with its attention mask; None: all others are edited.
     """
-    patch = Patch(edits, donor, torch.tensor(sorted(special), dtype=torch.int64, device=lm.device))
+    patch = Patch(edits, donor, torch.tensor(sorted(special), dtype=torch.int64, device=lm.device), places)
     blocks = decoder_blocks(lm)
     with ExitStack() as hooks:
         if edits:

@@ -16,7 +16,7 @@ from bisae.edits.operation import Edit
 from bisae.edits.patched_lm import DonorReader, patched
 from bisae.intervention.donor import check_pair
 from bisae.intervention.layer_features import LayerFeatures
-from bisae.intervention.specs import RANDOM, SELF, SHUFFLED, EditSettings, planned
+from bisae.intervention.specs import RANDOM, SELF, SHUFFLED, SWAP, EditSettings, planned
 from bisae.lm.causal_lm import load_causal_lm
 from bisae.lm.generation import greedy, written
 from bisae.runtime.device import torch_device, torch_dtype
@@ -78,6 +78,8 @@ class EditedLM:
         lm = donor if step is None else instantiate(recipe.model, "model").checkpoint(step)
         check_pair(donor, lm)
         layers = {cells[0].layer: LayerFeatures.read(cells[0], own)}
+        if mode == SWAP:
+            raise Refused("mode", mode, "needs the text with another word in it: python intervene.py mode=swap")
         edit = EditSettings(mode, norm, [float(coefficient)])
         controls = {RANDOM: 0, SHUFFLED: False, SELF: False}
         spec = planned(layers, recipe.corpus.languages, edit, _kinds(kind), controls, None, 0)[-1]

@@ -12,6 +12,7 @@ from bisae.runtime.errors import Refused
 
 NONE, ALL, BILINGUAL, ALIGNED = "none", "all", "bi", "aligned"
 EVERY = "languages"  # each language of the corpus
+STREAM = "stream"  # no features, but the whole stream: the positive control of a swap
 
 
 def kind_of(name: str) -> str:

@@ -41,6 +41,7 @@ class InterventionResult:
         text: str,
         dtype: str,
         layer_by: str = "",
+        family: str | None = None,
     ) -> "InterventionResult":
         """The result that `spec` will have on `recipient`; `none` has the same one for every donor.
 
@@ -50,6 +51,7 @@ class InterventionResult:
             text: checksum of the text that strengths are measured on.
             dtype: of the LM's weights.
             layer_by: what the layer was chosen by; a result that is there keeps what it was measured under.
+            family: shared by the donor and LMs that differ from it in their seed only, or None.
         """
         lm = {"weights": recipient.weights, "tokenizer": recipient.tokenizer, "dtype": dtype}
         axes: dict[str, Any] = {"model": recipient.model, "recipient": recipient.step}
@@ -73,6 +75,8 @@ class InterventionResult:
                 }
                 for layer, chosen in spec.chosen.items()
             }
+            if family:
+                axes["family"] = family
             if donor.model != recipient.model:
                 axes["donor_model"] = donor.model
             axes |= {

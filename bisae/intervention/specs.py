@@ -9,12 +9,14 @@ from jaxtyping import Bool
 
 from bisae.edits.operation import ALONE, MODES, NORMS, Edit, FeatureEdit
 from bisae.edits.steering import Steering
-from bisae.intervention.kinds import ALL, EVERY, NONE, feature_set, kind_of
+from bisae.edits.swap import FeatureSwap, swapped_stream
+from bisae.intervention.kinds import ALL, EVERY, NONE, STREAM, feature_set, kind_of
 from bisae.intervention.layer_features import LayerFeatures
 from bisae.intervention.random_sets import RandomSets, widening
 from bisae.runtime.errors import Refused
 
-STEER = "steer"
+STEER, SWAP = "steer", "swap"
+ONE_LM = (*ALONE, STEER, SWAP)  # modes without a donor
 RANDOM, SHUFFLED, SELF = "random", "shuffled", "self"
 OTHERS, WHATEVER = "others", "all"  # where random features are drawn from
 Sets = Mapping[int, Bool[np.ndarray, " latent"]]  # features by layer
@@ -53,7 +55,7 @@ class InterventionSpec:
     @property
     def alone(self) -> bool:
         """True if the edit needs no donor."""
-        return self.control == SELF or self.mode in (*ALONE, STEER)
+        return self.control == SELF or self.mode in ONE_LM
 
     def edits(
         self, layers: Mapping[int, LayerFeatures], strength: Callable[[int, np.ndarray], float]
@@ -61,13 +63,17 @@ class InterventionSpec:
         """The edit at each layer; `strength(layer, chosen)` is the strength of a set of features."""
         edits = {}
         for layer, chosen in self.chosen.items():
-            coefficient = 1.0 if np.isnan(self.coefficient) else self.coefficient  # ablation has none
+            coefficient = 1.0 if np.isnan(self.coefficient) else self.coefficient  # ablation and swaps have none
             if self.like is not None and (own := strength(layer, chosen)) > 0:
                 coefficient *= strength(layer, self.like[layer]) / own
             edits[layer] = self._edit(layers[layer], chosen, coefficient)
         return edits
 
     def _edit(self, features: LayerFeatures, chosen: Bool[np.ndarray, " latent"], coefficient: float) -> Edit:
+        if self.kind == STREAM:
+            return swapped_stream
+        if self.mode == SWAP:
+            return FeatureSwap(features.sae, features.tensor(chosen), coefficient, features.codes)
         if self.mode == STEER:
             strengths = coefficient * features.table["maximum"].to_numpy(dtype=float)
             return Steering.towards(
@@ -96,22 +102,22 @@ class EditSettings:
     coefficients: Sequence[float]
 
     def __post_init__(self) -> None:
-        if self.mode not in (*MODES, STEER):
-            raise Refused("mode", self.mode, f"choose one of {', '.join((*MODES, STEER))}")
+        if self.mode not in (*MODES, STEER, SWAP):
+            raise Refused("mode", self.mode, f"choose one of {', '.join((*MODES, STEER, SWAP))}")
         if self.norm not in NORMS:
             raise Refused("norm", self.norm, f"choose one of {', '.join(NORMS)}")
 
     @property
     def arguments(self) -> list[tuple[str, str, float]]:
         """Mode, norm and coefficient of each intervention; "" and NaN where the mode does not use them."""
-        if self.mode == "ablate":
+        if self.mode in ("ablate", SWAP):
             return [(self.mode, "", float("nan"))]
         return [(self.mode, "" if self.alone else self.norm, coefficient) for coefficient in self.coefficients]
 
     @property
     def alone(self) -> bool:
         """True if the mode needs no donor."""
-        return self.mode in (*ALONE, STEER)
+        return self.mode in ONE_LM
 
 
 def planned(
@@ -155,19 +161,20 @@ def planned(
         limit = "+".join(str(_count(chosen)) for chosen in next(iter(sets.values()), {}).values()) + f" (draw {seed})"
     specs = [PLAIN]
     for arguments in edit.arguments:
+        if edit.mode == SWAP:
+            nothing = {layer: np.zeros(len(of_layer.table), bool) for layer, of_layer in layers.items()}
+            specs.append(InterventionSpec(STREAM, "", None, *arguments, nothing, None, limit))
         for name, chosen in sets.items():
             specs.append(InterventionSpec(name, "", None, *arguments, chosen, None, limit))
             if name != ALL:
-                specs += _at_random(specs[-1], layers, range(seed, seed + control[RANDOM]), edit.alone)
+                specs += _at_random(specs[-1], layers, range(seed, seed + control[RANDOM]))
             if not edit.alone:
                 wanted = [other for other in (SHUFFLED, SELF) if control[other]]
                 specs += [InterventionSpec(name, other, None, *arguments, chosen, None, limit) for other in wanted]
     return specs
 
 
-def _at_random(
-    of: InterventionSpec, layers: Mapping[int, LayerFeatures], draws: range, alone: bool
-) -> Iterator[InterventionSpec]:
+def _at_random(of: InterventionSpec, layers: Mapping[int, LayerFeatures], draws: range) -> Iterator[InterventionSpec]:
     """Random controls of the intervention `of`: one for each draw, none where all draws would be the same.
 
     Their features are disjoint from the kind's where enough others are left.
@@ -183,7 +190,8 @@ def _at_random(
             control=RANDOM,
             seed=draw,
             chosen={layer: of_layer.draw(draw, apart) for layer, of_layer in sets.items()},
-            like=None if alone else of.chosen,  # added features are scaled, removed ones are not
+            # Added and swapped features are scaled, removed ones are not.
+            like=None if of.alone and of.mode != SWAP else of.chosen,
             drawn_from=drawn_from,
             widening=factor,
             generates=draw == draws[0],

@@ -11,6 +11,7 @@ from jaxtyping import Float64
 from bisae.intervention.measures import NATS, ContinuedPrompts, PerplexityText, TranslatedTasks
 from bisae.intervention.results import InterventionResult
 from bisae.intervention.specs import PLAIN
+from bisae.intervention.swap import SwappedWords
 from bisae.metrics.intervals import Samples, document_weights, percentiles
 from bisae.metrics.perplexity import perplexities
 from bisae.runtime.naming import name_of
@@ -19,6 +20,7 @@ from bisae.translation.tasks import Task
 
 AXES = {  # in the order of the columns
     "model": str,
+    "family": str,  # where the donor names one
     "donor_model": str,  # where it is not the recipient's
     "donor": "Int64",
     "recipient": int,
@@ -55,22 +57,22 @@ UNKNOWN = Sampled(np.nan, np.full(1, np.nan))
 
 @dataclass(frozen=True, eq=False)
 class InterventionTable:
-    """Makes the table. `tasks` and `scorer`: None without translations; `resamples` of texts are drawn from `seed`."""
+    """Makes the table. Measures that were not taken are None; `resamples` of texts are drawn from `seed`."""
 
-    text: PerplexityText
+    text: PerplexityText | None
     tasks: TranslatedTasks | None
     scorer: Scorer | None
     resamples: int
     seed: int
+    swapped: SwappedWords | None = None
 
     def of(self, rows: Sequence[InterventionResult]) -> tuple[pd.DataFrame, Samples]:
         """The sorted table, and the changes of each metric in each resample by hash of the row.
 
         Each row of `none` stands before the interventions on the same LM.
         """
-        metrics = [
-            perplexities | scores for perplexities, scores in zip(self._texts(rows), self._scores(rows), strict=True)
-        ]
+        parts = self._texts(rows), self._scores(rows), self._contrasts(rows)
+        metrics = [texts | scores | contrasts for texts, scores, contrasts in zip(*parts, strict=True)]
         plain = {name_of(row.identity["lm"]): n for n, row in enumerate(rows) if row.axes["kind"] == PLAIN.kind}
         table, samples = [], {}
         for number, row in enumerate(rows):
@@ -79,7 +81,7 @@ class InterventionTable:
                 name: after.less(metrics[before][name]) for name, after in metrics[number].items() if before != number
             }
             columns: dict[str, Any] = {key: row.axes.get(key) for key in AXES}
-            stream = row.read(self.text).attrs
+            stream = row.read(self._measured).attrs
             columns |= {"change": stream.get("size"), "touched": stream.get("touched"), "hash": row.folder.name}
             for name, metric in metrics[number].items():
                 for column, sampled in ((name, metric), (f"{name}_change", changes.get(name, UNKNOWN))):
@@ -91,8 +93,26 @@ class InterventionTable:
             samples[row.folder.name] = {name: change.resampled for name, change in changes.items()}
         return _sorted(pd.DataFrame(table)), samples
 
+    @property
+    def _measured(self) -> PerplexityText | SwappedWords:
+        measure = self.text or self.swapped
+        assert measure is not None
+        return measure
+
+    def _contrasts(self, rows: Sequence[InterventionResult]) -> Iterator[dict[str, Sampled]]:
+        for row in rows:
+            made = (
+                {}
+                if self.swapped is None
+                else self.swapped.contrasts(row.read(self.swapped), self.resamples, self.seed)
+            )
+            yield {name: Sampled(float(values[0]), values[1:]) for name, values in made.items()}
+
     def _texts(self, rows: Sequence[InterventionResult]) -> Iterator[dict[str, Sampled]]:
         for row in rows:
+            if self.text is None:
+                yield {}
+                continue
             losses = self.text.losses(row.read(self.text))
             weights = document_weights(len(losses.nats), self.resamples, self.seed)
             value, drawn = (

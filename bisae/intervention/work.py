@@ -10,11 +10,13 @@ import torch
 
 from bisae.edits.patched_lm import DonorReader, Patch, patched
 from bisae.edits.resumed import ResumedLM
+from bisae.edits.swap import CounterpartReader
 from bisae.intervention.layer_features import LayerFeatures
 from bisae.intervention.measures import Measure, PerplexityText
 from bisae.intervention.results import InterventionResult
 from bisae.intervention.specs import SHUFFLED, InterventionSpec
 from bisae.intervention.strength import Strength
+from bisae.intervention.swap import SwappedWords, SwapStrength
 from bisae.lm.causal_lm import load_causal_lm
 from bisae.lm.generation import CausalLM
 from bisae.lm.model import Checkpoint
@@ -29,7 +31,8 @@ class InterventionWork:
 
     Attributes:
         rows: the recipients, each with its interventions and their results.
-        text: measures strengths of features too.
+        text: measures strengths of features too; None if the measures are `swapped` words.
+        swapped: the words of a concept swap, which alone are edited.
         layers: the donor's features at each layer.
         batch: texts read at a time.
         dtype: of the LMs' weights.
@@ -37,7 +40,8 @@ class InterventionWork:
 
     rows: Sequence[tuple[Checkpoint, Sequence[tuple[InterventionSpec, InterventionResult]]]]
     measures: Sequence[Measure]
-    text: PerplexityText
+    text: PerplexityText | None
+    swapped: SwappedWords | None
     donor: Checkpoint
     layers: Mapping[int, LayerFeatures]
     tokenizer: Any
@@ -68,9 +72,9 @@ class InterventionWork:
                     continue
                 progress(done, total)
                 lm = CausalLM(load_causal_lm(recipient, self.dtype, self.device), self.tokenizer, self.batch)
-                below = self._resumed(lm)
+                below, counterparts = self._resumed(lm), self._counterparts(recipient)
                 for spec, result in pairs:
-                    self._measure(lm, below, spec, result)
+                    self._measure(lm, below, counterparts, spec, result)
                     done += 1
                     progress(done, total)
 
@@ -84,6 +88,7 @@ class InterventionWork:
     @cached_property
     def _strength(self) -> Strength:
         text, bos = self.text, self.tokenizer.bos_token_id
+        assert text is not None
         return Strength(self._reader, self.layers, text.sequences, bos, text.context, self.batch)
 
     def _resumed(self, lm: CausalLM) -> ResumedLM | None:
@@ -91,11 +96,25 @@ class InterventionWork:
         (layer, *others) = self.layers
         return None if others or layer == 0 or self.donor.hook else ResumedLM(lm.model, layer)
 
+    def _counterparts(self, recipient: Checkpoint) -> SwapStrength | None:
+        """What reads the recipient's streams with the other words in place."""
+        if self.swapped is None:
+            return None
+        reader = CounterpartReader(recipient, list(self.layers), self.dtype, self.device, self.swapped.swaps)
+        return SwapStrength(reader, self.layers, self.swapped, self.batch)
+
     def _measure(
-        self, lm: CausalLM, below: ResumedLM | None, spec: InterventionSpec, result: InterventionResult
+        self,
+        lm: CausalLM,
+        below: ResumedLM | None,
+        counterparts: SwapStrength | None,
+        spec: InterventionSpec,
+        result: InterventionResult,
     ) -> None:
-        edits = spec.edits(self.layers, lambda layer, chosen: self._strength.of(layer, chosen))
-        donor = self._reader if edits and not spec.alone else None
+        edits = spec.edits(self.layers, lambda layer, chosen: (counterparts or self._strength).of(layer, chosen))
+        donor, places = self._reader if edits and not spec.alone else None, None
+        if counterparts and edits:
+            donor, places = counterparts.reader, counterparts.words.swaps.places
         # The padding token is not special: the mask leaves it out before a prompt, and after the end of an answer
         # `shuffled` takes its codes, with and without a cache.
         special = {bos for bos in [self.tokenizer.bos_token_id] if bos is not None}
@@ -104,7 +123,7 @@ class InterventionWork:
                 if not result.has(measure):
                     with (
                         below.reading() if below and edits else nullcontext(),
-                        patched(lm.model, edits, donor, special, self.donor.hook) as patch,
+                        patched(lm.model, edits, donor, special, self.donor.hook, places) as patch,
                     ):
                         table = measure.of(lm)
                     result.keep(measure, table, mean_change(patch))

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from bisae.corpus.pairs import ROWS_PER_DOCUMENT, Pair, documents, read_pairs
 from bisae.pretrain.documents import Group, Mix, token_rows
-from bisae.pretrain.lexicon import dice_lexicon
 from bisae.runtime.errors import Refused
+from bisae.translation.lexicon import dice_lexicon
 
 log = logging.getLogger("bisae.pretrain")
 

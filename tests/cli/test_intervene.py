@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from bisae.cli.analyze import analyze
 from bisae.cli.intervene import intervene
 from bisae.cli.train import train
+from bisae.corpus.embedded import EMBEDDED
 from bisae.intervention import work
 from bisae.intervention.edited_lm import EditedLM
 from bisae.runtime.errors import AnalysisFailed, ConfigError, Refused
@@ -107,6 +108,26 @@ def test_one_lm_alone_can_be_changed(place: Path, config: Config, mode: str, con
     assert set(table["control"]) == controls and (table["recipient"] == FINAL).all()
     assert (table["change"].iloc[1:] > 0).all() and table["norm"].eq("").all()
     assert pd.isna(table["coefficient"].iloc[-1]) == (mode == "ablate")
+
+
+def test_words_are_swapped_and_the_whole_stream_is_the_measure(
+    place: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = ["mode=swap", "recipient=final", "kind=[mixed,all]", "control.random=2", "batch=32", "swap.dice=0.2"]
+    typed += [f"swap.pairs={EMBEDDED}/alignment.tsv.xz", "translation.tasks.examples=400", "translation.tasks.shots=0"]
+    table = intervene(config(*typed, name="intervene"))
+    assert table["kind"].tolist() == ["none", "all", "mixed", "mixed", "mixed", "stream"]
+    effects = table.set_index("kind")[["contrast_en_ja_change", "contrast_ja_en_change"]]
+    assert (effects.loc["stream"] > 0).all() and effects.loc["none"].isna().all()
+    assert (table["touched"].iloc[1:] > 0).all() and "perplexity_all" not in table
+    shares = pd.read_csv(place / "interventions/tables/swap.csv").set_index(["kind", "metric"])
+    assert set(shares["family"]) == {"embedded"}
+    share = effects.loc["all", "contrast_en_ja_change"] / effects.loc["stream", "contrast_en_ja_change"]
+    assert shares.loc[("all", "contrast_en_ja"), "effect"] == effects.loc["all", "contrast_en_ja_change"]
+    if shares.loc[("all", "contrast_en_ja"), "verdict"] != "no claim":
+        assert shares.loc[("all", "contrast_en_ja"), "share"] == pytest.approx(share)
+    monkeypatch.setattr(work, "load_causal_lm", never)
+    pd.testing.assert_frame_equal(intervene(config(*typed, name="intervene")), table)
 
 
 def test_several_layers_are_changed_together_and_what_is_not_analysed_is_first(place: Path, config: Config) -> None:
@@ -252,6 +273,10 @@ def test_rows_of_other_rules_of_analysis_are_not_in_the_table(place: Path, confi
         (["kind=[xx]"], "kind"),
         (["kind=[[99]]"], "kind"),
         (["mode=multiply"], "mode"),
+        (["mode=swap", "translation=none"], "translation"),
+        (["mode=swap", "swap.pairs=nowhere.tsv"], "swap.pairs"),
+        (["mode=swap", "swap.words=nowhere.tsv"], "swap.words"),
+        (["mode=swap", "swap.apart=0.5"], "swap.apart"),
         (["norm=both"], "norm"),
         (["coefficient=strong"], "coefficient"),
         (["coefficient=inf"], "coefficient"),

@@ -44,7 +44,7 @@ FITTING = {  # experiments of each command
     "train": ("embedded", "paper", "planted_cells", *GRIDS),
     "plan": GRIDS,
     "analyze": ("embedded", "paper", "demo", "planted", "trust"),
-    "intervene": ("embedded", "paper", "source_gain", "source_gain_replace"),
+    "intervene": ("embedded", "paper", "source_gain", "source_gain_replace", "swap"),
 }
 
 
@@ -149,7 +149,7 @@ BY_HAND: list[tuple[str, str, tuple[list[Any], list[Any]]]] = [
     ("analyze", "device", (["auto", "cpu"], ["tpu", None])),
     ("analyze", "monosemanticity.quantile", ([0.5, 0.99], [1, 0.2, True])),
     ("analyze", "patterns.contexts", WHOLE),
-    ("intervene", "mode", (["add", "steer"], ["swap", None])),
+    ("intervene", "mode", (["add", "swap"], ["swop", None])),
     ("intervene", "control.self", YES_NO),
     ("intervene", "features", (["equal", 3, None], [0, "all", 1.5, True])),
     ("plan", "layers_at_once", ([None, 3], [0, "x"])),

@@ -25,13 +25,15 @@ PARTS = {  # axes of a block, and how titles show them
 BLOCK = list(PARTS)
 NONE, RANDOM = "none", "random"
 OTHERS = "others"  # random features are drawn from those outside the kind
-KINDS = ("bi", "aligned", "mixed", "all")  # after the languages; numbered features come last
+KINDS = ("bi", "aligned", "mixed", "all", "stream")  # after the languages; numbered features come last
 CONTROLS = ("", RANDOM, "shuffled", "self")
 FAMILIES: dict[str, tuple[str, int, int, int]] = {  # column: name, which way is better, factor, digits
     "perplexity": ("PPL", -1, 1, 2),
     "comet": ("COMET", 1, 100, 1),
     "loss": ("loss", -1, 1, 3),
     "source_gain": ("source gain", 1, 1, 3),
+    "contrast": ("contrast", 1, 1, 3),
+    "contrast_shared": ("contrast shared", 1, 1, 3),
     "chrf": ("chrF", 1, 1, 2),
     "bleu": ("BLEU", 1, 1, 2),
 }
@@ -187,4 +189,4 @@ def long(kind: str) -> str:
     """The name of a kind in figures of features, by which it gets its colour."""
     if kind.startswith("ids:"):
         return short(kind)
-    return {**class_names([kind]), "bi": "bilingual", "mixed": "Mixed"}[kind]
+    return {**class_names([kind]), "bi": "bilingual", "mixed": "Mixed", "stream": "whole stream"}[kind]

@@ -48,7 +48,7 @@ def _figures(table: pd.DataFrame, metrics: Sequence[Metric], languages: Sequence
                 note = BANDS + DASHED * bool(points["dashed"].any())
                 name = _name(f"over_{over}", axes)
                 heading = textwrap.fill(title(axes), int(COLUMN * CHARACTERS))
-                yield name, _with_none(draw_lines(Picture(name, heading, note, label, scale, points, "random")))
+                yield name, with_none(draw_lines(Picture(name, heading, note, label, scale, points, "random")))
 
 
 def _groups(rows: pd.DataFrame, over: str) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
@@ -75,7 +75,7 @@ def _points(rows: pd.DataFrame, over: str, metrics: Sequence[Metric]) -> pd.Data
     return pd.concat(parts).dropna(subset="value")
 
 
-def _with_none(figure: Figure) -> Figure:
+def with_none(figure: Figure) -> Figure:
     """Add a line at 0 (no change) to each panel."""
     for axis in figure.axes:
         axis.autoscale(axis="y")

@@ -7,16 +7,20 @@ from typing import Any
 
 import pandas as pd
 
+from bisae.intervention.specs import SWAP
 from bisae.metrics.intervals import Samples
+from bisae.report.figures_panels import draw_lines
 from bisae.report.interventions.blocks import blocks, metrics_of, settled
-from bisae.report.interventions.figures import draw_interventions
+from bisae.report.interventions.figures import draw_interventions, with_none
 from bisae.report.interventions.figures_languages import draw_languages
 from bisae.report.interventions.generations import generations_markdown, generations_page
 from bisae.report.interventions.languages import language_matrix
 from bisae.report.interventions.orderings import orderings, orderings_tables
 from bisae.report.interventions.source_gain import source_gains
+from bisae.report.interventions.swap import swap_pictures, swap_shares
 from bisae.report.interventions.tables import interventions_tables, slides_table
 from bisae.report.markup import Table, latex, markdown
+from bisae.report.style import look, save
 from bisae.report.written import forget
 from bisae.runtime.atomic import atomic_file
 
@@ -43,6 +47,12 @@ def write_interventions(
     shown = blocks(table, metrics, languages) if metrics else []
     tables = folder / "tables"
     texts = _texts(tables / "interventions", [part for block in shown for part in interventions_tables(block, metrics)])
+    families = dict(zip(table["model"], table["family"], strict=True)) if "family" in table else {}
+    shares, share_tables = swap_shares(shown, metrics, samples, families)
+    if share_tables:
+        texts |= _texts(tables / "swap", share_tables)
+        texts[tables / "swap.csv"] = shares.to_csv(index=False)
+    shown = [block for block in shown if block.axes["mode"] != SWAP]
     slides = [slides_table(block, metrics, languages) for block in shown]
     texts |= _texts(tables / "slides", [table for table in slides if len(table.rows) > 1])  # more than the row of none
     held = orderings(shown, metrics, languages, samples)
@@ -62,8 +72,11 @@ def write_interventions(
     for path, text in texts.items():
         with atomic_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    figures = draw_interventions(table, metrics, languages, folder / "figures")
+    figures = draw_interventions(table[table["mode"] != SWAP], metrics, languages, folder / "figures")
     figures |= draw_languages(matrix, languages, folder / "figures")
+    with look():
+        for picture in swap_pictures(shares):
+            figures[picture.name] = save(with_none(draw_lines(picture)), folder / "figures", picture.name)[0]
     forget(folder, [*texts, *(path.with_suffix(kind) for path in figures.values() for kind in (".png", ".pdf"))])
     return figures
 

@@ -11,7 +11,7 @@ from bisae.corpus.embedded import EMBEDDED
 from bisae.corpus.pairs import read_pairs
 from bisae.features.spaces.shipped import VECTORS, ShippedSpace
 from bisae.features.spaces.text_space import token_texts
-from bisae.pretrain.lexicon import dice_lexicon
+from bisae.translation.lexicon import dice_lexicon
 
 DISTANCE = 0.62
 

@@ -1,4 +1,4 @@
-"""Word translations for code-switched documents, counted from sentence pairs.
+"""Word translations, counted from sentence pairs: for code-switched documents and concept swaps.
 
 Dice(a, b) = 2 n(a, b) / (n(a) + n(b)), where n counts the sentence pairs that contain a token, or both. The token with
 the highest score is the translation, if the two occur together often enough.

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bisae.pretrain.lexicon import dice_lexicon
+from bisae.translation.lexicon import dice_lexicon
 
 VOCABULARY = 40
 ALL = np.ones(VOCABULARY, np.bool_)

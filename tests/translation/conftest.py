@@ -1,0 +1,3 @@
+from tests.pair_of_lms import final
+
+__all__ = ["final"]

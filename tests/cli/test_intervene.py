@@ -197,8 +197,8 @@ def test_an_lm_edited_by_an_analysed_cell_answers_as_intervene_does(place: Path,
     plain = EditedLM.of(cell, "none", "add", step=512, cache=cache)
     assert [plain.answer(prompt, 5) for prompt in ("He is", "彼は")] == by_kind["none"]
     assert EditedLM.of(cell, "3+5", cache=cache).donor is None  # ablate, the default
-    modes = [({"kind": "en", "mode": mode}, "mode") for mode in ("x", "swap")]
-    for wrong, key in (({"kind": "xx"}, "kind"), ({"kind": 99}, "kind"), *modes):
+    modes: list[tuple[dict[str, Any], str]] = [({"kind": "en", "mode": mode}, "mode") for mode in ("x", "swap")]
+    for wrong, key in (*modes, ({"kind": "xx"}, "kind"), ({"kind": 99}, "kind")):
         with pytest.raises(Refused, match=f"^{key}="):
             EditedLM.of(cell, **wrong, cache=cache)
     with pytest.raises(Refused, match=r"^cell=.*runs: names 2 cells"):

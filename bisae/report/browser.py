@@ -7,7 +7,7 @@ change are left as they are.
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -44,7 +44,8 @@ class BrowserCell:
     """An analysed cell as the browser shows it.
 
     `name` stands in links. `axes` are model, step, layer, sae and seed. `folder` holds the analysis; its tokens.parquet
-    (feature, token, count, cluster) may be missing. `history`: the rows of lineage.parquet of this cell.
+    (feature, token, count, cluster) may be missing. `history`: the rows of lineage.parquet of this cell. `effects`:
+    what single features do (`bisae.report.effects`).
     """
 
     name: str
@@ -52,6 +53,7 @@ class BrowserCell:
     folder: Path
     neighbours: Neighbours | None = None
     history: pd.DataFrame | None = None
+    effects: Sequence[Mapping[str, Any]] = ()
 
 
 def write_browser(folder: Path, cells: Iterable[BrowserCell], report: Mapping[str, Any]) -> Path:
@@ -66,7 +68,7 @@ def write_browser(folder: Path, cells: Iterable[BrowserCell], report: Mapping[st
         with atomic_file((folder if source.name == "index.html" else site) / source.name) as temporary:
             temporary.write_bytes(source.read_bytes())
     _write_chunk(data / "cells.js", "cells", {"report": dict(report), "cells": shown})
-    kept = {cell[part] for cell in shown for part in ("data", "neighbours", "history")}
+    kept = {cell[part] for cell in shown for part in ("data", "neighbours", "history", "effects")}
     for old in data.iterdir():
         if old.is_dir() and old.name not in kept:
             shutil.rmtree(old)
@@ -84,6 +86,7 @@ def _write_cell(data: Path, cell: BrowserCell) -> dict[str, Any]:
         "data": _once(data, content, lambda: cell_chunks(cell.folder)),
         "neighbours": None,
         "history": None,
+        "effects": None,
     }
     if cell.neighbours is not None:
         near = cell.neighbours
@@ -93,6 +96,8 @@ def _write_cell(data: Path, cell: BrowserCell) -> dict[str, Any]:
         rows = cell.history.sort_values("feature")
         table = {name: pack(rows[name].fillna(-1), kind) for name, kind in {"feature": "i4", **LINKS}.items()}
         shown["history"] = _once_packed(data, "history", {"next_step": int(rows["next_step"].iloc[0]), **table})
+    if cell.effects:
+        shown["effects"] = _once_packed(data, "effects", {"rows": list(cell.effects)})
     return shown
 
 

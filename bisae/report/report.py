@@ -1,6 +1,6 @@
 """The report: everything people look at, from the analysed cells."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from bisae.analysis.precision_recall import score
 from bisae.report.averages import check_kinds
 from bisae.report.bins import Bins
 from bisae.report.browser import BrowserCell, Neighbours, write_browser
+from bisae.report.effects import effects
 from bisae.report.examples import Examples
 from bisae.report.figures import draw_figures
 from bisae.report.precision_recall import write_scores
@@ -32,7 +33,7 @@ class Report:
     """Writes reports (config group `report`).
 
     `intervals`: the kinds of interval in tables, `band`: the one in figures (keys of `averages.OVER`). `panels`: see
-    `figures.draw_figures`.
+    `figures.draw_figures`. `interventions`: folder of results of intervene.py, for the pages of features.
     """
 
     bins: Bins
@@ -40,6 +41,7 @@ class Report:
     examples: Examples
     band: Text
     panels: Count
+    interventions: Text | None = None
 
     def __post_init__(self) -> None:
         check_kinds("intervals", self.intervals)
@@ -70,6 +72,7 @@ class Report:
             return pd.read_parquet(analysed[cell] / f"{name}.parquet")
 
         labelled = self.bins.label(cells)  # refuses before anything is replaced
+        done = effects(Path(self.interventions) if self.interventions else None)
         lineage = {hash: table for ladder in followed for hash, table in ladder.lineage.items()}
         emergence = pd.concat([pd.DataFrame(), *(ladder.emergence for ladder in followed)], ignore_index=True)
         _keep(folder / "cells", [cells])
@@ -92,7 +95,8 @@ class Report:
             },
             "settings": {key: value for key, value in flatten_keys(places[0].analysis.settings) if value is not None},
         }
-        write_browser(folder, (_browsed(place, lineage.get(place.cell.hash)) for place in places), shown)
+        browsed = (_browsed(place, lineage.get(place.cell.hash), done) for place in places)
+        write_browser(folder, browsed, shown)
         forget(folder, [*tables, *figures])
         return figures
 
@@ -120,7 +124,9 @@ def _keep(path: Path, tables: Iterable[pd.DataFrame]) -> None:
             writer.write_table(rows)
 
 
-def _browsed(place: AnalysedCell, history: pd.DataFrame | None) -> BrowserCell:
+def _browsed(
+    place: AnalysedCell, history: pd.DataFrame | None, done: Mapping[str, list[dict[str, Any]]]
+) -> BrowserCell:
     cell, folder = place.cell, place.analysis.folder
     seed = cell.identity["sae"]["seed"]
     sae = " ".join([cell.sae, *str(cell.identity["sae"].get("baseline", "")).split("_")]).strip()
@@ -128,4 +134,4 @@ def _browsed(place: AnalysedCell, history: pd.DataFrame | None) -> BrowserCell:
     near = pd.read_parquet(folder / "neighbours.parquet")
     name = f"{cell.model}/step{cell.step:07d}/layer{cell.layer:02d}/{cell.folder.name}"
     neighbours = Neighbours(*(np.stack(near[column].to_list()) for column in ("feature", "cosine")))
-    return BrowserCell(name, axes, folder, neighbours, history)
+    return BrowserCell(name, axes, folder, neighbours, history, done.get(cell.folder.name, ()))

@@ -13,6 +13,38 @@ from tests.report.browser_fixture import lineage
 
 STEPS = (0, 512, 2048)
 FEATURES = 600
+EFFECTS = (
+    {
+        "feature": 7,
+        "edit": "ablate",
+        "metric": "loss",
+        "value": 0.25,
+        "low": 0.125,
+        "high": 0.5,
+        "random": -0.5,
+        "draws": 2,
+    },
+    {
+        "feature": 7,
+        "edit": "<b>",
+        "metric": "gain",
+        "value": None,
+        "low": None,
+        "high": None,
+        "random": None,
+        "draws": 0,
+    },
+    {
+        "feature": 8,
+        "edit": "steer",
+        "metric": "loss",
+        "value": 1.0,
+        "low": 0.5,
+        "high": 2.0,
+        "random": None,
+        "draws": 0,
+    },
+)
 READY = "return document.body.dataset.shown === String(link) && (searched === null || searched.seen === 1)"
 
 
@@ -26,6 +58,7 @@ def cell(folder: Path, step: int, features: int) -> BrowserCell:
         folder,
         Neighbours(random.integers(features, size=(features, 4)), cosine),
         lineage(features, step, following[0], STEPS[-1], seed=step) if following else None,
+        EFFECTS if step == STEPS[1] else (),
     )
 
 

@@ -90,6 +90,15 @@ def test_the_history_follows_the_best_matches_to_both_sides(page: Page, cells: l
     assert page.run("link.get('cell')") == cells[2].name
 
 
+def test_what_a_feature_does_stands_beside_what_it_fires_on(page: Page, cells: list[BrowserCell]) -> None:
+    page.open(cell=cells[1].name, feature=7)
+    rows = page.texts("section[aria-label='What it does'] tbody tr")
+    assert rows == ["ablate loss 0.250 0.125 to 0.500 −0.500 (mean of 2)", "<b> gain – – to – –"]
+    for cell, feature in ((cells[1], 9), (cells[0], 7)):
+        page.open(cell=cell.name, feature=feature)
+        assert page.texts("section[aria-label='What it does']") == []
+
+
 def test_a_link_shows_again_what_was_shown(page: Page, cells: list[BrowserCell]) -> None:
     link = {"cell": cells[2].name, "q": "cat", "where": "text", "class": "Mixed", "mono": "..0.9", "sort": "alignment"}
     page.open(**link)

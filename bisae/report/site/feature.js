@@ -56,6 +56,7 @@ async function showFeature(cell, of) {
     h("p", { class: "tokens" }, labels(cell, of)),
   );
   const parts = await Promise.all([
+    effectSection(cell, of),
     tokenSection(cell, of),
     contextSection(cell, of),
     neighbourSection(cell, of),

@@ -209,7 +209,7 @@ def test_the_evaluation_harness_scores_the_edited_lm(place: Path, monkeypatch: p
     lm_eval = pytest.importorskip("lm_eval")
     from lm_eval.tasks import TaskManager
 
-    from bisae.convert import harness
+    from bisae.intervention import harness
 
     assert harness.EditedModel.__name__
     (folder,) = (place / "runs").rglob("layer02/*/features.parquet")

@@ -73,7 +73,7 @@ def test_a_packed_sweep_in_a_slurm_job_starts_the_same_ranks_and_wandb_has_a_run
     assert len(of_members) == 3
     for run_id in of_members:
         (offline,) = tmp_path.glob(f"runs/wandb/offline-run-*-{run_id}")
-        assert list(offline.glob("*.wandb"))
+        assert list(offline.glob("*.wandb")), (sorted(tmp_path.glob("runs/wandb/*/*")), done.stdout, done.stderr)
 
 
 def test_a_job_whose_rank_dies_goes_on_with_any_number_of_ranks(alone: Path, tmp_path: Path) -> None:

@@ -123,6 +123,7 @@ def step512(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """A command as a user types it, in `folder`."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment.pop("WANDB_SERVICE", None)  # of this process, where a test has used W&B in it
     done = warm.run(arguments, folder, environment)
     if done is not None:
         return done

@@ -79,7 +79,7 @@ def test_a_packed_sweep_in_a_slurm_job_starts_the_same_ranks_and_wandb_has_a_run
 def test_a_job_whose_rank_dies_goes_on_with_any_number_of_ranks(alone: Path, tmp_path: Path) -> None:
     command = [*THREE, f"cache={alone}/cache"]
     killed = run(["-m", "tests.killed", "train", "rank-1", "10", *command, "trainer.devices=2"], tmp_path)
-    # Lightning, which looks every five seconds, may see it before a message to the rank fails, and then kills the others.
+    # Lightning looks every five seconds, may see it before a message to the rank fails, and kills the others.
     said = {1: "rank 1 ended with status -9", -9: "terminated with code -9"}
     assert said[killed.returncode] in killed.stderr, killed.stderr
 

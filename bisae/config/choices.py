@@ -29,8 +29,9 @@ def check_k_by_layer(k_by_layer: Mapping[int, int], sae: Mapping[str, Any], deep
             raise ConfigError("k_by_layer", dict(k_by_layer), f"sae={sae['name']} keeps no fixed number of latents")
         if not 0 <= layer <= deepest:
             raise ConfigError(f"k_by_layer.{layer}", k, f"the LM has the layers 0..{deepest} (0 = embeddings)")
-        if k > (latents := min(listed(sae["latents"]))):
-            raise ConfigError(f"k_by_layer.{layer}", k, f"must be between 1 and sae.latents={latents}")
+        numbers = [latents for latents in listed(sae.get("latents")) if type(latents) is int]  # others: refused later
+        if numbers and k > min(numbers):
+            raise ConfigError(f"k_by_layer.{layer}", k, f"must be between 1 and sae.latents={min(numbers)}")
 
 
 def variants(settings: Mapping[str, Any], k: int | None = None) -> Iterable[dict[str, Any]]:

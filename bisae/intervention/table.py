@@ -101,11 +101,10 @@ class InterventionTable:
 
     def _contrasts(self, rows: Sequence[InterventionResult]) -> Iterator[dict[str, Sampled]]:
         for row in rows:
-            made = (
-                {}
-                if self.swapped is None
-                else self.swapped.contrasts(row.read(self.swapped), self.resamples, self.seed)
-            )
+            if self.swapped is None:
+                yield {}
+                continue
+            made = self.swapped.contrasts(row.read(self.swapped), self.resamples, self.seed)
             yield {name: Sampled(float(values[0]), values[1:]) for name, values in made.items()}
 
     def _texts(self, rows: Sequence[InterventionResult]) -> Iterator[dict[str, Sampled]]:

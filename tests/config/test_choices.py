@@ -50,3 +50,8 @@ def test_a_k_that_no_sae_of_the_layer_can_have_is_refused_by_key(
     with pytest.raises(ConfigError) as refused:
         check_k_by_layer(k_by_layer, {"name": "one", **sae}, 4)
     assert refused.value.key == key
+
+
+def test_numbers_of_latents_that_are_none_are_left_to_the_class_of_the_sae() -> None:
+    for sae in ({"k": 4, "latents": "abc"}, {"k": 4}):
+        check_k_by_layer({2: 9}, sae, 4)

@@ -17,7 +17,6 @@ from bisae.runtime.naming import name_of
 from bisae.translation.prompts import TaskIds
 from bisae.translation.scores import Translations, translate
 
-NATS = "cross_entropy"  # family of columns: nats per token in each language
 LONGEST = 2**31  # characters read of a document at most where `longest` is null
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
-from bisae.intervention.measures import NATS, ContinuedPrompts, PerplexityText, TranslatedTasks
+from bisae.intervention.measures import ContinuedPrompts, PerplexityText, TranslatedTasks
 from bisae.intervention.results import InterventionResult
 from bisae.intervention.specs import PLAIN
 from bisae.intervention.swap import SwappedWords
+from bisae.metrics import NATS
 from bisae.metrics.intervals import Samples, document_weights, percentiles
 from bisae.metrics.perplexity import perplexities
 from bisae.runtime.naming import name_of

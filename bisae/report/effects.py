@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from bisae.intervention.measures import NATS
+from bisae.metrics import NATS
 from bisae.report.interventions.blocks import BLOCK, RANDOM, Metric, metrics_of, title
 from bisae.runtime.errors import Refused
 

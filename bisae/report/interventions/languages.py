@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bisae.intervention.measures import NATS
+from bisae.metrics import NATS
 from bisae.metrics.intervals import Samples
 from bisae.report.interventions.blocks import NONE, RANDOM, Block, Metric, blocks, short
 from bisae.report.interventions.orderings import changes_of

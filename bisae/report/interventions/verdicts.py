@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from bisae.metrics.intervals import TAILS, percentiles
 
@@ -70,4 +69,6 @@ def reach(s: float, draws: int, widening: float, over_texts: float) -> float:
     """
     if draws < 2:
         return np.nan
+    from scipy import stats  # slow to import
+
     return float(stats.t.ppf(TAILS[1], draws - 1) * np.sqrt(s**2 * (widening + 1 / draws) + over_texts))

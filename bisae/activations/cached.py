@@ -59,6 +59,7 @@ class Cached:
         part: Part,
         progress: Progress,
         kept: object = None,  # what is not read costs nothing
+        on_gpu: object = None,
     ) -> CachedActivations:
         try:
             return self._cache(part).prepare(source, self._with_others(layers, source.depth), tokens, progress)

@@ -42,7 +42,7 @@ def open_activations(store: Store, asked: Request, job: str, checked: bool, fold
     for (source, tokens, _), name in zip(asked.texts, ("training", "validation"), strict=True):
         with tokens_bar(f"LM activations, {name}") as progress:
             place = f"{job}-{name}", asked.part, progress
-            opened.append(store.open(source, asked.layers, tokens, *place, kept=asked.kept))
+            opened.append(store.open(source, asked.layers, tokens, *place, kept=asked.kept, on_gpu=asked.on_gpu))
     return JobActivations(asked, *opened)
 
 

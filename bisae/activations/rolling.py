@@ -73,6 +73,7 @@ class Rolling:
         part: Part,
         progress: object,
         kept: object = None,  # all processes write files for all
+        on_gpu: object = None,
     ) -> "RollingActivations":
         source.ready(layers)  # so that an LM that cannot be read is refused before the job begins
         folder = Path(self.folder) / "rolling" / f"{job}-{source_name(source)}"

@@ -191,7 +191,7 @@ class Request(NamedTuple):
 
     With `take_short`, a corpus split that holds fewer tokens is read to its end; else it is refused. `part` says which
     share of the LM's work this process does. It reads the same share of the rows of all `layers`, or with `own_layers`
-    all rows of these only.
+    all rows of these only. `on_gpu`: whether the SAEs are trained on a GPU.
     """
 
     training: Source
@@ -202,6 +202,7 @@ class Request(NamedTuple):
     part: Part
     take_short: bool = False
     own_layers: Sequence[int] | None = None
+    on_gpu: bool = False
 
     @property
     def kept(self) -> Sequence[int]:
@@ -253,10 +254,12 @@ class Store(Protocol):
         part: Part,
         progress: Progress,
         kept: Sequence[int] | None = None,
+        on_gpu: bool = False,
     ) -> Activations:
         """Return at least `tokens` rows of `layers`; `progress` gets (tokens done, tokens in all) of the LM's work.
 
-        `job` names files that are kept for this job only; `kept` are the layers that this process reads, if not all.
+        `job` names files that are kept for this job only; `kept` are the layers that this process reads, if not all;
+        `on_gpu` says that they are used on a GPU, beside which the CPU can work.
         """
         ...
 

@@ -48,7 +48,7 @@ class Streaming:
         splits = [check_split(*text, progress, asked.take_short) for text in asked.texts]
         shard = max(largest for _, largest in splits)
         rows = (window + min(held_out_window(window), asked.held_out_tokens)) // asked.rows.world
-        ahead, kept = torch.cuda.is_available(), len(asked.kept)
+        ahead, kept = asked.on_gpu, len(asked.kept)
         rows = rows * kept + shard * shards_at_once(len(asked.layers), kept, ahead)
         rows += ahead * BATCHES * kept * asked.order.batch // asked.rows.world
         needed = rows * asked.training.d_model * BYTES_PER_VALUE
@@ -68,10 +68,11 @@ class Streaming:
         part: Part,
         progress: object,
         kept: Sequence[int] | None = None,
+        on_gpu: bool = False,
     ) -> "StreamingActivations":
         source.ready(layers)  # so that an LM that cannot be read is refused before the job begins
-        # On a CPU the LM and the SAEs would only share its cores.
-        return StreamingActivations(source, layers, tokens, part, kept, ahead=torch.cuda.is_available())
+        # Where SAEs are on the CPU, the thread would only take its cores from them.
+        return StreamingActivations(source, layers, tokens, part, kept, ahead=on_gpu)
 
 
 class StreamingActivations:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bisae.activations.store import Source
 from bisae.analysis.analysed_text import AnalysedText
 from bisae.analysis.feature_table import CodedCell, Text, describe
 from bisae.analysis.folder import Analysis
@@ -182,11 +183,13 @@ class CheckpointCells:
         """True if so few tokens are fewer than asked for by more than one sequence, which would have been cut."""
         return tokens <= self.text.tokens - self.recipe.reading["context"]
 
+    def _opened(self, source: Source, tokens: Tokens, layers: Sequence[int], title: str) -> AnalysedActivations:
+        on_gpu = self.text.sae_device == "cuda"
+        return AnalysedActivations.open(self.text.store, source, tokens, layers, title, on_gpu)
+
     @cached_property
     def _reading(self) -> AnalysedActivations:
-        return AnalysedActivations.open(
-            self.text.store, self._lm_pass, self.tokens, self.layers, "LM activations, analysis"
-        )
+        return self._opened(self._lm_pass, self.tokens, self.layers, "LM activations, analysis")
 
     @cached_property
     def _pairs(self) -> PairsRead | None:
@@ -198,7 +201,7 @@ class CheckpointCells:
         if rule.layers == "all" and rule.candidates is not None:
             retrieve = range(1 if checkpoint.hook else 0, checkpoint.layers + 1)
         read = sorted({*self.layers, *retrieve})
-        reading = AnalysedActivations.open(self.text.store, source, tokens, read, "LM activations, sentence pairs")
+        reading = self._opened(source, tokens, read, "LM activations, sentence pairs")
         return PairsRead(reading, sentences, self._words, rule, retrieve, self.rules.seed)
 
     @cached_property

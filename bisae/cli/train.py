@@ -299,7 +299,8 @@ def train_members(
     warn_of_slow_ddp(spread, order.batch, checkpoint.d_model, devices.accelerator)
     take_short, own_layers = data.short_split == "take", spread.layers if spread.apart else None
     texts = source, held_out, job.layers, order, data.validation_tokens
-    request = Request(*texts, spread.part, take_short, own_layers)
+    on_gpu = trainer.strategy.root_device.type == "cuda"
+    request = Request(*texts, spread.part, take_short, own_layers, on_gpu)
     activations = open_activations(store, request, job.key, job.going_on, job.folder)
     held = ActivationData(activations, data.epochs)
     with refused_by_key(settings):

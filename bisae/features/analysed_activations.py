@@ -34,11 +34,15 @@ class AnalysedActivations:
 
     @classmethod
     def open(
-        cls, store: Store, source: Source, tokens: Tokens, layers: Sequence[int], title: str
+        cls, store: Store, source: Source, tokens: Tokens, layers: Sequence[int], title: str, on_gpu: bool = False
     ) -> "AnalysedActivations":
-        """Open the activations in `store`, which computes those that it does not have; shows a progress bar."""
+        """Open the activations in `store`, which computes those that it does not have; shows a progress bar.
+
+        `on_gpu`: whether they are used on a GPU.
+        """
         with tokens_bar(title) as progress:
-            opened = store.open(source, layers, len(tokens), title.replace(" ", "-"), ALONE, progress)
+            place = title.replace(" ", "-"), ALONE, progress
+            opened = store.open(source, layers, len(tokens), *place, on_gpu=on_gpu)
         few = len(tokens) * source.d_model * BYTES_PER_VALUE * len(layers) <= HELD
         return cls(source, tokens, layers, opened, {} if few and not store.shared else None)
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
@@ -36,8 +35,8 @@ class ActivationData(LightningDataModule):
         super().__init__()
         self.streams, self.epochs = streams, epochs
         self.layers, self.order, self.part = streams.asked.kept, streams.asked.order, streams.asked.rows
-        # On a CPU the thread would only take time from the training.
-        self.ahead = self.pinned = torch.cuda.is_available()
+        # Where the SAEs are on the CPU, the thread would only take time from the training.
+        self.ahead = self.pinned = streams.asked.on_gpu
         self.feed = Feed(streams.training, self.layers, self.order, epochs, self.part, self.pinned)
 
     @property

@@ -89,6 +89,14 @@ def test_the_lm_runs_while_a_window_is_read_and_no_further_than_its_done_rows_al
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("activation-lm")]
 
 
+def test_the_lm_has_a_thread_of_its_own_only_where_the_activations_are_used_on_a_gpu() -> None:
+    opened = [Streaming().open(FakeSource(), [2], 190, "job", ALONE, None, on_gpu=on_gpu) for on_gpu in (False, True)]
+    for activations in opened:
+        check_batch(Feed(activations, [2], ORDER, 1), ORDER, 0, 0)
+    assert [activations._computing is not None for activations in opened] == [False, True]
+    opened[1].close(finished=True)
+
+
 @pytest.mark.parametrize("ahead", [True, False])
 def test_a_job_that_goes_on_in_the_middle_of_a_window_keeps_only_the_rows_still_to_be_read(ahead: bool) -> None:
     activations = StreamingActivations(FakeSource(), [2], 190, ahead=ahead)

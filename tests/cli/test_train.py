@@ -1,5 +1,6 @@
 import json
 import random
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from bisae.lm.lm_pass import LMPass
 from bisae.metrics.reconstruction import ReconstructionMetrics
 from bisae.runtime.errors import ConfigError, TrainingFailed
 from bisae.sae import load
+from bisae.training.module import SAETraining
 from tests.conftest import ROOT, TINY, run
 
 pytestmark = pytest.mark.slow
@@ -45,6 +47,24 @@ def test_a_finished_cell_holds_the_sae_its_config_its_provenance_and_finite_metr
     assert 0 < about["metrics"]["val/fvu"] < 1 and about["metrics"]["val/l0"] <= 4
     sae = load(cell.folder)
     assert torch.allclose(sae.W_dec.norm(dim=1), torch.ones(64), atol=1e-6)
+
+
+@pytest.mark.parametrize("store", ["cached", "streaming"])
+def test_on_the_cpu_of_a_machine_with_a_gpu_no_memory_is_pinned_and_no_thread_works_ahead(
+    config: Config, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    threads: set[str] = set()
+    original = SAETraining.training_step
+
+    def step(self: SAETraining, *arguments: Any) -> torch.Tensor:
+        threads.update(thread.name for thread in threading.enumerate())
+        return original(self, *arguments)
+
+    monkeypatch.setattr(SAETraining, "training_step", step)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # without one, pinning memory is an error
+    (cell,) = train(config("trainer.accelerator=cpu", "activations.pass.device=cpu", f"activations={store}"))
+    assert cell.finished and threads
+    assert not [name for name in threads if name.startswith(("batch-ahead", "activation-lm"))]
 
 
 def test_training_reconstructs_better_than_the_initialisation(config: Config) -> None:

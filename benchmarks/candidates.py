@@ -1,6 +1,7 @@
 """How many rows the bound of sae.candidates leaves to float64: python benchmarks/candidates.py [--json FILE].
 
-An SAE learns four batches by heart, which brings its activations as close to each other as they ever are.
+An SAE learns four batches by heart, which brings its activations as close to each other as they ever are. The table at
+the end is that of docs/speed.md.
 """
 
 from typing import Any
@@ -36,3 +37,6 @@ if __name__ == "__main__":
         adam.step()
         sae.normalize_decoder()
     write(given.json, rows)
+    print(f"| steps | loss | m = {' | '.join(map(str, NUMBERS))} |", "|---" * (2 + len(NUMBERS)) + "|", sep="\n")  # noqa: T201
+    for step, loss, *counts in (row.values() for row in rows):
+        print(f"| {step} | {loss:.3f} | {' | '.join(map(str, counts))} |")  # noqa: T201

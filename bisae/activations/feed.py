@@ -170,19 +170,28 @@ class HeldOutBatches(IterableDataset[ActivationBatch]):
         self.windows = [batches[first : first + share] for first in range(0, len(batches), share)]
 
     def __iter__(self) -> Iterator[ActivationBatch]:
-        parts, number = list[tuple[RowWindow, list[Int64[np.ndarray, " token"]]]](), 0
+        parts, number = list[tuple[RowWindow, list[tuple[Int64[np.ndarray, " token"], int]]]](), 0
         for batches in self.windows:
-            mine = [np.array(rows) for batch, rows in enumerate(batches, start=number) if self.part.owns(batch)]
+            start, turns = batches[0].start, list[tuple[Int64[np.ndarray, " token"], int]]()
+            for first in range(0, len(batches), self.part.world):  # a turn: a batch of each rank, at the end of some
+                turn = batches[first : first + self.part.world]
+                mine = (np.array(rows) for batch, rows in enumerate(turn, number + first) if self.part.owns(batch))
+                turns.append((next(mine, np.empty(0, np.int64)), turn[-1].stop - start))
             number += len(batches)
-            wanted = partial(np.concatenate, [np.empty(0, np.int64), *mine])
-            parts.append((RowWindow(batches[0].start, batches[-1].stop, wanted), mine))
-        for (window, mine), following in zip(parts, [*parts[1:], None], strict=True):
+            wanted = partial(np.concatenate, [rows for rows, _ in turns])
+            parts.append((RowWindow(start, batches[-1].stop, wanted), turns))
+        for (window, turns), following in zip(parts, [*parts[1:], None], strict=True):
             held = self.activations.window(*window, following and following[0])
-            for rows in mine:
-                activations = {}
-                for layer in self.layers:
-                    size = len(rows), self.activations.d_model
-                    activations[layer] = torch.empty(size, dtype=torch.bfloat16, pin_memory=self.pinned)
-                    held.gather_ascending(layer, rows, activations[layer])
-                language = torch.from_numpy(held.languages(rows))
-                yield ActivationBatch(activations, language, torch.from_numpy(rows), held.shards_of)
+            for rows, passed in turns:
+                if len(rows):
+                    yield self._batch(held, rows)
+                self.activations.done(rows, passed)
+
+    def _batch(self, held: Rows, rows: Int64[np.ndarray, " token"]) -> ActivationBatch:
+        activations = {}
+        for layer in self.layers:
+            size = len(rows), self.activations.d_model
+            activations[layer] = torch.empty(size, dtype=torch.bfloat16, pin_memory=self.pinned)
+            held.gather_ascending(layer, rows, activations[layer])
+        language = torch.from_numpy(held.languages(rows))
+        return ActivationBatch(activations, language, torch.from_numpy(rows), held.shards_of)

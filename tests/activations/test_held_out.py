@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,28 @@ def test_each_row_comes_once_over_all_ranks_which_ask_for_the_same_windows(
     assert all(window <= stop - start < window + size for start, stop, _ in asked[0][:-1])
 
 
+def test_the_lm_goes_on_to_the_next_window_while_one_is_scored_in_the_memory_of_rows_that_are_done() -> None:
+    source = FakeSource()
+    activations = StreamingActivations(source, [2], 190, ahead=True)
+    batches = iter(HeldOutBatches(activations, [2], 190, 20, 100))
+    for _ in range(5):  # the first window, of 100 rows in shards 0 to 2; rows 100 to 189 lie in 2 to 5
+        next(batches)
+    deadline = time.monotonic() + 10
+    while len(source.passes) < 6:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert activations._stock.most <= 100 + 50 and len(list(batches)) == 5
+    assert [shard for shard, _ in source.passes] == list(range(6)) and source.slips == []
+    activations.close(finished=True)
+
+
 @pytest.mark.parametrize("world", [1, 3])
-@pytest.mark.parametrize("kind", ["rolling", "streaming"])
+@pytest.mark.parametrize("kind", ["rolling", "streaming", "streaming ahead"])
 def test_values_are_the_same_wherever_activations_are_kept_pass_after_pass(
     cached: CachedActivations, tmp_path: Path, kind: str, world: int
 ) -> None:
     def read(part: Part) -> list[int]:
-        activations: Activations = StreamingActivations(FakeSource(), [2, 4], 190, part)
+        activations: Activations = StreamingActivations(FakeSource(), [2, 4], 190, part, ahead=kind.endswith("ahead"))
         if kind == "rolling":
             activations = RollingActivations(FakeSource(), tmp_path, [2, 4], 190, part)
         held_out = HeldOutBatches(activations, [2, 4], 190, 20, 30, part)  # 10 batches, windows of two: rank 2 has none

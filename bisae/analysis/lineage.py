@@ -3,6 +3,7 @@ step since which a final feature exists."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,13 @@ from bisae.analysis.folder import Analysis
 from bisae.analysis.traced import Checkpointed, Traced, is_warm, trace
 from bisae.cells.find import FoundCell
 from bisae.features.codes import Firings
-from bisae.features.measures.lineage import appears, coactivation_matches, coactivation_null, decoder_cosine
+from bisae.features.measures.lineage import (
+    appears,
+    coactivation_both_ways,
+    coactivation_matches,
+    coactivation_null,
+    decoder_cosine,
+)
 from bisae.runtime.atomic import atomic_file
 from bisae.runtime.lock import sole_writer
 from bisae.runtime.naming import name_of
@@ -111,13 +118,13 @@ class Lineage:
         since = []
         with tokens_bar(f"lineage, layer {final.cell.layer}", "checkpoints") as progress:
             for number, (here, following) in enumerate(zip(ladder[:-1], ladder[1:], strict=True), start=1):
-                onward = self.match(here, following).add_prefix("next_")
-                to_final = self.match(here, final).add_prefix("final_")
-                table = pd.concat([onward, to_final], axis=1)
+                to_final, from_final = self.match_both(here, final)
+                onward = self.match(here, following)
+                table = pd.concat([onward.add_prefix("next_"), to_final.add_prefix("final_")], axis=1)
                 table.insert(0, "feature", np.arange(len(table), dtype=np.int32))
                 table.insert(1, "next_step", following.cell.step)
                 lineage[here.cell.hash] = with_axes(table, here)
-                since.append(self.match(final, here)["coactivation"].to_numpy(np.float64))
+                since.append(from_final["coactivation"].to_numpy(np.float64))
                 progress(number, len(ladder) - 1)
         features = final.analysis.features()
         alive = (features["class"] != "dead").to_numpy()
@@ -146,24 +153,38 @@ class Lineage:
         It depends on both SAEs, the text and the number of tokens only: further steps and other rules match only what
         was not matched yet.
         """
-        codes = [place.checkpoint.codes(place.cell).folder.name for place in (here, there)]  # say SAE and text
-        made_from = {"codes": codes, "tokens": self.tokens, "chance": chance}
-        path = here.cell.folder / "analysis" / "matches" / f"{name_of(made_from)}.parquet"
+        path = self._kept(here, there, chance)
         if not path.exists():
-            table = self._chance(here, there) if chance else self._match(here, there)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_file(path) as temporary:
-                table.to_parquet(temporary)
+            _keep(path, self._chance(here, there) if chance else self._match(here, there)[0])
         return pd.read_parquet(path)
 
-    def _match(self, here: AnalysedCell, there: AnalysedCell) -> pd.DataFrame:
+    def match_both(self, here: AnalysedCell, there: AnalysedCell) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """`match` of `here` in `there` and of `there` in `here`, which are found together if neither is kept."""
+        ways = (here, there), (there, here)
+        paths = [self._kept(*way) for way in ways]
+        if not any(path.exists() for path in paths) and self._tokens(here) == self._tokens(there):
+            for path, table in zip(paths, self._match(here, there, both=True), strict=True):
+                _keep(path, table)
+        one, other = (self.match(*way) for way in ways)
+        return one, other
+
+    def _kept(self, here: AnalysedCell, there: AnalysedCell, chance: bool = False) -> Path:
+        codes = [place.checkpoint.codes(place.cell).folder.name for place in (here, there)]  # say SAE and text
+        made_from = {"codes": codes, "tokens": self.tokens, "chance": chance}
+        return here.cell.folder / "analysis" / "matches" / f"{name_of(made_from)}.parquet"
+
+    def _match(self, here: AnalysedCell, there: AnalysedCell, both: bool = False) -> list[pd.DataFrame]:
+        """The match of `here` in `there`, and with `both` that of `there` in `here` too."""
         tokens = self._tokens(here)
-        best, overlap = coactivation_matches(here.firings(tokens), there.firings(tokens), tokens)
+        firings = here.firings(tokens), there.firings(tokens), tokens
+        found = coactivation_both_ways(*firings) if both else [coactivation_matches(*firings)]
         classes = here.checkpoint.text.classes
-        a, b = (load(place.cell.folder, classes=classes).W_dec.detach() for place in (here, there))
-        cosine = decoder_cosine(a, b, best)
-        overlap = overlap.astype(np.float32)
-        return pd.DataFrame({"feature": best.astype(np.int32), "coactivation": overlap, "cosine": cosine})
+        decoders = [load(place.cell.folder, classes=classes).W_dec.detach() for place in (here, there)]
+        tables = []
+        for (best, overlap), (a, b) in zip(found, (decoders, decoders[::-1]), strict=False):
+            about = {"feature": best.astype(np.int32), "coactivation": overlap.astype(np.float32)}
+            tables.append(pd.DataFrame({**about, "cosine": decoder_cosine(a, b, best)}))
+        return tables
 
     def _chance(self, here: AnalysedCell, there: AnalysedCell) -> pd.DataFrame:
         tokens = self._tokens(here)
@@ -171,6 +192,12 @@ class Lineage:
 
     def _tokens(self, place: AnalysedCell) -> int:
         return min(self.tokens, place.analysis.read()["tokens"])
+
+
+def _keep(path: Path, table: pd.DataFrame) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as temporary:
+        table.to_parquet(temporary)
 
 
 def _axes(place: AnalysedCell) -> dict[str, Any]:

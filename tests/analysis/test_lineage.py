@@ -43,12 +43,17 @@ def test_a_ladder_that_grows_matches_only_pairs_with_the_added_step(
 ) -> None:
     matched: list[tuple[int, int]] = []
 
-    def match(_: Lineage, here: AnalysedCell, there: AnalysedCell) -> pd.DataFrame:
+    def match(here: AnalysedCell, there: AnalysedCell) -> pd.DataFrame:
         matched.append((here.cell.step, there.cell.step))
         return pd.DataFrame({"feature": [0, 1], "coactivation": [here.cell.step / 4096, 0.0], "cosine": [1.0, 0.0]})
 
-    monkeypatch.setattr(Lineage, "_match", match)
-    monkeypatch.setattr(Lineage, "_chance", match)
+    def both_ways(_: Lineage, *pair: AnalysedCell, both: bool = False) -> list[pd.DataFrame]:
+        together.append(both)
+        return [match(*pair), *([match(*pair[::-1])] if both else [])]
+
+    together: list[bool] = []
+    monkeypatch.setattr(Lineage, "_match", both_ways)
+    monkeypatch.setattr(Lineage, "_chance", lambda _, *pair: match(*pair))
     rule = Lineage(tokens=50, least=0.1)
 
     def newly_matched(*steps: int, of: Lineage = rule, by: str = "cross") -> list[tuple[int, int]]:
@@ -58,6 +63,7 @@ def test_a_ladder_that_grows_matches_only_pairs_with_the_added_step(
 
     by_chance = [(512, 64)]
     assert newly_matched(0, 64, 512) == sorted([(0, 64), (0, 512), (64, 512), (512, 0), (512, 64), *by_chance])
+    assert together == [True, False, True]  # with the last step in one pass; 64 is not matched in 0
     assert newly_matched(0, 64, 512) == []
     assert newly_matched(0, 64, 512, by="monosemantic") == []
     assert newly_matched(0, 8, 64, 512) == [(0, 8), (8, 64), (8, 512), (512, 8)]

@@ -5,6 +5,7 @@ too, but does not match them: SAEs of one seed start from the same decoder, so t
 such as dead ones, have a high cosine that says nothing about the LM.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -69,17 +70,41 @@ def coactivation_matches(
         tokens both fire, divided by on how many at least one fires. (-1, 0.0) if no latent of `b` fires on a token on
         which it fires.
     """
+    best, jaccard = np.empty(a.latents, dtype=np.int64), np.empty(a.latents)
+    for block, overlap in _overlaps(a, b, tokens):
+        jaccard[block] = overlap.max(axis=1).toarray()
+        best[block] = np.where(jaccard[block] > 0, overlap.argmax(axis=1) + b.first, -1)
+    return best, jaccard
+
+
+def coactivation_both_ways(
+    a: Firings, b: Firings, tokens: int
+) -> tuple[
+    tuple[Int64[np.ndarray, " latent"], Float64[np.ndarray, " latent"]],
+    tuple[Int64[np.ndarray, " other"], Float64[np.ndarray, " other"]],
+]:
+    """`coactivation_matches` of `a` in `b` and of `b` in `a`, bit for bit, from one product."""
+    best, jaccard = np.empty(a.latents, dtype=np.int64), np.empty(a.latents)
+    back, of_back = np.full(b.latents, -1, dtype=np.int64), np.zeros(b.latents)
+    for block, overlap in _overlaps(a, b, tokens):
+        jaccard[block] = overlap.max(axis=1).toarray()
+        best[block] = np.where(jaccard[block] > 0, overlap.argmax(axis=1) + b.first, -1)
+        columns = overlap.tocsc()
+        most = columns.max(axis=0).toarray()
+        more = most > of_back  # of equal ones an earlier block has the lowest
+        back[more], of_back[more] = (columns.argmax(axis=0) + block.start + a.first)[more], most[more]
+    return (best, jaccard), (back, of_back)
+
+
+def _overlaps(a: Firings, b: Firings, tokens: int) -> Iterator[tuple[slice, csr_array]]:
+    """The co-activations [latent of `a`, latent of `b`] that are not 0, a block of `a` after the other."""
     left, right = _fires(a, tokens), _fires(b, tokens).T.tocsr()
     firings, others = np.diff(a.offsets), np.diff(b.offsets)
-    best, jaccard = np.empty(a.latents, dtype=np.int64), np.empty(a.latents)
     for first in range(0, a.latents, BLOCK):
         block = slice(first, first + BLOCK)
         both = left[block] @ right
         either = np.repeat(firings[block], np.diff(both.indptr)) + others[both.indices] - both.data
-        overlap = csr_array((both.data / either, both.indices, both.indptr), both.shape)
-        jaccard[block] = overlap.max(axis=1).toarray()
-        best[block] = np.where(jaccard[block] > 0, overlap.argmax(axis=1) + b.first, -1)
-    return best, jaccard
+        yield block, csr_array((both.data / either, both.indices, both.indptr), both.shape)
 
 
 def coactivation_null(a: Firings, b: Firings, tokens: int) -> Float64[np.ndarray, " latent"]:

@@ -6,6 +6,7 @@ from bisae.features.codes import Firings
 from bisae.features.measures import lineage
 from bisae.features.measures.lineage import (
     appears,
+    coactivation_both_ways,
     coactivation_matches,
     coactivation_null,
     decoder_cosine,
@@ -60,6 +61,17 @@ def test_of_equal_matches_the_lowest_number_counts_and_blocks_keep_their_numbers
     a = dense(3, 0)
     twice = np.stack([a[1], a[2], a[2], a[1]])
     assert coactivation_matches(firings(a), firings(twice, first=100), TOKENS)[0].tolist() == [-1, 100, 101]
+
+
+@pytest.mark.parametrize("rate", [0.002, 0.01, 0.1])  # of rare latents many are matched equally well, or not at all
+def test_one_pass_matches_both_ways_bit_for_bit_as_two_do(rate: float) -> None:
+    for seed in range(5):
+        a, b = firings(dense(20, seed, rate), first=50), firings(dense(30, seed + 9, rate), first=100)
+        found = coactivation_both_ways(a, b, TOKENS)
+        alone = coactivation_matches(a, b, TOKENS), coactivation_matches(b, a, TOKENS)
+        for (best, jaccard), (expected, of_expected) in zip(found, alone, strict=True):
+            assert best.tolist() == expected.tolist() and best.dtype == expected.dtype
+            assert jaccard.tobytes() == of_expected.tobytes()
 
 
 def test_chance_coactivation_breaks_documents_and_keeps_rates() -> None:

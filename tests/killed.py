@@ -1,16 +1,20 @@
 """Runs train.py, analyze.py, intervene.py or `bisae pretrain` in this process and kills it (SIGKILL) at a chosen call.
 
-    python -m tests.killed train|analyze|intervene|pretrain <place> <call> [override ...]
+    python -m tests.killed train|ahead|analyze|intervene|pretrain <place> <call> [override ...]
+
+`ahead` is train.py whose batches are made, and whose LM runs, in threads as on a GPU.
 
 Places: `before-rename` and `after-rename` (of any file: shards, manifests, saves, cells), `step` (the start of a
 training step), `told` (the same, by SIGTERM), `rank-1` (the same, but the first rank that this process has started is
-killed), `resumed-step` (a training step after going on from a save), `at-cell` (before a cell is written), `never`.
+killed), `resumed-step` (a training step after going on from a save), `lm-thread` (an LM pass in the thread that `ahead`
+has for them), `at-cell` (before a cell is written), `never`.
 """
 
 import os
 import runpy
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +39,24 @@ def killing(
     return wrapped
 
 
+def work_ahead() -> None:
+    """Make batches, and run the LM, in threads, but in memory that is not pinned, for which there has to be a GPU."""
+    from bisae.activations.streaming import Streaming
+    from bisae.training.data import ActivationData
+
+    opened, init = Streaming.open, ActivationData.__init__
+
+    def open_ahead(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        return opened(self, *arguments, **{**keywords, "on_gpu": True})
+
+    def init_ahead(self: Any, *arguments: Any) -> None:
+        init(self, *arguments)
+        self.ahead = True
+
+    Streaming.open = open_ahead  # type: ignore[method-assign]
+    ActivationData.__init__ = init_ahead  # type: ignore[method-assign]
+
+
 def arm(command: str, place: str, call: int) -> None:
     """Plant the kill."""
     if place in ("before-rename", "after-rename"):
@@ -43,6 +65,17 @@ def arm(command: str, place: str, call: int) -> None:
         from bisae.cells.cell import Cell
 
         Cell.write = killing(Cell.write, call)  # type: ignore[method-assign]
+    elif place == "lm-thread":
+        from bisae.lm.lm_pass import LMPass
+
+        plain = LMPass.activations
+        deadly = killing(plain, call)
+
+        def activations(self: Any, *arguments: Any) -> Any:
+            there = threading.current_thread().name.startswith("activation-lm")
+            return (deadly if there else plain)(self, *arguments)
+
+        LMPass.activations = activations  # type: ignore[method-assign]
     elif place == "rank-1":
         from bisae.training.module import SAETraining
 
@@ -58,7 +91,7 @@ def arm(command: str, place: str, call: int) -> None:
         from bisae.pretrain.ladder import LadderModule
         from bisae.training.module import SAETraining
 
-        module: Any = SAETraining if command == "train" else LadderModule
+        module: Any = LadderModule if command == "pretrain" else SAETraining
         original = module.training_step
         armed = killing(original, call, by=signal.SIGTERM if place == "told" else signal.SIGKILL)
 
@@ -72,6 +105,9 @@ def arm(command: str, place: str, call: int) -> None:
 if __name__ == "__main__":
     command, place, call, *overrides = sys.argv[1:]
     arm(command, place, int(call))
+    if command == "ahead":
+        work_ahead()
+        command = "train"
     if command != "pretrain":
         sys.argv = [str(Path(__file__).parents[1] / f"{command}.py"), *overrides]
         runpy.run_path(sys.argv[0], run_name="__main__")

@@ -71,6 +71,31 @@ def test_a_killed_job_goes_on_rightly_wherever_its_activations_are_kept(tmp_path
     assert not list((tmp_path / "rolling").rglob("*.bin"))
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    kept = (f for f in folder.rglob("*") if f.is_file() and f.name not in ("used", ".lock"))
+    return {str(f.relative_to(folder)): f.read_bytes() for f in kept}
+
+
+def test_killed_again_and_again_while_the_lm_works_ahead_a_job_ends_bit_for_bit_as_without_threads(
+    tmp_path: Path,
+) -> None:
+    # Held-out text is read in two windows too.
+    more = ["layer=[1,2]", "activations=streaming", "data.window_pools=2", "data.validation_tokens=6000"]
+    overrides = [*TINY, *more]
+    for folder in ("undisturbed", "killed"):
+        (tmp_path / folder).mkdir()
+    done = run([str(ROOT / "train.py"), *overrides], tmp_path / "undisturbed")
+    assert done.returncode == 0, done.stderr
+    drawn = random.Random(26)
+    for place, most in (("lm-thread", 2), ("step", 20), ("lm-thread", 2), ("step", 12), ("lm-thread", 1)):
+        point = place, str(drawn.randint(1, most))
+        killed = run(["-m", "tests.killed", "ahead", *point, *overrides], tmp_path / "killed")
+        assert killed.returncode == -9, (point, killed.stderr)
+    resumed = run(["-m", "tests.killed", "ahead", "never", "0", *overrides], tmp_path / "killed")
+    assert resumed.returncode == 0, resumed.stderr
+    assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
+
+
 def kill_points(count: int) -> list[tuple[str, int]]:
     """Three that always matter, then seeded ones. Renames 1-10: unpacked LM, shards; later: saves, cells."""
     chosen = [("before-rename", 5), ("after-rename", 27), ("resumed-step", 1)]
@@ -85,11 +110,6 @@ def test_killed_at_any_point_the_same_command_ends_bit_for_bit_as_undisturbed(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     overrides = [*TINY, "layer=[1,2]"]
-
-    def contents(folder: Path) -> dict[str, bytes]:
-        kept = (f for f in folder.rglob("*") if f.is_file() and f.name not in ("used", ".lock"))
-        return {str(f.relative_to(folder)): f.read_bytes() for f in kept}
-
     (tmp_path / "undisturbed").mkdir()
     done = run([str(ROOT / "train.py"), *overrides], tmp_path / "undisturbed")
     assert done.returncode == 0, done.stderr

@@ -54,7 +54,7 @@ def work_ahead() -> None:
         self.ahead = True
 
     Streaming.open = open_ahead  # type: ignore[method-assign]
-    ActivationData.__init__ = init_ahead  # type: ignore[method-assign]
+    ActivationData.__init__ = init_ahead  # type: ignore[assignment, method-assign]
 
 
 def arm(command: str, place: str, call: int) -> None:
@@ -75,7 +75,7 @@ def arm(command: str, place: str, call: int) -> None:
             there = threading.current_thread().name.startswith("activation-lm")
             return (deadly if there else plain)(self, *arguments)
 
-        LMPass.activations = activations  # type: ignore[method-assign]
+        LMPass.activations = activations  # type: ignore[assignment, method-assign]
     elif place == "rank-1":
         from bisae.training.module import SAETraining
 

@@ -16,7 +16,17 @@ from bisae.edits.operation import Edit
 from bisae.edits.patched_lm import DonorReader, patched
 from bisae.intervention.donor import check_pair
 from bisae.intervention.layer_features import LayerFeatures
-from bisae.intervention.specs import RANDOM, SELF, SHUFFLED, SWAP, EditSettings, planned
+from bisae.intervention.specs import (
+    PLAIN,
+    RANDOM,
+    SELF,
+    SHUFFLED,
+    STEER,
+    SWAP,
+    EditSettings,
+    InterventionSpec,
+    planned,
+)
 from bisae.lm.causal_lm import load_causal_lm
 from bisae.lm.generation import greedy, written
 from bisae.runtime.device import torch_device, torch_dtype
@@ -68,7 +78,8 @@ class EditedLM:
             cache: folder of unpacked LMs.
 
         Raises:
-            Refused: no or several cells, a cell without features, an unknown kind, mode, norm or step.
+            Refused: no or several cells, a cell without features, an unknown kind, mode, norm or step; an edit that
+                changes nothing, unless the kind is `none`.
         """
         cells = find_cells(str(cell), Path("runs"))
         if len(cells) != 1:
@@ -82,7 +93,12 @@ class EditedLM:
             raise Refused("mode", mode, "needs the text with another word in it: python intervene.py mode=swap")
         edit = EditSettings(mode, norm, [float(coefficient)])
         controls = {RANDOM: 0, SHUFFLED: False, SELF: False}
-        spec = planned(layers, recipe.corpus.languages, edit, _kinds(kind), controls, None, 0)[-1]
+        _, *specs = planned(layers, recipe.corpus.languages, edit, _kinds(kind), controls, None, 0)
+        if len(specs) > 1:
+            raise Refused("kind", kind, f"stands for {', '.join(one.kind for one in specs)}; name one")
+        spec = specs[0] if specs else PLAIN
+        if spec.chosen:
+            _check_changes(spec, layers, kind)
         precision = torch_dtype(dtype)
         reader = None if spec.alone or not spec.chosen else DonorReader(donor, list(layers), precision, own)
         edits = spec.edits(layers, lambda layer, chosen: 1.0)
@@ -114,6 +130,18 @@ class EditedLM:
         ids = torch.tensor([bos + self.tokenizer(prompt, add_special_tokens=False).input_ids], device=self.lm.device)
         (row,) = self.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
         return written(self.tokenizer, row[ids.shape[1] :].tolist())
+
+
+def _check_changes(spec: InterventionSpec, layers: Mapping[int, LayerFeatures], kind: object) -> None:
+    """Refuse an edit under which the LM would be the plain one, and pass for edited."""
+    chosen = [layers[layer].table[of_layer] for layer, of_layer in spec.chosen.items()]
+    plain = "the LM would be the plain one, which is kind=none"
+    if not any(map(len, chosen)):
+        raise Refused("kind", kind, f"the cell has no such feature: {plain}")
+    if spec.mode == STEER and not any((table["maximum"] > 0).any() for table in chosen):
+        raise Refused("kind", kind, f"never fires on the analysed text, so there is no strength to steer at: {plain}")
+    if spec.mode == "scale" and spec.coefficient == 1:
+        raise Refused("coefficient", spec.coefficient, f"mode=scale multiplies features by it: {plain}")
 
 
 def _kinds(kind: str | int | Sequence[int]) -> list[Any]:

@@ -1,5 +1,6 @@
 """The interventions to make: each kind of features and its controls, at each coefficient."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -95,7 +96,7 @@ PLAIN = InterventionSpec(NONE, "", None, "", "", float("nan"), {}, None)
 
 @dataclass(frozen=True)
 class EditSettings:
-    """Mode, norm and coefficients (`bisae.edits.operation`); an unknown mode or norm is refused."""
+    """Mode, norm and coefficients (`bisae.edits.operation`); Refused (`mode`, `norm`, `coefficient`) if one is none."""
 
     mode: str
     norm: str
@@ -106,6 +107,9 @@ class EditSettings:
             raise Refused("mode", self.mode, f"choose one of {', '.join((*MODES, STEER, SWAP))}")
         if self.norm not in NORMS:
             raise Refused("norm", self.norm, f"choose one of {', '.join(NORMS)}")
+        for coefficient in self.coefficients:
+            if not math.isfinite(coefficient):  # NaN stands for a mode that has none
+                raise Refused("coefficient", coefficient, "must be finite")
 
     @property
     def arguments(self) -> list[tuple[str, str, float]]:

@@ -2,6 +2,7 @@
 
 Two words make a pair if they have as many tokens, translations of as many tokens, and about as many sentences. Each
 word is in one pair. In a prompt each word and its translation stand once, the other word and its translation nowhere.
+Where two words of a sentence have the same translation, only one of them gets a prompt there.
 """
 
 from collections import defaultdict
@@ -73,12 +74,15 @@ def swap_prompts(
     examples = [PromptExample(ids, start) for task in tasks for ids, start in zip(task.texts, task.starts, strict=True)]
     found = _occurrences(examples, words, vocabulary)
     made: list[list[SwapPrompt]] = []
+    swaps: dict[tuple[int, ...], WordSwap] = {}  # a text says itself what is swapped in it
     for one, other in matched([word for word in words if found[word]], apart):
         prompts = [
             SwapPrompt(0, word, instead, tuple(found_at.example.ids[: found_at.translated]), found_at.place)
             for word, instead in ((one, other), (other, one))
             for found_at in _usable(found[word], instead)[:sentences]
         ]
+        prompts = [one for one in prompts if all(swaps.get(text, one.swap) == one.swap for text in one.texts)]
+        swaps |= {text: one.swap for one in prompts for text in one.texts}
         if prompts:
             made.append(prompts)
     if len(made) < 2:

@@ -198,7 +198,12 @@ def test_an_lm_edited_by_an_analysed_cell_answers_as_intervene_does(place: Path,
     assert [plain.answer(prompt, 5) for prompt in ("He is", "彼は")] == by_kind["none"]
     assert EditedLM.of(cell, "3+5", cache=cache).donor is None  # ablate, the default
     modes: list[tuple[dict[str, Any], str]] = [({"kind": "en", "mode": mode}, "mode") for mode in ("x", "swap")]
-    for wrong, key in (*modes, ({"kind": "xx"}, "kind"), ({"kind": 99}, "kind")):
+    useless: list[tuple[dict[str, Any], str]] = [
+        ({"kind": "languages"}, "kind"),  # of which only the last would be taken
+        ({"kind": 3, "mode": "scale"}, "coefficient"),
+        ({"kind": "en", "mode": "add", "coefficient": float("nan")}, "coefficient"),
+    ]
+    for wrong, key in (*modes, ({"kind": "xx"}, "kind"), ({"kind": 99}, "kind"), *useless):
         with pytest.raises(Refused, match=f"^{key}="):
             EditedLM.of(cell, **wrong, cache=cache)
     with pytest.raises(Refused, match=r"^cell=.*runs: names 2 cells"):

@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -7,9 +8,12 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
 from bisae.edits.operation import FeatureEdit
 from bisae.edits.patched_lm import DonorReader, patched
 from bisae.edits.steering import Steering
-from bisae.intervention.edited_lm import EditedLM, _kinds
+from bisae.intervention.edited_lm import EditedLM, _check_changes, _kinds
+from bisae.intervention.specs import EditSettings, planned
 from bisae.lm.model import Checkpoint
+from bisae.runtime.errors import Refused
 from bisae.sae import SparseAutoencoder
+from tests.intervention.test_specs import features
 
 LENGTH = 8
 
@@ -75,6 +79,30 @@ def test_a_call_is_edited_and_the_lm_is_plain_afterwards(
         assert torch.equal(edited(input_ids=ids).logits, expected) and not torch.equal(expected, before)
         assert torch.equal(lm(input_ids=ids).logits, before)
     assert isinstance(edited.answer("He is", 3, beams=2), str)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "coefficient", "refused"),
+    [
+        ("mixed", "ablate", 1.0, "^kind=mixed: the cell has no such feature: the LM would be the plain one"),
+        (3, "steer", 1.0, "^kind=3: never fires on the analysed text"),
+        ("en", "scale", 1.0, "^coefficient=1.0: mode=scale multiplies features by it"),
+        ("ja", "steer", 1.0, None),
+        ("en", "scale", 0.5, None),
+        ("en", "ablate", 1.0, None),
+        (3, "add", 1.0, None),  # it may fire on other text
+    ],
+)
+def test_an_edit_that_would_leave_the_lm_as_it_is_is_refused(
+    kind: Any, mode: str, coefficient: float, refused: str | None
+) -> None:
+    layers = {2: features()}
+    layers[2].table.loc[3, "maximum"] = 0.0
+    layers[2].table["class"] = layers[2].table["class"].replace("Mixed", "dead")
+    edit, controls = EditSettings(mode, "donor", [coefficient]), {"random": 0, "shuffled": False, "self": False}
+    _, spec = planned(layers, ["en", "ja"], edit, _kinds(kind), controls, None, 0)
+    with pytest.raises(Refused, match=refused) if refused else nullcontext():
+        _check_changes(spec, layers, kind)
 
 
 @pytest.mark.parametrize(("kind", "kinds"), [("ja", ["ja"]), (17, [[17]]), ("3+17", [[3, 17]]), ([3, 17], [[3, 17]])])

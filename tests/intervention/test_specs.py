@@ -52,6 +52,12 @@ def test_the_plain_lm_is_first_and_each_kind_has_its_controls_at_each_coefficien
     assert [one.alone for one in found[1:6]] == [False, False, False, False, True]
 
 
+@pytest.mark.parametrize("coefficient", [float("nan"), float("inf")])
+def test_a_coefficient_that_is_no_number_is_refused_and_not_taken_for_none(coefficient: float) -> None:
+    with pytest.raises(Refused, match="^coefficient=(nan|inf): must be finite"):
+        EditSettings("add", "donor", [0.5, coefficient])
+
+
 @pytest.mark.parametrize("mode", ["ablate", "scale", "steer"])
 def test_without_a_donor_random_is_the_only_control_and_is_taken_as_it_is(mode: str) -> None:
     found = settings(EditSettings(mode, "donor", [2.0]), ["en"])

@@ -78,6 +78,19 @@ def test_examples_that_do_not_say_which_word_is_meant_are_left_out(tokenizer: An
     assert "dog" in {one.word.text for one in asked(tokenizer, *rows, SENTENCES[0])}
 
 
+def test_of_two_words_of_a_sentence_with_the_same_translation_one_gets_the_prompt(tokenizer: Any) -> None:
+    pairs = {"dog": "犬", "cat": "猫", "man": "犬", "book": "本"}  # dog and cat, man and book
+    words = [
+        Word(as_in_text(one, tokenizer), as_in_text(other, tokenizer), one, other, 10 - number, False)
+        for number, (one, other) in enumerate(pairs.items())
+    ]
+    rows = [("The dog saw a man.", "「犬」を見た。"), *SENTENCES[:3]]
+    task = Task("t", "en", "ja", "", (), tuple(TranslationExample(*row) for row in rows), 5)
+    ids = task_ids(task, Prompt("pairs", "\n"), tokenizer, None)
+    found = swap_prompts([ids], words, Vocabulary(tokenizer), 9, 9, 9.0)
+    assert [one.word.text for one in found] == ["dog", "dog", "cat", "book"]
+
+
 def test_few_pairs_are_refused_and_many_are_cut(tokenizer: Any) -> None:
     with pytest.raises(Refused, match="4 words from en to ja make 1 pairs in 2 examples"):
         asked(tokenizer, *SENTENCES[:2])

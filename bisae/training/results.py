@@ -108,8 +108,8 @@ class JobResults:
             member, sae = module.members[index], module.saes[index]
             metrics = {f"val/{name}": value for name, value in values.items()}
             about = self._provenance(member, sae, module) | {"sae_tokens": tokens, "snapshot_of": member.cell.name}
-            for runs in ("wandb_run", "wandb_runs_before"):  # which stand for the member's own cell
-                about.pop(runs, None)
+            # Not `wandb_run`: `runs=` finds the cell of a run, and analyses of that cell go on in it.
+            about["snapshot_of_runs"] = [*about.pop("wandb_runs_before", ()), about.pop("wandb_run")]
             self._write_cell(member.snapshots[tokens], sae, metrics, about)
 
     def _write_cell(

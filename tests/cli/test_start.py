@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from safetensors.torch import load_file
 
 from bisae.cells.cell import Cell
+from bisae.cells.find import find_cells
 from bisae.cli.analyze import analyze
 from bisae.cli.evaluate import evaluate
 from bisae.cli.train import train
@@ -179,7 +180,12 @@ def test_snapshots_are_cells_and_change_no_bit_of_the_final_one(config: Config, 
     half = [snapshot(cell, 6000) for cell in cells]
     assert not same(half[0], snapshot(cells[0], 7500))
     about = json.loads((half[0] / "cell.json").read_text())
-    assert about["provenance"]["sae_tokens"] == 6000 and "wandb_run" not in about["provenance"]
+    provenance, of_end = about["provenance"], cells[0].read()["provenance"]
+    assert provenance["sae_tokens"] == 6000 and provenance["snapshot_of"] == cells[0].name
+    assert "wandb_run" not in provenance and provenance["snapshot_of_runs"] == [of_end["wandb_run"]]
+    alike = of_end.keys() - {"wandb_run", "sae_tokens"}
+    assert {name: provenance[name] for name in alike} == {name: of_end[name] for name in alike}
+    assert find_cells(of_end["wandb_run"], tmp_path / "runs")[0].name == cells[0].name  # and no snapshot
     scored = evaluate(config(f"cell={half[0]}", name="evaluate")).iloc[0]
     assert scored["fvu"] == pytest.approx(about["metrics"]["val/fvu"], rel=1e-6)
 

@@ -82,11 +82,13 @@ def test_a_killed_job_that_another_agent_ends_names_both_runs(
     agent("aaaa1111")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(CellLoggers, "log", killed)
-        train(config("logger=wandb"))
+        train(config("logger=wandb", "snapshots=[11500]"))
     agent("bbbb2222")
-    (cell,) = train(config("logger=wandb"))
+    (cell,) = train(config("logger=wandb", "snapshots=[11500]"))
     provenance = cell.read()["provenance"]
     assert (provenance["wandb_run"], provenance["wandb_runs_before"]) == ("bbbb2222", ["aaaa1111"])
+    (snapshot,) = (one for one in find_cells(str(tmp_path / "runs"), tmp_path) if "snapshot" in one.identity)
+    assert snapshot.provenance["snapshot_of_runs"] == ["aaaa1111", "bbbb2222"]
     assert [find_cells(run, tmp_path / "runs")[0].hash for run in ("aaaa1111", "bbbb2222")] == 2 * [cell.hash]
     assert not list(tmp_path.glob("runs/.jobs/*/*.json"))
     agent("cccc3333")

@@ -73,7 +73,9 @@ def test_the_tutorial_and_the_notebook_run_as_written(tmp_path: Path, monkeypatc
     assert len(known["features"]) == known["sae"].latents == 64
 
 
-@pytest.mark.parametrize("page", ["training", "analysis", "intervention", "own_model", "own_languages", "share"])
+@pytest.mark.parametrize(
+    "page", ["training", "analysis", "intervention", "beyond", "own_model", "own_languages", "share"]
+)
 def test_every_command_of_a_page_has_a_config(page: str) -> None:
     for _, text in blocks(DOCS / f"{page}.md", "bash"):
         for entry, overrides in commands(text):

@@ -29,9 +29,18 @@ def settings_of(cells: Sequence[FoundCell]) -> list[str]:
     )
     trained = [{key: str(value) for key, value in flatten_keys(cell.identity) if key not in own} for cell in cells]
     steps = {cell.hash: cell.step for cell in cells}
-    for cell, values in zip(cells, trained, strict=True):  # a ladder of warm starts is one setting
+    # A ladder of warm starts is one setting, with its first SAE where its LM has no others that started afresh.
+    after = {values["start"]: cell for cell, values in zip(cells, trained, strict=True) if "start" in values}
+    fresh = {
+        cell.model
+        for cell, values in zip(cells, trained, strict=True)
+        if "start" not in values and cell.hash not in after
+    }
+    for cell, values in zip(cells, trained, strict=True):
         if (start := values.get("start")) in steps:
             values["start"] = "earlier step" if steps[start] < cell.step else "later step"
+        elif start is None and cell.hash in after and cell.model not in fresh:
+            values["start"] = "earlier step" if cell.step < after[cell.hash].step else "later step"
     short = [
         f"{cell.sae} {values['sae.latents']} k={values.get('sae.k', '-')}"
         for cell, values in zip(cells, trained, strict=True)

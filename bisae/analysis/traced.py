@@ -32,7 +32,8 @@ class Traced(NamedTuple):
     Attributes:
         table: a row for each latent and checkpoint: feature, step, class, bilingual, `same` (co-activation with the
             same index at the next checkpoint), `chance` (the same with the text shifted by half), `cosine` of the two
-            decoder directions, and `life`, the number of the feature's life, 0 where the latent does not fire.
+            decoder directions, `life`, the number of the feature's life, 0 where the latent does not fire, and `drift`
+            (1 - cosine of its direction now and at the life's birth) with `drift_chance`, the latent before it now.
         lives: a row for each life: feature, life, birth (its first checkpoint), death (the first one without it; NaN:
             none), checkpoints, drift (1 - cosine of the decoder directions at birth and at the end), classes over time.
         same: `same` as an array, without the last checkpoint.
@@ -61,19 +62,25 @@ def trace(ladder: Sequence[Checkpointed], tokens: int, least: float) -> Traced:
     begins[1:] &= ~(alive[:-1] & (same >= least))
     life = np.where(alive, begins.cumsum(0), 0)
     unknown = np.full((1, life.shape[1]), np.nan)
-    parts = []
+    parts, drifts, born = [], [], ladder[0].directions
     for number, one in enumerate(ladder):
+        born = np.where(begins[number][:, None], one.directions, born)
+        turned = [1 - (born * now).sum(1) for now in (one.directions, np.roll(one.directions, 1, axis=0))]
+        drifts.append(np.where(alive[number], turned, np.nan))
         about = one.features[["feature", "class", "bilingual"]].reset_index(drop=True)
         found = {
             name: np.concatenate([values, unknown])[number] for name, values in (("same", same), ("chance", chance))
         }
         found["cosine"] = np.concatenate([cosine, unknown])[number]
-        parts.append(about.assign(**found, life=life[number]).astype({"class": str}))
+        found |= {"life": life[number], "drift": drifts[-1][0], "drift_chance": drifts[-1][1]}
+        parts.append(about.assign(**found).astype({"class": str}))
         parts[-1].insert(1, "step", one.step)
-    return Traced(pd.concat(parts, ignore_index=True), _lives(ladder, life), same)
+    return Traced(pd.concat(parts, ignore_index=True), _lives(ladder, life, np.stack(drifts)[:, 0]), same)
 
 
-def _lives(ladder: Sequence[Checkpointed], life: Int64[np.ndarray, "step feature"]) -> pd.DataFrame:
+def _lives(
+    ladder: Sequence[Checkpointed], life: Int64[np.ndarray, "step feature"], drift: Float32[np.ndarray, "step feature"]
+) -> pd.DataFrame:
     steps = [one.step for one in ladder]
     classes = [one.features["class"].astype(str).to_numpy() for one in ladder]
     rows = []
@@ -83,7 +90,7 @@ def _lives(ladder: Sequence[Checkpointed], life: Int64[np.ndarray, "step feature
             first, last = int(at[0]), int(at[-1])
             ways = [classes[place][feature] for place in at]
             changes = [name for place, name in enumerate(ways) if place == 0 or name != ways[place - 1]]
-            drift = 1 - float(ladder[first].directions[feature] @ ladder[last].directions[feature])
             death = steps[last + 1] if last + 1 < len(steps) else np.nan
-            rows.append((feature, number, steps[first], death, len(at), drift, " > ".join(changes)))
+            turned = float(drift[last, feature])
+            rows.append((feature, number, steps[first], death, len(at), turned, " > ".join(changes)))
     return pd.DataFrame(rows, columns=["feature", "life", "birth", "death", "checkpoints", "drift", "classes"])

@@ -45,7 +45,8 @@ class BrowserCell:
 
     `name` stands in links. `axes` are model, step, layer, sae and seed. `folder` holds the analysis; its tokens.parquet
     (feature, token, count, cluster) may be missing. `history`: the rows of lineage.parquet of this cell. `effects`:
-    what single features do (`bisae.report.effects`).
+    what single features do (`bisae.report.effects`). `traced`: the cell's ladder of warm starts
+    (`bisae.report.traced.traced_chunk`).
     """
 
     name: str
@@ -54,6 +55,7 @@ class BrowserCell:
     neighbours: Neighbours | None = None
     history: pd.DataFrame | None = None
     effects: Sequence[Mapping[str, Any]] = ()
+    traced: Mapping[str, Any] | None = None
 
 
 def write_browser(folder: Path, cells: Iterable[BrowserCell], report: Mapping[str, Any]) -> Path:
@@ -68,7 +70,7 @@ def write_browser(folder: Path, cells: Iterable[BrowserCell], report: Mapping[st
         with atomic_file((folder if source.name == "index.html" else site) / source.name) as temporary:
             temporary.write_bytes(source.read_bytes())
     _write_chunk(data / "cells.js", "cells", {"report": dict(report), "cells": shown})
-    kept = {cell[part] for cell in shown for part in ("data", "neighbours", "history", "effects")}
+    kept = {cell[part] for cell in shown for part in ("data", "neighbours", "history", "effects", "traced")}
     for old in data.iterdir():
         if old.is_dir() and old.name not in kept:
             shutil.rmtree(old)
@@ -87,6 +89,7 @@ def _write_cell(data: Path, cell: BrowserCell) -> dict[str, Any]:
         "neighbours": None,
         "history": None,
         "effects": None,
+        "traced": None,
     }
     if cell.neighbours is not None:
         near = cell.neighbours
@@ -98,6 +101,8 @@ def _write_cell(data: Path, cell: BrowserCell) -> dict[str, Any]:
         shown["history"] = _once_packed(data, "history", {"next_step": int(rows["next_step"].iloc[0]), **table})
     if cell.effects:
         shown["effects"] = _once_packed(data, "effects", {"rows": list(cell.effects)})
+    if cell.traced:
+        shown["traced"] = _once_packed(data, "traced", dict(cell.traced))
     return shown
 
 

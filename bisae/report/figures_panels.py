@@ -1,7 +1,9 @@
 """Draw figures from tables: lines in panels, and densities."""
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -32,38 +34,64 @@ class Picture:
     scale: str  # linear, root, log or step
     data: pd.DataFrame
     dashed: str  # what a dashed line is, if its solid one is drawn too
+    dotted: str = "shuffled"
 
 
 def draw_lines(picture: Picture) -> Figure:
-    """Draw lines: as wide as a column if each row has one panel, else as wide as the page."""
+    """Draw lines: as wide as a column if each row has one panel, else as wide as the page.
+
+    Panels of one title stand below each other; a title is left out where the panel above has it.
+    """
     data = picture.data
     rows = [(row, panels.groupby("panel", sort=False)) for row, panels in data.groupby("row", sort=False)]
-    wide = max(len(panels) for _, panels in rows)
+    places = _columns([[title for title, _ in panels] for _, panels in rows])
+    wide = 1 + max(column for row in places for column in row.values())
     size = (PAGE, 0.9 + 1.4 * len(rows)) if wide > 1 else (COLUMN, 1.5 + 1.4 * len(rows))
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(rows), wide, sharey="row", squeeze=False)
+    grid = figure.subplots(len(rows), wide, sharey="row", squeeze=False)
     lines = sorted(data["line"].unique(), key=lambda line: NAMED.get(line, len(NAMED)))
+    values = sorted(data["x"].astype(float).unique().tolist())
+    lowest: dict[int, tuple[str, Axes]] = {}  # by column: title and axes of the last panel
+    firsts: list[Axes] = []  # of each row
     tops: dict[str, float] = {}
-    for grid, (row, panels) in zip(axes, rows, strict=True):
-        for axis, (title, points) in zip(grid, panels, strict=False):
+    for axes, (row, panels), columns in zip(grid, rows, places, strict=True):
+        for title, points in panels:
+            axis = axes[columns[title]]
             for (line, dashed), curve in points.groupby(["line", "dashed"], sort=False):
                 _draw(axis, curve.sort_values("x"), *style_of(line, lines), bool(dashed))
-            _scale(axis, picture.scale, sorted(data["x"].astype(float).unique().tolist()))
-            axis.set_title(title if row == rows[0][0] or title not in rows[0][1].groups else "")
-        for axis in grid[len(panels) :]:
-            axis.remove()
-        grid[0].set_ylabel(row)
-        grid[0].set_ylim(bottom=0)
+            _scale(axis, picture.scale, values)
+            above = lowest.get(columns[title])
+            axis.set_title("" if above and above[0] == title else title)
+            lowest[columns[title]] = title, axis
+        for column in set(range(wide)) - set(columns.values()):
+            axes[column].remove()
+        firsts.append(axes[min(columns.values())])
+        firsts[-1].tick_params(labelleft=True)
+        firsts[-1].set_ylabel(row)
+        firsts[-1].set_ylim(bottom=0)
         same = row.partition("\n")[0]  # rows of baselines have the scale of those of trained SAEs
-        top = grid[0].get_ylim()[1]  # below 0 if all values are
+        top = firsts[-1].get_ylim()[1]  # below 0 if all values are
         tops[same] = max(tops.get(same, top), top)
-    for grid, (row, _) in zip(axes, rows, strict=True):
-        grid[0].set_ylim(0, tops[row.partition("\n")[0]])
-    for axis in axes[-1]:
+    for first, (row, _) in zip(firsts, rows, strict=True):
+        first.set_ylim(0, tops[row.partition("\n")[0]])
+    for _, axis in lowest.values():
         axis.set_xlabel(picture.x)
     _title(figure, picture.title, picture.note)
     figure.legend(handles=_legend(picture, lines), loc="outside lower center", ncols=7 if wide > 1 else 2)
     return figure
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[dict[str, int]]:
+    """The column of each title of each row: that of an earlier row with the title, else the first free one."""
+    known: dict[str, int] = {}
+    placed = []
+    for titles in rows:
+        row: dict[str, int] = {}
+        for title in sorted(titles, key=lambda title: title not in known):
+            row[title] = next(free for free in count(known.get(title, 0)) if free not in row.values())
+            known.setdefault(title, row[title])
+        placed.append(row)
+    return placed
 
 
 def draw_densities(counts: pd.DataFrame, title: str, note: str, x: str, y: str) -> Figure:
@@ -150,7 +178,7 @@ def _legend(picture: Picture, lines: list[str]) -> list[Line2D]:
     if (dashed["any"] & ~dashed["all"]).any():
         handles.append(Line2D([], [], color=BLACK, marker="o", label=picture.dashed, **_stroke(True)))
     if picture.data["null"].notna().any():
-        handles.append(Line2D([], [], color=BLACK, linestyle=":", label="shuffled"))
+        handles.append(Line2D([], [], color=BLACK, linestyle=":", label=picture.dotted))
     return handles
 
 

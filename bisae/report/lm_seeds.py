@@ -12,7 +12,7 @@ import pandas as pd
 from bisae.metrics.intervals import difference_interval, t_interval
 from bisae.report.averages import metrics_of
 from bisae.report.figures_trends import own, with_control
-from bisae.report.markup import Piece, Table
+from bisae.report.markup import Piece, Table, number
 from bisae.training.baselines import TRAINED
 
 CLAIMS = (
@@ -84,5 +84,5 @@ def _table(tidy: pd.DataFrame) -> Table:
 def _shown(mean: float, low: float, high: float, seeds: int | None = None) -> str:
     if np.isnan(mean):
         return "–"
-    interval = "–" if np.isnan(low) else f"{low:.3f}, {high:.3f}"
-    return f"{mean:.3f} ({interval})" + ("" if seeds is None else f"; {seeds}")
+    interval = "–" if np.isnan(low) else f"{number(low, '.3f')}, {number(high, '.3f')}"
+    return f"{number(mean, '.3f')} ({interval})" + ("" if seeds is None else f"; {seeds}")

@@ -32,6 +32,11 @@ class Table:
     foot: Sequence[str]
 
 
+def number(value: float, form: str = "+.3f") -> str:
+    """A number with a minus sign in place of a hyphen."""
+    return format(value, form).replace("-", "−")
+
+
 def markdown(table: Table) -> str:
     """The table in GitHub's Markdown. A peak is <b>, since ** does not work beside a space or punctuation."""
     styles = {"": "{}", "peak": "<b>{}</b>", "raised": "<sup>{}</sup>"}

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from bisae.analysis.lineage import AnalysedCell, Followed
 from bisae.analysis.precision_recall import score
+from bisae.cells.find import FoundCell
 from bisae.report.averages import check_kinds
 from bisae.report.bins import Bins
 from bisae.report.browser import BrowserCell, Neighbours, write_browser
@@ -22,6 +23,7 @@ from bisae.report.figures import draw_figures
 from bisae.report.precision_recall import write_scores
 from bisae.report.retrieval import write_retrieval
 from bisae.report.tables import write_tables
+from bisae.report.traced import traced_chunk, write_traced
 from bisae.report.written import forget
 from bisae.runtime.atomic import atomic_file, write_json
 from bisae.runtime.ranges import Count, Text
@@ -33,7 +35,7 @@ class Report:
     """Writes reports (config group `report`).
 
     `intervals`: the kinds of interval in tables, `band`: the one in figures (keys of `averages.OVER`). `panels`: see
-    `figures.draw_figures`. `interventions`: folder of results of intervene.py, for the pages of features.
+    `figures.draw_figures`. `interventions`: folders of results of intervene.py, for the pages of features.
     """
 
     bins: Bins
@@ -41,7 +43,7 @@ class Report:
     examples: Examples
     band: Text
     panels: Count
-    interventions: Text | None = None
+    interventions: Text | Sequence[Text] | None = None
 
     def __post_init__(self) -> None:
         check_kinds("intervals", self.intervals)
@@ -72,7 +74,8 @@ class Report:
             return pd.read_parquet(analysed[cell] / f"{name}.parquet")
 
         labelled = self.bins.label(cells)  # refuses before anything is replaced
-        done = effects(Path(self.interventions) if self.interventions else None)
+        folders = [self.interventions] if isinstance(self.interventions, str) else self.interventions or ()
+        done = effects([Path(one) for one in folders])
         lineage = {hash: table for ladder in followed for hash, table in ladder.lineage.items()}
         emergence = pd.concat([pd.DataFrame(), *(ladder.emergence for ladder in followed)], ignore_index=True)
         _keep(folder / "cells", [cells])
@@ -85,7 +88,7 @@ class Report:
         figures = draw_figures(cells, read, emergence, self.bins, self.band, self.panels, folder / "figures")
         figures += write_retrieval(labelled, read, folder)
         scored = score(places, followed)
-        figures += _traced(folder, followed)
+        figures += write_traced(folder, followed, self.panels)
         if len(scored.labels):  # of a planted LM
             figures += write_scores(scored, folder)
         shown = {
@@ -95,23 +98,15 @@ class Report:
             },
             "settings": {key: value for key, value in flatten_keys(places[0].analysis.settings) if value is not None},
         }
-        browsed = (_browsed(place, lineage.get(place.cell.hash), done) for place in places)
+        names = {place.cell.hash: _name(place.cell) for place in places}
+        traced: dict[str, Mapping[str, Any] | None] = {}
+        for ladder in followed:
+            hashes = [*ladder.lineage, ladder.about["hash"]]
+            traced |= dict.fromkeys(hashes, traced_chunk(ladder, [names[hash] for hash in hashes]))
+        browsed = (_browsed(place, lineage.get(place.cell.hash), done, traced.get(place.cell.hash)) for place in places)
         write_browser(folder, browsed, shown)
         forget(folder, [*tables, *figures])
         return figures
-
-
-def _traced(folder: Path, followed: Sequence[Followed]) -> list[Path]:
-    """Write traced.parquet, a row for each latent and checkpoint of warm ladders, and traced.csv, for each life."""
-    ladders = [(ladder.about, ladder.traced) for ladder in followed if ladder.traced is not None]
-    if not ladders:
-        return []
-    axes = [{name: about[name] for name in ("model", "layer", "sae", "seed", "hash")} for about, _ in ladders]
-    _keep(folder / "traced", [found.table.assign(**axis) for axis, (_, found) in zip(axes, ladders, strict=True)])
-    lives = pd.concat([found.lives.assign(**axis) for axis, (_, found) in zip(axes, ladders, strict=True)])
-    with atomic_file(folder / "traced.csv") as temporary:
-        lives.to_csv(temporary, index=False)
-    return [folder / "traced.parquet", folder / "traced.csv"]
 
 
 def _keep(path: Path, tables: Iterable[pd.DataFrame]) -> None:
@@ -124,14 +119,22 @@ def _keep(path: Path, tables: Iterable[pd.DataFrame]) -> None:
             writer.write_table(rows)
 
 
+def _name(cell: FoundCell) -> str:
+    """The cell's name in the browser."""
+    return f"{cell.model}/step{cell.step:07d}/layer{cell.layer:02d}/{cell.folder.name}"
+
+
 def _browsed(
-    place: AnalysedCell, history: pd.DataFrame | None, done: Mapping[str, list[dict[str, Any]]]
+    place: AnalysedCell,
+    history: pd.DataFrame | None,
+    done: Mapping[str, list[dict[str, Any]]],
+    traced: Mapping[str, Any] | None,
 ) -> BrowserCell:
     cell, folder = place.cell, place.analysis.folder
     seed = cell.identity["sae"]["seed"]
     sae = " ".join([cell.sae, *str(cell.identity["sae"].get("baseline", "")).split("_")]).strip()
     axes = {"model": cell.model, "step": cell.step, "layer": cell.layer, "sae": sae, "seed": seed}
     near = pd.read_parquet(folder / "neighbours.parquet")
-    name = f"{cell.model}/step{cell.step:07d}/layer{cell.layer:02d}/{cell.folder.name}"
     neighbours = Neighbours(*(np.stack(near[column].to_list()) for column in ("feature", "cosine")))
-    return BrowserCell(name, axes, folder, neighbours, history, done.get(cell.folder.name, ()))
+    effects = done.get(cell.folder.name, ())
+    return BrowserCell(_name(cell), axes, folder, neighbours, history, effects, traced)

@@ -47,3 +47,8 @@ def test_tables_name_a_ladder_of_warm_starts_by_one_setting() -> None:
     assert names["w64"] == names["w512"] == "topk 8 k=2 start=earlier step"
     assert names["b64"] == names["b0"] == "topk 8 k=2 start=later step"
     assert names["p64"] == "topk 8 k=2 start=-"
+
+
+def test_the_first_sae_of_a_ladder_of_warm_starts_is_of_its_setting_where_none_other_started_afresh() -> None:
+    for ladder in ([PLAIN[0], *WARM], [PLAIN[2], *BACK]):
+        assert set(settings_of([place.cell for place in ladder])) == {"topk 8 k=2"}

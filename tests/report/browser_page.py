@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bisae.report.browser import BrowserCell, Neighbours
+from bisae.report.browser_chunks import pack
 from tests.report.browser_fixture import lineage
 
 STEPS = (0, 512, 2048)
@@ -22,6 +23,8 @@ EFFECTS = (
         "low": 0.125,
         "high": 0.5,
         "random": -0.5,
+        "random_low": -0.75,
+        "random_high": 0.0,
         "draws": 2,
     },
     {
@@ -32,6 +35,8 @@ EFFECTS = (
         "low": None,
         "high": None,
         "random": None,
+        "random_low": None,
+        "random_high": None,
         "draws": 0,
     },
     {
@@ -42,6 +47,8 @@ EFFECTS = (
         "low": 0.5,
         "high": 2.0,
         "random": None,
+        "random_low": None,
+        "random_high": None,
         "draws": 0,
     },
 )
@@ -59,7 +66,21 @@ def cell(folder: Path, step: int, features: int) -> BrowserCell:
         Neighbours(random.integers(features, size=(features, 4)), cosine),
         lineage(features, step, following[0], STEPS[-1], seed=step) if following else None,
         EFFECTS if step == STEPS[1] else (),
+        traced(features),
     )
+
+
+def traced(features: int) -> dict[str, Any]:
+    """Every latent lives at the first step, is silent at the second, and lives again, turned by 0.25."""
+    columns: dict[str, list[float]] = {
+        "life": [1, 0, 2],
+        "same": [0.0, 0.0, np.nan],
+        "chance": [0.125, 0.0, np.nan],
+        "drift": [0, np.nan, 0.25],
+    }
+    names = [f"tiny/step{step:07d}/layer02/topk-{step}" for step in STEPS]
+    packed = {name: pack(np.repeat(values, features), "f4") for name, values in columns.items()}
+    return {"cells": names, "latents": features, **packed}
 
 
 def features_of(cell: BrowserCell) -> pd.DataFrame:

@@ -90,10 +90,20 @@ def test_the_history_follows_the_best_matches_to_both_sides(page: Page, cells: l
     assert page.run("link.get('cell')") == cells[2].name
 
 
+def test_a_traced_latent_shows_its_lives(page: Page, cells: list[BrowserCell]) -> None:
+    page.open(cell=cells[1].name, feature=7)
+    place = "section[aria-label='The same latent over checkpoints']"
+    assert page.texts(f"{place} td:nth-child(2)") == ["7", "7", "7"]
+    rows = [" ".join(row.split()[-4:]) for row in page.texts(f"{place} tbody tr")]
+    assert rows == ["0 0.125 1 0", "0 0 – –", "– – 2 0.250"]
+    (note,) = page.texts(f"{place} .note")
+    assert "born at step 0, gone at step 512, drift 0; born at step 2,048, to the last step, drift 0.250" in note
+
+
 def test_what_a_feature_does_stands_beside_what_it_fires_on(page: Page, cells: list[BrowserCell]) -> None:
     page.open(cell=cells[1].name, feature=7)
     rows = page.texts("section[aria-label='What it does'] tbody tr")
-    assert rows == ["ablate loss 0.250 0.125 to 0.500 −0.500 (mean of 2)", "<b> gain – – to – –"]
+    assert rows == ["ablate loss 0.250 0.125 to 0.500 −0.500, −0.750 to 0 (2 draws)", "<b> gain – – to – –"]
     for cell, feature in ((cells[1], 9), (cells[0], 7)):
         page.open(cell=cell.name, feature=feature)
         assert page.texts("section[aria-label='What it does']") == []

@@ -224,6 +224,51 @@ def test_baselines_are_drawn_below_trained_saes_on_the_same_scale(tmp_path: Path
     assert above.get_ylim() == below.get_ylim()
 
 
+def placed(rows: dict[str, list[str]]) -> dict[tuple[int, int], Axes]:
+    """The panels of a figure with these titles in its rows, by row and column; values tell them apart."""
+    panels = [(row, title) for row, titles in rows.items() for title in titles]
+    data = pd.DataFrame(panels, columns=["row", "panel"]).assign(line="l", dashed=False, value=range(len(panels)))
+    data = pd.concat([data.assign(x=x, null=np.nan, low=np.nan, high=np.nan) for x in (1, 2)])
+    drawn = draw_lines(Picture("n", "t", "", "x", "linear", data, ""))
+    drawn.draw_without_rendering()
+    grid = {(at.rowspan.start, at.colspan.start): axis for axis in drawn.axes if (at := axis.get_subplotspec())}
+    shown = {place: panels[int(np.asarray(axis.lines[0].get_ydata())[0])] for place, axis in grid.items()}
+    assert sorted(shown.values()) == sorted(panels)
+    for (row, _), axis in grid.items():
+        assert shown[row, min(c for r, c in grid if r == row)][0] == list(rows)[row]
+        assert axis.get_ylim() == next(other.get_ylim() for (r, _), other in grid.items() if r == row)
+    return grid
+
+
+@pytest.mark.parametrize(
+    ("rows", "titles"),
+    [
+        ({"a": ["1", "2", "3"], "b": ["2", "3"]}, {(1, 1): "2", (1, 2): "3"}),
+        ({"a": ["1", "2", "3"], "b": ["1", "3"]}, {(1, 0): "1", (1, 2): "3"}),
+        ({"a": ["1"], "b": ["2", "1"]}, {(1, 0): "1", (1, 1): "2"}),
+        ({"a": ["1", "2"], "b": ["3"], "c": ["1"]}, {(1, 0): "3", (2, 0): "1"}),
+        ({"a": ["1"], "b": ["3"], "c": ["1", "3"]}, {(1, 0): "3", (2, 0): "1", (2, 1): "3"}),
+    ],
+)
+def test_panels_of_one_title_stand_below_each_other_and_say_what_they_are(
+    rows: dict[str, list[str]], titles: dict[tuple[int, int], str]
+) -> None:
+    grid = placed(rows)
+    assert {place for place in grid if place[0]} == set(titles)
+    above = dict(enumerate(rows["a"]))
+    for (row, column), title in sorted(titles.items()):
+        expected = "" if above.get(column) == title else title
+        assert grid[row, column].get_title() == expected, (row, column)
+        above[column] = title
+    for column in {column for _, column in grid}:
+        *higher, lowest = [grid[place] for place in sorted(grid) if place[1] == column]
+        assert lowest.get_xlabel() == "x" and not any(axis.get_xlabel() for axis in higher)
+    for row, name in enumerate(rows):
+        first = grid[row, min(column for at, column in grid if at == row)]
+        assert first.get_ylabel() == name
+        assert any(label.get_visible() and label.get_text() for label in first.get_yticklabels())
+
+
 def test_lms_whose_parameters_are_not_known_have_no_figure_over_size() -> None:
     unknown = BINS.label(SWEEP.cells.assign(parameters=np.nan))
     drawn = {picture.name: picture for picture in trends(unknown, "features", 4)}

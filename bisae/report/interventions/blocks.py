@@ -24,6 +24,7 @@ PARTS = {  # axes of a block, and how titles show them
 }
 BLOCK = list(PARTS)
 NONE, RANDOM = "none", "random"
+NO_CLAIM = "no claim"  # of a swap whose positive control has no effect
 OTHERS = "others"  # random features are drawn from those outside the kind
 KINDS = ("bi", "aligned", "mixed", "all", "stream")  # after the languages; numbered features come last
 CONTROLS = ("", RANDOM, "shuffled", "self")

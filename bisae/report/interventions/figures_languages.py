@@ -11,8 +11,10 @@ from matplotlib.figure import Figure
 
 from bisae.report.figures_panels import CHARACTERS, Picture, draw_lines
 from bisae.report.interventions.blocks import BLOCK, long, short, title
+from bisae.report.markup import number
 from bisae.report.style import COLUMN, PAGE, look, save
 
+AXES = ("recipient", "layers")  # of a figure
 LAYERS = 4  # panels side by side at most
 MATRIX = "Rise of the cross-entropy (nats per token) on text of each language (columns) without features (rows)"
 OVER_RANDOM = ", less the mean under as many random features."
@@ -22,20 +24,17 @@ CURVE = "Bands: 95 % over random draws and documents. Above 0: its own language 
 def draw_languages(matrix: pd.DataFrame, languages: Sequence[str], folder: Path) -> dict[str, Path]:
     """Draw the rows of `languages.csv` into `folder`; returns each figure's .png by name.
 
-    Of each LM with the features of one ladder a matrix for each step and layer, and, where there are several steps,
-    specificity over them.
+    Of each LM with the features of one ladder or one donor a matrix for each step and layer, and, where there are
+    several steps, specificity over them.
     """
     if matrix.empty:
         return {}
-    # A checkpoint's own features and those of one donor are groups of their own.
-    own = matrix.assign(own=matrix["donor"] == matrix["recipient"])
-    shared = [axis for axis in BLOCK if axis not in ("recipient", "layers", "donor", "sae")]
+    # A figure of the checkpoints' own features, one of each other donor, and of each SAE where a layer has several.
+    grouped = matrix.assign(donor=matrix["donor"].astype("Int64").mask(matrix["donor"] == matrix["recipient"]))
     written = {}
     with look():
-        for _, rows in own.groupby([*shared, "own"], dropna=False, sort=False):
-            fixed = {axis: rows[axis].iloc[0] for axis in ("model", "mode", "donor_model", "limit")}
-            if not rows["own"].iloc[0]:
-                fixed["donor"] = rows["donor"].iloc[0]
+        for _, rows in grouped.groupby([axis for axis in BLOCK if axis not in AXES], dropna=False, sort=False):
+            fixed = {axis: rows[axis].iloc[0] for axis in ("model", "mode", "donor_model", "donor", "sae", "limit")}
             for name, figure in _figures(rows, languages, title(fixed)):
                 name = "_".join(re.sub(r"[^\w.+-]+", "-", part) for part in (name, *title(fixed).split(", ")))
                 written[name] = save(figure, folder, name)[0]
@@ -79,15 +78,8 @@ def _matrices(rows: pd.DataFrame, languages: Sequence[str], about: str) -> Figur
         for (down, across), value in np.ndenumerate(grid.to_numpy(float)):
             if np.isfinite(value):
                 colour = "white" if abs(value) > 0.6 * reach else "black"
-                axis.text(
-                    across,
-                    down,
-                    f"{value:+.2f}".replace("-", "−"),
-                    ha="center",
-                    va="center",
-                    fontsize=5.5,
-                    color=colour,
-                )
+                text = number(value, "+.2f")
+                axis.text(across, down, text, ha="center", va="center", fontsize=5.5, color=colour)
     figure.colorbar(mesh, ax=panels, label="nats beyond random")
     fewer = f" {len(layers)} of {len(every)} layers are shown." * (len(layers) < len(every))
     note = textwrap.wrap(MATRIX + OVER_RANDOM + fewer, int(width * CHARACTERS))

@@ -15,7 +15,7 @@ from bisae.metrics.intervals import Samples
 from bisae.report.interventions.blocks import NONE, RANDOM, Block, Metric, blocks, short
 from bisae.report.interventions.orderings import changes_of
 from bisae.report.interventions.verdicts import Change, against_random
-from bisae.report.markup import Piece, Table
+from bisae.report.markup import Piece, Table, number
 
 ABLATE = "ablate"
 SPECIFIC, ALIKE, REVERSE = "specific", "as random", "reverse"
@@ -104,18 +104,14 @@ def _table(block: Block, rows: pd.DataFrame, metrics: Sequence[Metric]) -> Table
 
 
 def _shown(row: pd.Series) -> str:
-    text = f"{_number(row['change'])} ({_number(row['low'])} to {_number(row['high'])})"
-    return text if pd.isna(row["random"]) else f"{text}; random {_number(row['random'])}"
+    text = f"{number(row['change'])} ({number(row['low'])} to {number(row['high'])})"
+    return text if pd.isna(row["random"]) else f"{text}; random {number(row['random'])}"
 
 
 def _specific(row: pd.Series) -> str:
     if pd.isna(row.get("specificity", np.nan)):
         return ""
-    text = _number(row["specificity"])
+    text = number(row["specificity"])
     if pd.notna(row["specificity_low"]):
-        text += f" ({_number(row['specificity_low'])} to {_number(row['specificity_high'])})"
+        text += f" ({number(row['specificity_low'])} to {number(row['specificity_high'])})"
     return f"{text}: {row['verdict']} ({row['rank']:.0f} of {row['draws'] + 1:.0f})"
-
-
-def _number(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")

@@ -14,7 +14,7 @@ from bisae.metrics.intervals import Samples
 from bisae.report.interventions.blocks import NONE, RANDOM, Block, Metric, short
 from bisae.report.interventions.orderings import changes_of
 from bisae.report.interventions.verdicts import against_random
-from bisae.report.markup import Piece, Table
+from bisae.report.markup import Piece, Table, number
 
 FAMILIES = ("source gain", "loss")
 HIGHER, LOWER, ALIKE, UNRANKED = "higher", "lower", "as random", "not ranked"
@@ -90,16 +90,12 @@ def _table(block: Block, rows: pd.DataFrame, metrics: Sequence[Metric]) -> Table
 
 def _shown(row: pd.Series) -> str:
     if pd.isna(row["change"]):
-        return _number(row["value"], "")
-    text = f"{_number(row['change'])} ({_number(row['low'])} to {_number(row['high'])})"
+        return number(row["value"], ".3f")
+    text = f"{number(row['change'])} ({number(row['low'])} to {number(row['high'])})"
     verdict = row.get("verdict")
     if not isinstance(verdict, str) or not verdict:
         return text
     if pd.isna(row.get("random", np.nan)):
         return f"{text}; {verdict}"
     place = f" ({row['rank']:.0f} of {row['draws'] + 1:.0f})" if pd.notna(row.get("rank", np.nan)) else ""
-    return f"{text}; random {_number(row['random'])}: {verdict}{place}"
-
-
-def _number(value: float, sign: str = "+") -> str:
-    return f"{value:{sign}.3f}".replace("-", "−")
+    return f"{text}; random {number(row['random'])}: {verdict}{place}"

@@ -13,13 +13,13 @@ from bisae.intervention.kinds import ALL, STREAM
 from bisae.intervention.specs import SWAP
 from bisae.metrics.intervals import Samples, percentiles, t_interval
 from bisae.report.figures_panels import Picture
-from bisae.report.interventions.blocks import NONE, RANDOM, Block, Metric, long, short
+from bisae.report.interventions.blocks import NO_CLAIM, NONE, PARTS, RANDOM, Block, Metric, long, short
 from bisae.report.interventions.orderings import changes_of
 from bisae.report.interventions.verdicts import Change, against_random
-from bisae.report.markup import Piece, Table
+from bisae.report.markup import Piece, Table, number
 
 NAMES = ("contrast", "contrast shared")  # families of metrics
-HIGHER, LOWER, ALIKE, NO_CLAIM = "higher", "lower", "as random", "no claim"
+HIGHER, LOWER, ALIKE = "higher", "lower", "as random"
 ABOUT = (
     "A word is swapped for another where it stands. Stream: effect of the whole stream, in nats: the change of "
     "log p(the other word's translation) - log p(the word's), where the translation is predicted. Kinds: effect as a "
@@ -102,13 +102,12 @@ def _table(block: Block, rows: pd.DataFrame, metrics: Sequence[Metric]) -> Table
 
 def _shown(row: pd.Series) -> str:
     if row["kind"] == STREAM:
-        return f"{row['effect']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}) nats".replace("-", "−")
+        return f"{number(row['effect'])} ({number(row['low'])} to {number(row['high'])}) nats"
     if row["verdict"] == NO_CLAIM:
         return NO_CLAIM
-    text = f"{row['share']:.2f} ({row['share_low']:.2f} to {row['share_high']:.2f})"
-    if row["verdict"]:
-        text += f"; random {row['random']:.2f}: {row['verdict']}"
-    return text.replace("-", "−")
+    share, low, high = (number(row[name], ".2f") for name in ("share", "share_low", "share_high"))
+    text = f"{share} ({low} to {high})"
+    return f"{text}; random {number(row['random'], '.2f')}: {row['verdict']}" if row["verdict"] else text
 
 
 def _seeds(tidy: pd.DataFrame) -> Iterator[Table]:
@@ -122,8 +121,8 @@ def _seeds(tidy: pd.DataFrame) -> Iterator[Table]:
         for key, group in rows.dropna(subset="share").groupby(["recipient", "layers", "metric", "kind"], sort=False):
             by_seed = group.groupby("model")["share"].mean().to_numpy(float)
             low, high = t_interval(by_seed)
-            interval = "–" if np.isnan(low) else f"{low:.2f} to {high:.2f}"
-            text = f"{by_seed.mean():.2f} ({interval}); {len(by_seed)}".replace("-", "−")
+            interval = "–" if np.isnan(low) else f"{number(low, '.2f')} to {number(high, '.2f')}"
+            text = f"{number(by_seed.mean(), '.2f')} ({interval}); {len(by_seed)}"
             lines.append([[Piece(str(part))] for part in (*key, text)])
         yield Table(f"Over LM seeds: {family}", ["step", "layer", "metric", "kind", "share"], lines, [SEEDS])
 
@@ -143,7 +142,12 @@ def swap_pictures(tidy: pd.DataFrame) -> Iterator[Picture]:
 
 def _points(rows: pd.DataFrame, x: pd.Series, by_layer: bool) -> pd.DataFrame:
     """Points for `draw_lines`: effects of the whole stream, shares of it, and the kinds' shares of features."""
-    rows = rows.assign(x=x, line=rows["kind"].map(long), panel=rows["model"] + " " + rows["of"], null=np.nan)
+    panel = rows["model"] + " " + rows["of"]
+    for axis in ("donor", "sae", "limit"):  # else values of several would be one line
+        several = rows.groupby([panel, "layers", "recipient"])[axis].transform("nunique") > 1
+        panel = panel.mask(several, panel + ", " + PARTS[axis].format("") + rows[axis].astype(str))
+    rows = rows.reindex(columns=dict.fromkeys([*rows, "share", "share_low", "share_high", "random"]))  # of no claim
+    rows = rows.assign(x=x, line=rows["kind"].map(long), panel=panel, null=np.nan)
     layer = "\nlayer " + rows["layers"] if by_layer else ""
     stream, kinds = rows["kind"] == STREAM, ~rows["kind"].isin([STREAM, ALL])
     none = {"low": np.nan, "high": np.nan}
@@ -156,4 +160,4 @@ def _points(rows: pd.DataFrame, x: pd.Series, by_layer: bool) -> pd.DataFrame:
         rows.assign(row="share of features" + layer, dashed=False, value=features, **none)[kinds],
     ]
     columns = ["row", "panel", "line", "dashed", "x", "value", "low", "high", "null"]
-    return pd.concat(parts)[columns].sort_values("row", kind="stable")  # NaN too: they keep panels below each other
+    return pd.concat(parts)[columns].dropna(subset="value").sort_values("row", kind="stable")

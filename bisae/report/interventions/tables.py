@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from bisae.report.interventions.blocks import NONE, RANDOM, Block, Metric, short, side_by_side
-from bisae.report.markup import Piece, Table
+from bisae.report.markup import Piece, Table, number
 
 ABOUT = (
     "In brackets the change against – (nothing done to the same checkpoint) with its 95 % interval, paired, over "
@@ -86,8 +86,8 @@ def _cell(row: pd.Series, metric: Metric, best: bool) -> Piece:
 
 def _value(row: pd.Series, metric: Metric) -> str:
     value = row[metric.name]
-    return "" if pd.isna(value) else f"{metric.factor * value:.{metric.digits}f}".replace("-", "−")
+    return "" if pd.isna(value) else number(metric.factor * value, f".{metric.digits}f")
 
 
 def _signed(value: float, metric: Metric) -> str:
-    return f"{metric.factor * value:+.{metric.digits}f}".replace("-", "−")
+    return number(metric.factor * value, f"+.{metric.digits}f")

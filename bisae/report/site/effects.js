@@ -5,10 +5,12 @@ async function effectSection(cell, of) {
   if (!cell.effects) return null;
   const rows = (await load(`${cell.effects}/effects`)).rows.filter(({ feature }) => feature === of);
   if (!rows.length) return null;
-  const heads = ["Edit", "Change of", "by", "95 % over texts", "random features"];
+  const heads = ["Edit", "Change of", "by", "95 % over texts or words", "random features"];
+  const atRandom = ({ random, random_low: low, random_high: high, draws }) =>
+    low === null ? `${digits(random)} (mean of ${draws})` : `${digits(random)}, ${digits(low)} to ${digits(high)} (${draws} draws)`;
   return section(
     "What it does",
-    h("p", { class: "note" }, "The LM edited by this feature alone, less the plain LM, and the mean of random features that are about as active."),
+    h("p", { class: "note" }, "The LM edited by this feature alone, less the plain LM, beside random features that are about as active: their mean and where 95 % of such features lie."),
     h(
       "table",
       {},
@@ -16,15 +18,15 @@ async function effectSection(cell, of) {
       h(
         "tbody",
         {},
-        rows.map(({ edit, metric, value, low, high, random, draws }) =>
+        rows.map((row) =>
           h(
             "tr",
             {},
-            h("td", {}, edit),
-            h("td", {}, metric),
-            h("td", { class: "number", "data-value": String(value) }, digits(value)),
-            h("td", { class: "number" }, `${digits(low)} to ${digits(high)}`),
-            h("td", { class: "number" }, draws ? `${digits(random)} (mean of ${draws})` : "–"),
+            h("td", {}, row.edit),
+            h("td", {}, row.metric),
+            h("td", { class: "number", "data-value": String(row.value) }, digits(row.value)),
+            h("td", { class: "number" }, `${digits(row.low)} to ${digits(row.high)}`),
+            h("td", { class: "number" }, row.draws ? atRandom(row) : "–"),
           ),
         ),
       ),

@@ -61,6 +61,7 @@ async function showFeature(cell, of) {
     contextSection(cell, of),
     neighbourSection(cell, of),
     historySection(cell, of),
+    tracedSection(cell, of),
   ]);
   return [
     head,

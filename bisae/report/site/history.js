@@ -1,5 +1,6 @@
 "use strict";
-// The features of other checkpoints that a feature comes from and becomes, by co-activation on the same text.
+// The features of other checkpoints that a feature comes from and becomes: by co-activation on the same text, and, of
+// warm starts, by the latent's number.
 
 /** Cells that differ from `cell` in the step alone, by step. */
 function checkpoints(cell) {
@@ -36,26 +37,51 @@ async function lineOf(cell, of) {
 
 async function historySection(cell, of) {
   const line = await lineOf(cell, of);
-  if (line.length < 2) return null;
+  const note =
+    "Each step's feature is the best match of the one before by co-activation (Jaccard index of the tokens both fire on); a low value is another feature.";
+  return line.length < 2 ? null : lineSection("Over checkpoints", note, cell, line);
+}
+
+/** The same latent at each step of a ladder whose SAEs each started from the one before. */
+async function tracedSection(cell, of) {
+  if (!cell.traced) return null;
+  const table = await load(`${cell.traced}/traced`);
+  const line = table.cells.map((name, i) => {
+    const at = i * table.latents + of;
+    const [same, chance, drift] = ["same", "chance", "drift"].map((column) =>
+      Number.isNaN(table[column][at]) ? null : table[column][at],
+    );
+    const one = cells.find((other) => other.name === name);
+    return { one, feature: of, coactivation: same, chance, drift, life: table.life[at] };
+  });
+  const lives = line.filter(({ life }, i) => life > 0 && life !== line[i - 1]?.life).map(({ one, life }) => {
+    const last = line.findLastIndex((place) => place.life === life);
+    const end = last + 1 < line.length ? `gone at step ${digits(line[last + 1].one.axes.step)}` : "to the last step";
+    return `born at step ${digits(one.axes.step)}, ${end}, drift ${thousandths(line[last].drift)}`;
+  });
+  const note = `This latent, by its number. Its lives: ${lives.join("; ") || "none"}. Drift: 1 − cosine of its direction with that at birth.`;
+  return lineSection("The same latent over checkpoints", note, cell, line, {
+    "By chance": ({ chance }) => digits(chance),
+    Life: ({ life }) => digits(life || null),
+    Drift: ({ drift }) => thousandths(drift),
+  });
+}
+
+const thousandths = (value) => digits(value === null ? null : Math.round(value * 1000) / 1000);
+
+/** A row for each place of the line; `more`: further columns of numbers, by head. */
+async function lineSection(title, note, cell, line, more = {}) {
   const open = await Promise.all(line.map(({ one }) => openCell(one)));
+  const heads = ["Step", "Feature", "Class", "Strongest tokens", "Mono.", "Same firing as the next"];
   const table = h(
     "table",
     {},
-    h(
-      "thead",
-      {},
-      h(
-        "tr",
-        {},
-        ["Step", "Feature", "Class", "Strongest tokens", "Mono.", "Same firing as the next"].map((head) =>
-          h("th", { scope: "col" }, head),
-        ),
-      ),
-    ),
+    h("thead", {}, h("tr", {}, [...heads, ...Object.keys(more)].map((head) => h("th", { scope: "col" }, head)))),
     h(
       "tbody",
       {},
-      line.map(({ one, feature: match, coactivation }, i) => {
+      line.map((place, i) => {
+        const { one, feature: match, coactivation } = place;
         const kind = open[i].at("class", match);
         return h(
           "tr",
@@ -71,6 +97,7 @@ async function historySection(cell, of) {
           h("td", { class: "tokens" }, labels(open[i], match)),
           h("td", { class: "number" }, digits(open[i].at("monosemanticity", match))),
           h("td", { class: "number" }, digits(coactivation)),
+          Object.values(more).map((text) => h("td", { class: "number" }, text(place))),
         );
       }),
     ),
@@ -78,12 +105,8 @@ async function historySection(cell, of) {
   const values = line.map(({ feature: match }, i) => open[i].at("monosemanticity", match));
   const kinds = line.map(({ feature: match }, i) => colour(cell, open[i].at("class", match)));
   return section(
-    "Over checkpoints",
-    h(
-      "p",
-      { class: "note" },
-      "Each step's feature is the best match of the one before by co-activation (Jaccard index of the tokens both fire on); a low value is another feature.",
-    ),
+    title,
+    h("p", { class: "note" }, note),
     curve(
       line.map(({ one }) => one.axes.step),
       values,

@@ -96,3 +96,16 @@ def test_each_step_and_layer_is_a_panel_and_steps_make_a_curve(tmp_path: Path) -
     assert set(drawn) == {"languages_main_ablate", "specificity_main_ablate"}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn.values())
     assert set(draw_languages(matrix[matrix["recipient"] == 512], LANGUAGES, tmp_path)) == {"languages_main_ablate"}
+
+
+def test_two_donors_and_two_saes_of_a_layer_are_never_one_matrix(tmp_path: Path) -> None:
+    own, other = made(512, draws=2), made(512, draws=2).assign(donor=128)
+    saes = [made(2048, draws=2).assign(sae=f"topk-{number}") for number in (1, 2)]
+    table = pd.concat([own, other, *saes], ignore_index=True).astype({"donor": "Int64"})
+    table["hash"] = [str(number) for number in range(len(table))]
+    assert set(draw_languages(asked(table)[0], LANGUAGES, tmp_path)) == {
+        "languages_main_ablate",
+        "languages_main_ablate_from-step-128",
+        "languages_main_ablate_topk-1",
+        "languages_main_ablate_topk-2",
+    }

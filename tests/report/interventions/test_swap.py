@@ -61,8 +61,8 @@ def test_curves_have_a_panel_for_each_lm_and_no_point_where_nothing_is_said() ->
     parts = [made(0.1, 0.05, step=128), made(0.5, 2.0), made(1.0, 2.0, step=2048), made(0.1, 2.0, "control")]
     (picture,) = swap_pictures(asked(joined(*parts))[0])
     assert picture.name == "swap_over_recipient" and set(picture.data["panel"]) == {"main En→Ja", "control En→Ja"}
-    assert picture.data.groupby("row")["panel"].nunique().eq(2).all()  # panels of a column are of one LM
-    data = picture.data.dropna(subset="value")
+    data = picture.data
+    assert data["value"].notna().all()
     shares = data[data["row"].str.startswith("share of the effect")]
     mine = shares[(shares["panel"] == "main En→Ja") & (shares["line"] == "aligned")]
     assert dict(zip(mine["x"][~mine["dashed"]], mine["value"][~mine["dashed"]], strict=True)) == {512: 0.25, 2048: 0.5}
@@ -71,6 +71,23 @@ def test_curves_have_a_panel_for_each_lm_and_no_point_where_nothing_is_said() ->
     assert sorted(stream["x"]) == [128, 512, 512, 2048]
     features = data[data["row"].str.startswith("share of features")]
     assert (features["value"] == 0.4).all()
+
+
+def test_nothing_claimed_and_no_random_features_still_make_curves() -> None:
+    tables = (made(0.1, 0.05, step=128), made(0.1, 0.05))
+    (picture,) = swap_pictures(asked(joined(*(table[table["control"] == ""] for table in tables)))[0])
+    assert set(picture.data["row"].str.partition("\n")[0]) == {"effect of the stream", "share of features"}
+
+
+def test_two_saes_of_a_layer_are_two_panels() -> None:
+    other = made(0.6, 2.0).assign(sae=lambda table: table["sae"].where(table["kind"] == "none", "topk-2"))
+    (picture,) = swap_pictures(asked(joined(made(0.1, 2.0), other, made(0.5, 2.0, step=2048)))[0])
+    stream = picture.data[picture.data["line"] == "whole stream"]
+    assert sorted(zip(stream["panel"], stream["x"], strict=True)) == [
+        ("main En→Ja", 2048),
+        ("main En→Ja, topk-1", 512),
+        ("main En→Ja, topk-2", 512),
+    ]
 
 
 def test_several_seeds_of_an_lm_have_a_table_with_an_interval_over_them() -> None:

@@ -98,11 +98,17 @@ def _shares(path: Path, own: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _share(row: Mapping[str, Any]) -> dict[str, Any]:
     of = f"share of the whole stream's effect, {row['of']}"
-    metric = f"{of}: {NO_CLAIM}, the stream has none" if row["verdict"] == NO_CLAIM else of
+    said = "the stream has none: no claim" if row["verdict"] == NO_CLAIM else row["verdict"]
     ends = {"value": "share", "low": "share_low", "high": "share_high", "random": "random"}
     found = {end: _number(row.get(name, None)) for end, name in ends.items()}
     draws = 0 if pd.isna(row.get("draws", None)) else int(row["draws"])
-    return {"metric": metric, **found, "random_low": None, "random_high": None, "draws": draws}
+    return {
+        "metric": of if pd.isna(said) else f"{of} ({said})",
+        **found,
+        "random_low": None,
+        "random_high": None,
+        "draws": draws,
+    }
 
 
 def _number(value: float | int | None) -> float | None:

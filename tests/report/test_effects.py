@@ -2,12 +2,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from scipy import stats
 
 from bisae.report.effects import effects
 from bisae.report.interventions.blocks import BLOCK, blocks, metrics_of, settled
 from bisae.report.interventions.swap import swap_shares
 from bisae.runtime.errors import Refused
+from tests.conftest import ROOT
 from tests.report.interventions.fixture import samples_of
 from tests.report.interventions.test_swap import DRAWS, LANGUAGES, joined, made
 
@@ -61,6 +63,12 @@ def test_without_results_there_are_no_effects_and_another_table_is_refused(tmp_p
         effects([tmp_path])
 
 
+def test_the_report_reads_where_swaps_and_languages_are_written() -> None:
+    read = yaml.safe_load((ROOT / "conf/report/default.yaml").read_text("utf-8"))["interventions"]
+    files = ("intervene", "experiment/swap", "experiment/languages")
+    assert {yaml.safe_load((ROOT / f"conf/{name}.yaml").read_text("utf-8"))["output"] for name in files} == set(read)
+
+
 def test_a_swapped_feature_has_its_share_of_the_whole_streams_effect_or_no_claim(tmp_path: Path) -> None:
     tables = []
     for stream, step in ((2.0, 512), (0.05, 128)):
@@ -75,6 +83,6 @@ def test_a_swapped_feature_has_its_share_of_the_whole_streams_effect_or_no_claim
     (found,) = effects([tmp_path]).values()
     assert {one["feature"] for one in found} == {7}
     early, late = ([one for one in found if f"step {step}," in one["edit"]] for step in (128, 512))
-    assert [one["value"] for one in late] == [1.0, 0.5] and late[1]["metric"].endswith("effect, En→Ja")
+    assert [one["value"] for one in late] == [1.0, 0.5] and late[1]["metric"].endswith("effect, En→Ja (higher)")
     assert late[1]["low"] < 0.5 < late[1]["high"] and late[1]["random"] == pytest.approx(DRAWS.mean() / 2)
     assert [one["value"] for one in early] == [1.0, None] and "no claim" in early[1]["metric"]

@@ -187,13 +187,19 @@ class Encoded:
 
 @torch.no_grad()
 def encode(sae: SparseAutoencoder, start: int, activations: Float[Tensor, "token d_model"]) -> Encoded:
-    """Encode the `activations` of the rows `start`, `start` + 1, ... and sort the codes by latent."""
+    """Encode the `activations` of the rows `start`, `start` + 1, ... and sort the codes by latent.
+
+    Raises ValueError if some are not finite: the maximum of every latent would be NaN, and no latent have a context.
+    """
     maximum = sae.b_enc.new_zeros(sae.latents)
     parts = []
     step, done = max(1, DENSE // sae.latents), start
     for rows in activations.to(sae.W_enc.device).split(step):
         dense = sae.pre_activations(sae.normalize(rows)[0])
-        maximum = torch.maximum(maximum, dense.amax(0))
+        if not ((largest := dense.amax(0)) < torch.inf).all():  # nor where it is NaN
+            where = f"of tokens {done} to {done + len(rows) - 1} of the text"
+            raise ValueError(f"activations {where}, or the SAE's weights, are not finite: its features are unknown")
+        maximum = torch.maximum(maximum, largest)
         codes = sae.select(dense)
         fires = codes.values > 0
         row_of_entry = codes.token_of_entry()[fires].to(torch.int64) + done

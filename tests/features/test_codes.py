@@ -76,6 +76,16 @@ def test_the_maximum_is_that_before_topk_and_at_least_zero(tmp_path: Path) -> No
     assert (codes.maximum() > dense.amax(0).numpy() + 0.01).any()  # TopK hides some maxima
 
 
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_activations_that_are_not_finite_are_refused_and_leave_no_latent_without_contexts(wrong: float) -> None:
+    values = torch.randn(30, 6, generator=torch.Generator().manual_seed(0)).bfloat16()
+    values[17, 1] = wrong
+    with pytest.raises(
+        ValueError, match="^activations of tokens 40 to 69 of the text, or the SAE's weights, are not finite"
+    ):
+        encode(random_sae(), 40, values)
+
+
 def test_codes_of_another_architecture_are_ragged_and_hold_no_fillers() -> None:
     sae = ReLUL1(6, 10, l1=0.1, encoder_bias=True)
     values = torch.randn(20, 6)

@@ -1,12 +1,14 @@
 """Where translations of words are predicted in translation prompts, and which word could stand there in place of each.
 
 Two words make a pair if they have as many tokens, translations of as many tokens, and about as many sentences. Each
-word is in one pair. In a prompt each word and its translation stand once, the other word and its translation nowhere.
+word is in one pair. In a prompt each word and its translation stand once, the word in the source sentence, the other
+word and its translation nowhere.
 Where two words of a sentence have the same translation, only one of them gets a prompt there.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from os.path import commonprefix
 from typing import NamedTuple
 
 from bisae.edits.swap import WordSwap
@@ -16,10 +18,12 @@ from bisae.translation.words import Vocabulary, Word
 
 
 class PromptExample(NamedTuple):
-    """A prompt with its reference, which begins at `start`."""
+    """A prompt with its reference, which begins at `start`; the source stands at `begin` ... `end` - 1."""
 
     ids: Sequence[int]
     start: int
+    begin: int
+    end: int
 
 
 class Occurrence(NamedTuple):
@@ -71,7 +75,7 @@ def swap_prompts(
     Raises:
         Refused: fewer than two pairs can be made (`words`).
     """
-    examples = [PromptExample(ids, start) for task in tasks for ids, start in zip(task.texts, task.starts, strict=True)]
+    examples = [example for task in tasks for example in _examples(task)]
     found = _occurrences(examples, words, vocabulary)
     made: list[list[SwapPrompt]] = []
     swaps: dict[tuple[int, ...], WordSwap] = {}  # a text says itself what is swapped in it
@@ -91,6 +95,17 @@ def swap_prompts(
         raise Refused("words", None, remedy)
     chosen = made if len(made) <= most else [made[number * len(made) // most] for number in range(most)]
     return [prompt._replace(pair=number) for number, part in enumerate(chosen) for prompt in part]
+
+
+def _examples(task: TaskIds) -> list[PromptExample]:
+    """The examples of a task. Their prompts differ in the source; instruction and shots before it are the same."""
+    prompts = [list(ids[:start]) for ids, start in zip(task.texts, task.starts, strict=True)]
+    before, after = (len(commonprefix(some)) for some in (prompts, [prompt[::-1] for prompt in prompts]))
+    if prompts.count(prompts[0]) == len(prompts):
+        before = after = 0
+    return [
+        PromptExample(ids, start, before, start - after) for ids, start in zip(task.texts, task.starts, strict=True)
+    ]
 
 
 def matched(words: Sequence[Word], apart: float) -> list[tuple[Word, Word]]:
@@ -128,6 +143,8 @@ def _occurrences(
             here, there = _places(prompt, word.ids), _places(reference, word.translated_ids)
             lengths = len(word.ids), len(word.translated_ids)
             if len(here) != 1 or len(there) != 1 or _places(prompt, word.translated_ids):
+                continue
+            if here[0] < example.begin or here[0] + lengths[0] > example.end:  # in a shot or the instruction
                 continue
             if vocabulary.ends(prompt, here[0], lengths[0]) and vocabulary.ends(reference, there[0], lengths[1]):
                 found[word].append(Occurrence(example, here[0], example.start + there[0]))

@@ -78,6 +78,14 @@ def test_examples_that_do_not_say_which_word_is_meant_are_left_out(tokenizer: An
     assert "dog" in {one.word.text for one in asked(tokenizer, *rows, SENTENCES[0])}
 
 
+def test_a_word_of_a_shot_is_not_taken_for_one_of_the_sentence(tokenizer: Any) -> None:
+    rows = tuple(TranslationExample(*row) for row in [("It is old.", "「犬」は古い。"), *SENTENCES[1:]])
+    shot = TranslationExample("A dog ran.", "それは走った。")
+    ids = task_ids(Task("t", "en", "ja", "", (shot,), rows, 5), Prompt("pairs", "\n"), tokenizer, None)
+    with pytest.raises(Refused, match="4 words from en to ja make 1 pairs in 4 examples"):  # cat and book
+        swap_prompts([ids], words_of(tokenizer), Vocabulary(tokenizer), 9, 9, 9.0)
+
+
 def test_of_two_words_of_a_sentence_with_the_same_translation_one_gets_the_prompt(tokenizer: Any) -> None:
     pairs = {"dog": "犬", "cat": "猫", "man": "犬", "book": "本"}  # dog and cat, man and book
     words = [

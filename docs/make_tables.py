@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+from PIL import Image
 from plot_cells import plot
 
 from bisae.cells.find import find_cells
@@ -124,7 +125,8 @@ def bilingual(folder: Path) -> str:
     """Bilingual features by two rules, each beside its value by chance, and how many of them are aligned."""
     found = report(folder).sort_values(["model", "step", "layer"])
     rows = []
-    for row in found[(found["step"] == 2048) | (found["layer"] == 2)].to_dict("records"):
+    steps_of_layer_2 = found["step"].isin([0, 768]) & (found["layer"] == 2)
+    for row in found[(found["step"] == 2048) | steps_of_layer_2].to_dict("records"):
         features = pd.read_parquet(folder / row["folder"] / "features.parquet")
         alive = features[features["class"] != "dead"]
         texts = [f"`{row['model']}`", str(row["step"]), str(row["layer"]), f"{row['Mixed']:.3f}"]
@@ -135,6 +137,20 @@ def bilingual(folder: Path) -> str:
         rows.append(texts)
     header = ["LM", "step", "layer", "Mixed", "monosemantic (by chance)", "of these aligned"]
     return table([*header, "cross (by chance)", "of these aligned"], rows)
+
+
+def trust(folder: Path) -> str:
+    """Which claims survive, with half of each interval: the report's table without its last columns."""
+    found = pd.read_csv(folder / "trust" / "tables" / "trust.csv")
+    names = ("trained", "frozen decoder", "soft frozen decoder", "frozen encoder", "random weights", "control LM")
+    columns = [*names, "stable features"]
+    shown = found[found["control LM"].notna() & ~found["claim"].isin(["dead", "gamma"])]
+    rows = []
+    for row in shown.to_dict("records"):
+        values = [(row[one], row[f"{one} ±"]) for one in columns]
+        texts = ["" if pd.isna(value) else f"{value:.3f} ± {half:.3f}" for value, half in values]
+        rows.append([row["claim"].replace("fvu", "FVU"), *texts])
+    return table(["", *columns], rows)
 
 
 def languages(folder: Path) -> str:
@@ -175,6 +191,12 @@ def ladders(folder: Path) -> str:
     return table(["`model=`", "what", "steps", "En / Ja at step 512", "En / Ja at the end"], rows)
 
 
+def keep(picture: Path, name: str) -> None:
+    """Copy a picture beside this file, with 256 colours: a third of its bytes."""
+    with Image.open(picture) as image:
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(DOCS / name, optimize=True)
+
+
 def browser(folder: Path) -> None:
     """Pictures of the feature browser, where there is Chromium."""
     if not shutil.which("chromedriver"):
@@ -182,9 +204,9 @@ def browser(folder: Path) -> None:
         return
     from screenshots import screenshots  # needs selenium
 
-    screenshots(folder / "report", folder / "pictures")
+    screenshots(folder / "report", folder / "pictures", "embedded")
     for name in ("feature", "list"):
-        shutil.copy(folder / "pictures" / f"{name}.png", DOCS / f"browser_{name}.png")
+        keep(folder / "pictures" / f"{name}.png", f"browser_{name}.png")
 
 
 def figures(*names: tuple[str, str]) -> Callable[[Path], None]:
@@ -193,7 +215,7 @@ def figures(*names: tuple[str, str]) -> Callable[[Path], None]:
     def copy(folder: Path) -> None:
         for pattern, name in names:
             (found,) = folder.glob(pattern)
-            shutil.copy(found, DOCS / name)
+            keep(found, name)
 
     return copy
 
@@ -221,6 +243,7 @@ ENTRIES = {
     ),
     "layers": Entry(ANALYSIS, layers, browser),
     "controls": Entry(["analyze.py experiment=demo output=demo"], controls),
+    "trust": Entry(["analyze.py experiment=trust output=trust"], trust),
     "bilingual": Entry(
         [
             "train.py -m checkpoint=0,768 layer=2",
@@ -232,9 +255,9 @@ ENTRIES = {
     ),
     "languages": Entry(["train.py", f"analyze.py space=shipped runs={DEFAULT} output=languages"], languages),
     "interventions": Entry(
-        [*ANALYSIS, "intervene.py kind=[en,ja,bi,aligned,mixed,all]"],
+        [*ANALYSIS, "intervene.py kind=[en,ja,bi,aligned,mixed,all] runs=runs/embedded"],
         interventions,
-        figures(("interventions/figures/changes_perplexity*.png", "intervention.png")),
+        figures(("interventions/figures/changes_PPL-loss*.png", "intervention.png")),
     ),
     "ladders": Entry([], ladders),
 }

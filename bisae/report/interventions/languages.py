@@ -14,11 +14,11 @@ from bisae.metrics import NATS
 from bisae.metrics.intervals import Samples
 from bisae.report.interventions.blocks import NONE, RANDOM, Block, Metric, blocks, short
 from bisae.report.interventions.orderings import changes_of
-from bisae.report.interventions.verdicts import Change, against_random
+from bisae.report.interventions.verdicts import Change, against_random, beside_random
 from bisae.report.markup import Piece, Table, number
 
 ABLATE = "ablate"
-SPECIFIC, ALIKE, REVERSE = "specific", "as random", "reverse"
+SPECIFIC, REVERSE = "specific", "reverse"
 ABOUT = (
     "Features of each kind taken out: rise of the cross-entropy on text of each language, nats per token, with 95 % "
     "intervals over documents, and its mean over random sets of as many, as active features. Size: mean length of "
@@ -76,7 +76,7 @@ def _rows(block: Block, kind: str, metrics: Sequence[Metric], samples: Samples) 
             first = _contrast(changes, kind, others, 0)
             against = [_contrast(drawn, kind, others, draw) for draw in range(len(drawn[kind]))]
             verdict = against_random(first, against, float(control["widening"]))
-            said = SPECIFIC if verdict.low > 0 else REVERSE if verdict.high < 0 else ALIKE
+            said = beside_random(verdict.low, verdict.high, SPECIFIC, REVERSE)
             found |= {"specificity": verdict.by, "specificity_low": verdict.low, "specificity_high": verdict.high}
             found |= {"draws": verdict.draws, "rank": verdict.rank, "verdict": said}
         yield found

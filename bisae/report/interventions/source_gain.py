@@ -13,11 +13,11 @@ from bisae.intervention.kinds import ALL
 from bisae.metrics.intervals import Samples
 from bisae.report.interventions.blocks import NONE, RANDOM, Block, Metric, short
 from bisae.report.interventions.orderings import changes_of
-from bisae.report.interventions.verdicts import against_random
+from bisae.report.interventions.verdicts import against_random, beside_random
 from bisae.report.markup import Piece, Table, number
 
 FAMILIES = ("source gain", "loss")
-HIGHER, LOWER, ALIKE, UNRANKED = "higher", "lower", "as random", "not ranked"
+UNRANKED = "not ranked"
 ABOUT = (
     "Source gain: nats per reference token by which the sentence's own source beats another sentence's; loss: nats per "
     "reference token after its own source. First row: the plain LM; below, changes against it with 95 % intervals over "
@@ -73,7 +73,7 @@ def _ranked(block: Block, kind: str, metric: Metric, samples: Samples, moved: bo
     known |= {"by": metric.better * found.by, "by_low": low, "by_high": high}
     if not moved:
         return {**known, "verdict": UNRANKED}
-    return {**known, "rank": rank, "verdict": HIGHER if low > 0 else LOWER if high < 0 else ALIKE}
+    return {**known, "rank": rank, "verdict": beside_random(low, high)}
 
 
 def _table(block: Block, rows: pd.DataFrame, metrics: Sequence[Metric]) -> Table:

@@ -15,11 +15,10 @@ from bisae.metrics.intervals import Samples, percentiles, t_interval
 from bisae.report.figures_panels import Picture
 from bisae.report.interventions.blocks import NO_CLAIM, NONE, PARTS, RANDOM, Block, Metric, long, short
 from bisae.report.interventions.orderings import changes_of
-from bisae.report.interventions.verdicts import Change, against_random
+from bisae.report.interventions.verdicts import Change, against_random, beside_random
 from bisae.report.markup import Piece, Table, number
 
 NAMES = ("contrast", "contrast shared")  # families of metrics
-HIGHER, LOWER, ALIKE = "higher", "lower", "as random"
 ABOUT = (
     "A word is swapped for another where it stands. Stream: effect of the whole stream, in nats: the change of "
     "log p(the other word's translation) - log p(the word's), where the translation is predicted. Kinds: effect as a "
@@ -81,7 +80,7 @@ def _shared(block: Block, kind: str, metric: Metric, samples: Samples, stream: C
         verdict = against_random(share, drawn, float(control["widening"]))
         found |= {"random": float(np.mean([draw.value for draw in drawn])), "draws": len(drawn)}
         found |= {"by": verdict.by, "by_low": verdict.low, "by_high": verdict.high}
-        found["verdict"] = HIGHER if verdict.low > 0 else LOWER if verdict.high < 0 else ALIKE
+        found["verdict"] = beside_random(verdict.low, verdict.high)
     return found
 
 

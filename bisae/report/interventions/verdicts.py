@@ -7,6 +7,8 @@ import numpy as np
 
 from bisae.metrics.intervals import TAILS, percentiles
 
+HIGHER, LOWER, ALIKE, UNDECIDED = "higher", "lower", "as random", "undecided"
+
 
 class Change(NamedTuple):
     """Change of a metric against none, with the sign turned so that higher is better; `samples`: in each resample."""
@@ -35,7 +37,7 @@ class Verdict(NamedTuple):
 
     @property
     def holds(self) -> str:
-        return "yes" if self.low > 0 else "no" if self.high < 0 else "undecided"
+        return "yes" if self.low > 0 else "no" if self.high < 0 else UNDECIDED
 
 
 def against(first: Change, other: Change) -> Verdict:
@@ -54,6 +56,11 @@ def against_random(first: Change, drawn: Sequence[Change], widening: float) -> V
     reached = reach(s, len(drawn), widening, over_texts)
     rank = 1 + sum(draw.value > first.value for draw in drawn)
     return Verdict(by, by - reached, by + reached, len(drawn), s, rank)
+
+
+def beside_random(low: float, high: float, above: str = HIGHER, below: str = LOWER) -> str:
+    """What the interval of the difference to random sets says; one draw has none, and says nothing."""
+    return UNDECIDED if np.isnan(low) else above if low > 0 else below if high < 0 else ALIKE
 
 
 def deviation(values: Sequence[float]) -> float:

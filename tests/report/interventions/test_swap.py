@@ -50,6 +50,13 @@ def test_an_effect_is_a_share_of_the_whole_streams_and_is_compared_with_random_f
     assert shown["Aligned"][2].endswith(f"; random {DRAWS.mean() / 2:.2f}: {verdict}")
 
 
+def test_one_draw_of_random_features_decides_nothing() -> None:
+    table = made(1.0, 2.0)
+    found, _ = asked(table[(table["control"] != "random") | (table["seed"] == 0)])
+    row = found.set_index("kind").loc["aligned"]
+    assert row["draws"] == 1 and np.isnan(row["by_low"]) and row["verdict"] == "undecided"
+
+
 def test_nothing_is_said_where_the_whole_stream_does_nothing() -> None:
     found, (table,) = asked(made(1.0, 0.05))
     kinds = found[found["kind"] != "stream"]

@@ -5,7 +5,7 @@ from scipy.stats import t
 
 from bisae.intervention.random_sets import RandomSets, widening
 from bisae.metrics.intervals import document_weights
-from bisae.report.interventions.verdicts import Change, Verdict, against, against_random, reach
+from bisae.report.interventions.verdicts import Change, Verdict, against, against_random, beside_random, reach
 
 FEATURES, BLOCKS, DOCUMENTS, DRAWS = 200, 4, 60, 20
 WEIGHTS = document_weights(DOCUMENTS, 100, 0).astype(float)
@@ -59,6 +59,7 @@ def test_draws_that_are_all_far_below_leave_no_doubt_but_one_draw_decides_nothin
     assert against_random(draw, [Change(5 - one.value, 5 - one.samples) for one in draws], 1.0).holds == "no"
     lone = against_random(first, [draw], 1.0)
     assert lone.holds == "undecided" and lone.rank == 1 and np.isnan([lone.low, lone.high, lone.s]).all()
+    assert beside_random(lone.low, lone.high) == "undecided"
 
 
 def test_where_nothing_was_resampled_nothing_is_said() -> None:

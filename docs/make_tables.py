@@ -37,6 +37,7 @@ LADDERS = {
     "embedded_d64": "main recipe at d_model 64",
     "embedded_d192": "d_model 192, half the learning rate",
 }
+KINDS = {"en": "En", "ja": "Ja", "bi": "Bi", "mixed": "Mixed"}
 SHOWN = ("Mixed", "bilingual", "aligned", "contextual", "monosemanticity")
 
 
@@ -166,7 +167,6 @@ def interventions(folder: Path) -> str:
     found = found.assign(control=found["control"].fillna(""))
     languages = ("en", "ja", "all")
     plain = found[found["kind"] == "none"].iloc[0]
-    names = {"en": "En", "ja": "Ja", "bi": "Bi", "mixed": "Mixed"}
     rows = [["nothing", "", "", *(f"{plain[f'perplexity_{one}']:.2f}" for one in languages), ""]]
     for kind in ("en", "ja", "bi", "aligned", "mixed", "all"):
         of_kind = found[found["kind"] == kind]
@@ -175,9 +175,29 @@ def interventions(folder: Path) -> str:
         first = of_kind[of_kind["control"] == ""].iloc[0]
         amount = [str(int(first["features"])), f"{first['change']:.1%}".replace("%", " %")]
         random_text = "" if random.isna().any() else ", ".join(f"{value:.2f}" for value in random)
-        rows.append([names.get(kind, kind), *amount, *(f"{value:.2f}" for value in own), random_text])
+        rows.append([KINDS.get(kind, kind), *amount, *(f"{value:.2f}" for value in own), random_text])
     header = ["add to step 512", "features", "stream changed by", "PPL En", "PPL Ja", "PPL all"]
     return table([*header, "the same, random features"], rows)
+
+
+def source_gain(folder: Path) -> str:
+    """What taking each kind of features out changes of the source gain, beside the mean of the random draws."""
+    found = pd.read_csv(folder / "source_gain" / "tables" / "source_gain.csv", keep_default_na=False, na_values=[""])
+    found = found[(found["model"] == "embedded") & found["metric"].str.startswith("source_gain")]
+    rows = []
+    for kind, group in found.groupby("kind", sort=False):
+        texts = [f"{row['value']:.3f}" if kind == "none" else changed(row) for _, row in group.iterrows()]
+        features = "" if kind == "none" else f"{group['features'].iloc[0]:.0f}"
+        rows.append([{"none": "nothing", **KINDS}.get(kind, kind), features, *texts])
+    return table(["taken out", "features", "source gain En→Ja", "source gain Ja→En"], rows)
+
+
+def changed(row: pd.Series) -> str:
+    """A change with 95 % over examples, the mean of the draws, the verdict and the place among the draws."""
+    text = f"{row['change']:+.3f}, {row['low']:.3f} to {row['high']:.3f}"
+    if pd.isna(row["random"]):
+        return text
+    return f"{text} ({row['random']:+.3f}): {row['verdict']}, {row['rank']:.0f} of {row['draws'] + 1:.0f}"
 
 
 def ladders(folder: Path) -> str:
@@ -259,6 +279,7 @@ ENTRIES = {
         interventions,
         figures(("interventions/figures/changes_PPL-loss*.png", "intervention.png")),
     ),
+    "source_gain": Entry([*ANALYSIS, "intervene.py experiment=source_gain runs=runs/embedded"], source_gain),
     "ladders": Entry([], ladders),
 }
 

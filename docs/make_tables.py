@@ -102,6 +102,18 @@ def layers(folder: Path) -> str:
     return described(last, "layer", {f"aligned, r ≥ {least}": shares for least, shares in further.items()})
 
 
+def deep(folder: Path) -> str:
+    """Aligned and bilingual features in the layers of the LM of eight layers, and aligned ones of its control."""
+    found = report(folder, "deep").sort_values("layer").set_index("model")
+    main, control = found.loc["embedded_parallel"], found.loc["embedded_unpaired"]
+    rows = [
+        ["aligned", *(with_interval(row, "aligned") for _, row in main.iterrows())],
+        ["the same, control LM", *(f"{value:.3f}" for value in control["aligned"])],
+        ["bilingual", *(f"{value:.3f}" for value in main["bilingual"])],
+    ]
+    return table(["layer", *(str(layer) for layer in main["layer"])], rows)
+
+
 def controls(folder: Path) -> str:
     """The demo's LMs at layer 2; by chance: shuffled labels, clusters, pairs."""
     found = report(folder, "demo")
@@ -262,6 +274,13 @@ ENTRIES = {
         ),
     ),
     "layers": Entry(ANALYSIS, layers, browser),
+    "deep": Entry(
+        [
+            "train.py -m model=embedded_parallel,embedded_unpaired layer=all",
+            "analyze.py space=shipped runs=[runs/embedded_parallel,runs/embedded_unpaired] output=deep",
+        ],
+        deep,
+    ),
     "controls": Entry(["analyze.py experiment=demo output=demo"], controls),
     "trust": Entry(["analyze.py experiment=trust output=trust"], trust),
     "bilingual": Entry(

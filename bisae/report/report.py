@@ -12,18 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bisae.analysis.lineage import AnalysedCell, Followed
-from bisae.analysis.precision_recall import score
 from bisae.cells.find import FoundCell
 from bisae.report.averages import check_kinds
 from bisae.report.bins import Bins
 from bisae.report.browser import BrowserCell, Neighbours, write_browser
 from bisae.report.effects import effects
 from bisae.report.examples import Examples
-from bisae.report.figures import draw_figures
-from bisae.report.precision_recall import write_scores
-from bisae.report.retrieval import write_retrieval
-from bisae.report.tables import write_tables
-from bisae.report.traced import traced_chunk, write_traced
 from bisae.report.written import forget
 from bisae.runtime.atomic import atomic_file, write_json
 from bisae.runtime.ranges import Count, Text
@@ -68,6 +62,14 @@ class Report:
         Raises:
             Refused: The cells cannot be averaged over (`Bins.label`). The earlier report stays.
         """
+        # Here, since matplotlib is slow to import: an analysis without a report does not wait for it.
+        from bisae.analysis.precision_recall import score
+        from bisae.report.figures import draw_figures
+        from bisae.report.precision_recall import write_scores
+        from bisae.report.retrieval import write_retrieval
+        from bisae.report.tables import write_tables
+        from bisae.report.traced import traced_chunk, write_traced
+
         analysed = {str(place.cell.folder): place.analysis.folder for place in places}
 
         def read(cell: str, name: str) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from plot_cells import plot
 
 from bisae.cells.find import find_cells
 from bisae.features.measures.bilingual import bilingual_by_chance, is_bilingual
-from bisae.runtime.atomic import atomic_file
+from bisae.runtime.atomic import write_text
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -288,7 +288,7 @@ ENTRIES = {
             "train.py -m checkpoint=0,768 layer=2",
             "train.py -m layer=all",
             "train.py -m model=embedded_control,embedded_d64",
-            "analyze.py space=shipped",
+            "analyze.py space=shipped runs=[runs/embedded,runs/embedded_control,runs/embedded_d64]",
         ],
         bilingual,
     ),
@@ -318,8 +318,7 @@ def insert(page: Path, name: str, content: str) -> None:
     text, found = marked.subn(lambda at: f"{at[1]}{content}\n{at[2]}", page.read_text(encoding="utf-8"))
     if not found:
         raise SystemExit(f"{page}: the table {name} has no end; add a line <!-- end: {name} -->")
-    with atomic_file(page) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(page, text)
 
 
 def make(folder: Path, only: Sequence[str], overrides: Sequence[str], pages: Sequence[Path], pictures: bool) -> None:

@@ -21,7 +21,7 @@ from bisae.grid.commands import commands
 from bisae.grid.compose import composed_ladders, planned_settings, train_overrides, typed_for_hydra
 from bisae.grid.plan_table import show
 from bisae.grid.store_choice import StoreChoice
-from bisae.runtime.atomic import atomic_file
+from bisae.runtime.atomic import write_text
 from bisae.runtime.library_warnings import silence
 from bisae.runtime.subcommands import config_flags
 
@@ -43,9 +43,8 @@ def print_plan(settings: PlanSettings) -> list[str]:
     lines = commands(ladders, choice.members, overrides, choice.devices)
     show(choice, settings.contexts, lines)
     if settings.write is not None:
-        with atomic_file(Path(settings.write)) as temporary:
-            script = ["failed=0", *(f'{line} "$@" || failed=1' for line in lines), "exit $failed"]
-            temporary.write_text("\n".join([*script, ""]), encoding="utf-8")
+        script = ["failed=0", *(f'{line} "$@" || failed=1' for line in lines), "exit $failed"]
+        write_text(Path(settings.write), "\n".join([*script, ""]))
     return lines
 
 

@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 
 from bisae.cells.shown import cells_of_jobs
 from bisae.metrics import RECONSTRUCTION
-from bisae.runtime.atomic import atomic_file
+from bisae.runtime.atomic import write_text
 from bisae.runtime.errors import ConfigError
 
 log = logging.getLogger("bisae.search")
@@ -122,8 +122,7 @@ class Search(Sweeper):
         if any(trial["value"] is not None for trial in trials):
             best = self.study.best_trial
             found |= {"best_params": best.params, "best_value": best.value, "best_cells": cells[best.number]}
-        with atomic_file(self.results) as temporary:
-            temporary.write_text(OmegaConf.to_yaml({**found, "trials": trials}), encoding="utf-8")
+        write_text(self.results, OmegaConf.to_yaml({**found, "trials": trials}))
 
 
 def show_best(results: Path) -> bool:

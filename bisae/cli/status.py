@@ -15,7 +15,7 @@ from bisae.config.train import StatusSettings
 from bisae.grid.compose import composed_ladders, planned_settings
 from bisae.grid.progress import GridProgress, progress_of
 from bisae.grid.progress_page import html, text
-from bisae.runtime.atomic import atomic_file
+from bisae.runtime.atomic import write_text
 from bisae.runtime.console import say
 from bisae.runtime.library_warnings import silence
 
@@ -28,8 +28,7 @@ def status(cfg: Any) -> GridProgress:
         progress = progress_of(composed_ladders(StatusSettings), Path(settings.runs))
     say(text(progress))
     if settings.html is not None:
-        with atomic_file(Path(settings.html)) as temporary:
-            temporary.write_text(html(progress, settings.runs), encoding="utf-8")
+        write_text(Path(settings.html), html(progress, settings.runs))
     return progress
 
 

@@ -8,7 +8,7 @@ from bisae.analysis.precision_recall import APPEARS, COUNTS, ORACLE, RULE, TRAIN
 from bisae.report.figures_panels import Picture, draw_lines
 from bisae.report.markup import Piece, Table, latex, markdown
 from bisae.report.style import look, save
-from bisae.runtime.atomic import atomic_file
+from bisae.runtime.atomic import write_text
 
 TITLE = "How often labels are right, last step, all layers"
 FOOT = (
@@ -33,8 +33,7 @@ def write_scores(scored: Scored, folder: Path) -> list[Path]:
         folder / "figures/precision_recall.csv": picture.data.to_csv(index=False),
     }
     for path, text in texts.items():
-        with atomic_file(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(path, text)
     with look():
         return [*texts, *save(draw_lines(picture), folder / "figures", picture.name)]
 

@@ -12,7 +12,7 @@ from bisae.report.figures_panels import Picture, draw_lines
 from bisae.report.figures_trends import DASHED, own, with_control
 from bisae.report.markup import Piece, Table, latex, markdown
 from bisae.report.style import look, save
-from bisae.runtime.atomic import atomic_file
+from bisae.runtime.atomic import write_text
 from bisae.training.baselines import TRAINED
 
 LM = ("model", "lm", "control", "step", "phase", "final", "d_model", "depth")
@@ -49,8 +49,7 @@ def write_retrieval(labelled: pd.DataFrame, read: Callable[[str, str], pd.DataFr
     texts |= {folder / f"tables/retrieval.{end}": text(table) for end, text in (("md", markdown), ("tex", latex))}
     texts |= {folder / f"figures/{picture.name}.csv": picture.data.to_csv(index=False) for picture in pictures}
     for path, content in texts.items():
-        with atomic_file(path) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+        write_text(path, content)
     with look():
         drawn = [save(draw_lines(picture), folder / "figures", picture.name) for picture in pictures]
     return [*texts, *(path for paths in drawn for path in paths)]

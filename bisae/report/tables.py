@@ -13,7 +13,7 @@ from bisae.report.languages import agreements
 from bisae.report.lm_seeds import over_lm_seeds
 from bisae.report.markup import Piece, Table, latex, markdown
 from bisae.report.trust import claims
-from bisae.runtime.atomic import atomic_file
+from bisae.runtime.atomic import write_text
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +112,5 @@ def _number(row: pd.Series, column: str, kinds: Sequence[str]) -> list[Piece]:
 def _write(folder: Path, name: str, numbers: pd.DataFrame, table: Table) -> list[Path]:
     paths = [folder / f"{name}.{ending}" for ending in ("csv", "md", "tex")]
     for path, text in zip(paths, (numbers.to_csv(index=False), markdown(table), latex(table)), strict=True):
-        with atomic_file(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(path, text)
     return paths

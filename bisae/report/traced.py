@@ -13,7 +13,7 @@ from bisae.report.browser_chunks import pack
 from bisae.report.figures_panels import Picture, draw_lines
 from bisae.report.markup import Piece, Table, latex, markdown, number
 from bisae.report.style import look, save
-from bisae.runtime.atomic import atomic_file
+from bisae.runtime.atomic import atomic_file, write_text
 
 AXES = ("model", "layer", "sae", "seed", "hash")  # of a ladder; hash: of its last cell
 ROWS = {  # of the figure, by what is measured
@@ -55,8 +55,7 @@ def write_traced(folder: Path, followed: Sequence[Followed], panels: int) -> lis
         folder / "tables/traced.tex": latex(table),
     }
     for path, text in texts.items():
-        with atomic_file(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(path, text)
     with atomic_file(folder / "traced.parquet") as temporary:
         pd.concat([traced.table.assign(**axes) for axes, traced, _ in found]).to_parquet(temporary, index=False)
     written = [folder / "traced.parquet", *texts]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from bisae.metrics.intervals import Samples
 from bisae.report.interventions.blocks import NONE, RANDOM, Block, Metric, short
-from bisae.report.interventions.verdicts import Change, Verdict, against, against_random
+from bisae.report.interventions.verdicts import UNDECIDED, Change, Verdict, against, against_random
 from bisae.report.markup import Piece, Table
 
 Which = tuple[str, str]  # kind and control
@@ -40,7 +40,7 @@ def orderings(
             known = [verdict for verdict in verdicts if verdict is not None]
             if len(known) < len(others):
                 continue
-            holds = "undecided"
+            holds = UNDECIDED
             if all(verdict.holds == "yes" for verdict in known):
                 holds = "yes"
             elif any(verdict.holds == "no" for verdict in known):

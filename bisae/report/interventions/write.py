@@ -22,7 +22,7 @@ from bisae.report.interventions.tables import interventions_tables, slides_table
 from bisae.report.markup import Table, latex, markdown
 from bisae.report.style import look, save
 from bisae.report.written import forget
-from bisae.runtime.atomic import atomic_file
+from bisae.runtime.atomic import write_text
 
 
 def write_interventions(
@@ -70,8 +70,7 @@ def write_interventions(
         texts[folder / "generations.html"] = generations_page(generations)
         texts[folder / "generations.md"] = generations_markdown(generations)
     for path, text in texts.items():
-        with atomic_file(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(path, text)
     figures = draw_interventions(table[table["mode"] != SWAP], metrics, languages, folder / "figures")
     figures |= draw_languages(matrix, languages, folder / "figures")
     with look():

@@ -1,6 +1,7 @@
-"""What an LM gains from translations beside each other: python benchmarks/ladder_gates.py LM CONTROL [--json FILE].
+"""What an LM gains from translations beside each other: python benchmarks/ladder_gates.py LM CONTROL [LM CONTROL ...].
 
 LM and CONTROL: folders of one checkpoint each (pretrained/NAME/step0010240), or shipped ones (embedded_parallel:final).
+Several pairs, of one recipe and several seeds: also the mean over them, with Student's interval over LM seeds.
 
     below     nats a token of plain text, LM less control, of the `validation` documents; interval: paired documents
     gain      nats a token of a translation by which its own source beats another one; 400 examples, two shots;
@@ -27,7 +28,7 @@ from bisae.lm.causal_lm import load_causal_lm
 from bisae.lm.losses import token_losses
 from bisae.lm.model import Checkpoint, EmbeddedModel, HuggingFaceModel
 from bisae.lm.residual import ResidualReader
-from bisae.metrics.intervals import document_weights, percentiles
+from bisae.metrics.intervals import document_weights, percentiles, t_interval
 from bisae.pretrain.text import validation_documents
 from bisae.translation.prompts import Prompt, task_ids
 from bisae.translation.tasks import PairTasks
@@ -141,17 +142,33 @@ def rows(lm: Measured, control: Measured) -> list[dict[str, Any]]:
     return found
 
 
+def over_seeds(found: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The mean of each row over the pairs, and its values."""
+    means = []
+    for same in zip(*found, strict=True):
+        values = np.array([row["value"] for row in same])
+        interval = t_interval(values)
+        about = {"what": f"{same[0]['what']}, {len(values)} LMs", "value": float(values.mean())}
+        means.append({**about, "low": interval.low, "high": interval.high, "values": [round(one, 5) for one in values]})
+    return means
+
+
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("lm", nargs="?", default="embedded_parallel:final")
-    parser.add_argument("control", nargs="?", default="embedded_unpaired:final")
+    parser.add_argument("lms", nargs="*", default=["embedded_parallel:final", "embedded_unpaired:final"])
     parser.add_argument("--unpack-to", type=Path, default=Path("cache/lm"))
     given = parser.parse_args()
+    if len(given.lms) % 2:
+        parser.error("give each LM's control after it")
     examples, pairs = (8, 40) if given.smoke else (400, None)
-    found = rows(*(measured(checkpoint(one, given.unpack_to), examples, pairs) for one in (given.lm, given.control)))
-    for row in found:
+    found = []
+    for lm, control in zip(given.lms[::2], given.lms[1::2], strict=True):
+        of_pair = rows(*(measured(checkpoint(one, given.unpack_to), examples, pairs) for one in (lm, control)))
+        found.append([{"lm": lm, "control_lm": control, **row} for row in of_pair])
+    every = [row for of_pair in found for row in of_pair] + (over_seeds(found) if len(found) > 1 else [])
+    for row in every:
         show(row)
-    write(given.json, [{"lm": given.lm, "control": given.control, **row} for row in found])
+    write(given.json, every)
 
 
 if __name__ == "__main__":

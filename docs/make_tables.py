@@ -23,6 +23,7 @@ from plot_cells import plot
 
 from bisae.cells.find import find_cells
 from bisae.features.measures.bilingual import bilingual_by_chance, is_bilingual
+from bisae.metrics.intervals import t_interval
 from bisae.runtime.atomic import write_text
 
 DOCS = Path(__file__).parent
@@ -35,7 +36,6 @@ LADDERS = {
     "embedded_control": "the same without bridging documents",
     "embedded_seed1": "main recipe, another seed",
     "embedded_d64": "main recipe at d_model 64",
-    "embedded_d192": "d_model 192, half the learning rate",
 }
 KINDS = {"en": "En", "ja": "Ja", "bi": "Bi", "mixed": "Mixed"}
 SHOWN = ("Mixed", "bilingual", "aligned", "contextual", "monosemanticity")
@@ -102,16 +102,35 @@ def layers(folder: Path) -> str:
     return described(last, "layer", {f"aligned, r ≥ {least}": shares for least, shares in further.items()})
 
 
+def over_lms(cells: pd.DataFrame, metric: str) -> str:
+    """The mean of each LM's cells, and over the LMs with 95 % over them."""
+    values = cells.groupby("model")[metric].mean()
+    low, high = t_interval(values.to_numpy(float))
+    return f"{values.mean():.3f} [{low:.3f}, {high:.3f}]"
+
+
+def seeds(folder: Path) -> str:
+    """Over the training of the LMs of eight layers, all layers together, and at the end of their controls."""
+    found, rows = report(folder, "deep"), []
+    for control in (False, True):
+        for step, cells in found[found["control"] == control].groupby("step"):
+            name = f"{step}, controls" if control else str(step)
+            rows.append([name, *(over_lms(cells, metric) for metric in SHOWN)])
+    return table(["LM step", *SHOWN], rows)
+
+
 def deep(folder: Path) -> str:
-    """Aligned and bilingual features in the layers of the LM of eight layers, and aligned ones of its control."""
-    found = report(folder, "deep").sort_values("layer").set_index("model")
-    main, control = found.loc["embedded_parallel"], found.loc["embedded_unpaired"]
-    rows = [
-        ["aligned", *(with_interval(row, "aligned") for _, row in main.iterrows())],
-        ["the same, control LM", *(f"{value:.3f}" for value in control["aligned"])],
-        ["bilingual", *(f"{value:.3f}" for value in main["bilingual"])],
-    ]
-    return table(["layer", *(str(layer) for layer in main["layer"])], rows)
+    """Layer by layer at the end of the LMs of eight layers and of their controls."""
+    found = report(folder, "deep")
+    last = found[found["step"] == found["step"].max()]
+    rows = []
+    for layer, cells in last.groupby("layer"):
+        of_lm, of_control = (cells[cells["control"] == control] for control in (False, True))
+        texts = [over_lms(of_lm, metric) for metric in ("aligned", "bilingual", "contextual", "retrieval_stream")]
+        texts += [over_lms(of_control, metric) for metric in ("aligned", "retrieval_stream")]
+        rows.append([str(layer), *texts])
+    names = ["aligned", "bilingual", "contextual", "translations found"]
+    return table(["layer", *names, "aligned, controls", "translations found, controls"], rows)
 
 
 def controls(folder: Path) -> str:
@@ -262,6 +281,14 @@ class Entry(NamedTuple):
 
 CONTROL = "train.py model=embedded_control layer=2"  # as many tokens as in the sweep
 ANALYSIS = (SWEEP, CONTROL, "analyze.py space=shipped runs=[runs/embedded,runs/embedded_control]")
+SEEDS = ("", "_seed1", "_seed2")
+PARALLEL, UNPAIRED = (",".join(name + seed for seed in SEEDS) for name in ("embedded_parallel", "embedded_unpaired"))
+DEEP_RUNS = ",".join(f"runs/{name}" for name in f"{PARALLEL},{UNPAIRED}".split(","))
+DEEP = (
+    f"train.py -m model={PARALLEL} checkpoint=0,1024,final layer=all",
+    f"train.py -m model={UNPAIRED} layer=all",
+    f"analyze.py space=shipped runs=[{DEEP_RUNS}] output=deep",
+)
 DEFAULT = "runs/embedded/step0002048/layer02"
 ENTRIES = {
     "cells": Entry([SWEEP], cells, lambda folder: plot(str(folder / "runs" / "embedded"), DOCS / "cells.png")),
@@ -274,13 +301,8 @@ ENTRIES = {
         ),
     ),
     "layers": Entry(ANALYSIS, layers, browser),
-    "deep": Entry(
-        [
-            "train.py -m model=embedded_parallel,embedded_unpaired layer=all",
-            "analyze.py space=shipped runs=[runs/embedded_parallel,runs/embedded_unpaired] output=deep",
-        ],
-        deep,
-    ),
+    "seeds": Entry(DEEP, seeds),
+    "deep": Entry(DEEP, deep),
     "controls": Entry(["analyze.py experiment=demo output=demo"], controls),
     "trust": Entry(["analyze.py experiment=trust output=trust"], trust),
     "bilingual": Entry(

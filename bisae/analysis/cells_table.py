@@ -1,6 +1,7 @@
 """The table of cells, one row per cell: `report/cells.csv`. Every table and figure of the report is made from it."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -53,6 +54,12 @@ def settings_of(cells: Sequence[FoundCell]) -> list[str]:
         varied = [key for key in frame.columns if alike[key].nunique() > 1]
         names.append(" ".join([name, *(f"{key.rpartition('.')[2]}={values[key]}" for key in varied)]))
     return names
+
+
+def sae_name(row: Mapping[Hashable, Any]) -> str:
+    """How the SAE of a row of the table was trained: its setting and, unless it was trained, its baseline."""
+    baseline = [] if row["baseline"] == TRAINED else str(row["baseline"]).split("_")
+    return " ".join([row["setting"], *baseline])
 
 
 def _family(place: AnalysedCell) -> str:

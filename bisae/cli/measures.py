@@ -1,5 +1,6 @@
 """What `intervene` measures: objects made from its settings."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bisae.config.instantiate import instantiate
 from bisae.config.intervene import InterveneSettings
 from bisae.config.keys import refused_by_key
+from bisae.runtime.console import counted
 from bisae.runtime.errors import ConfigError
 from bisae.runtime.values import listed
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from bisae.intervention.swap import SwappedWords
     from bisae.lm.model import Checkpoint
     from bisae.translation.scores import Scorer
+
+log = logging.getLogger("bisae.intervention")
 
 
 class Measures(NamedTuple):
@@ -95,6 +99,10 @@ def swap_of(settings: InterveneSettings, donor: "DonorCells", _: "Sequence[Check
         prompts = {
             "_".join(way): swap_prompts(tasks, words.get(way, []), vocabulary, *limits) for way, tasks in ways.items()
         }
+    for way, of_way in zip(ways, prompts.values(), strict=True):
+        if unused := source.unused(way[0], {one.word.text for one in of_way}):
+            few = ", ".join(unused[:10]) + ", ..." * (len(unused) > 10)
+            log.warning("swap.words: %s from %s to %s get no prompt: %s", counted(len(unused), "word"), *way, few)
     swapped = SwappedWords(prompts, settings.batch)
     with refused_by_key(settings, "translation"):
         swapped.check(lm.positions)

@@ -141,8 +141,8 @@ def planned(
         edit: mode, norm and coefficients.
         kind: one kind or a list (`bisae.intervention.kinds`); features by number are a list in the list.
         control: `random`: how many draws; `shuffled` and `self`: true or false.
-        features: how many of a kind: None for all, "equal" for as many as the smallest kind has at the layer, or a
-            number; drawn from `seed`.
+        features: how many of a kind: None for all, "equal" for as many as the smallest kind with any has at the layer,
+            or a number; drawn from `seed`.
         seed: of that draw, and of the first random control.
 
     Raises:
@@ -162,7 +162,8 @@ def planned(
     limit = ""
     if features is not None:
         sets = {name: _cut(sets, name, features, seed) for name in sets}
-        limit = "+".join(str(_count(chosen)) for chosen in next(iter(sets.values()), {}).values()) + f" (draw {seed})"
+        limit = "+".join(str(max(_count(chosen[layer]) for chosen in sets.values())) for layer in layers if sets)
+        limit += f" (draw {seed})"
     specs = [PLAIN]
     for arguments in edit.arguments:
         if edit.mode == SWAP:
@@ -227,7 +228,10 @@ def _cut(sets: Mapping[str, Sets], name: str, features: int | str, seed: int) ->
     """The sets of kind `name`, cut to `features` at each layer by a draw from `seed`."""
     cut = {}
     for layer, chosen in sets[name].items():
-        wanted = min(_count(other[layer]) for other in sets.values()) if features == "equal" else features
+        wanted: Any = features
+        if features == "equal":  # a kind without features stays so, and cuts no other
+            least = min((count for other in sets.values() if (count := _count(other[layer]))), default=0)
+            wanted = min(least, _count(chosen))
         if isinstance(wanted, str) or not 0 <= wanted <= _count(chosen):
             remedy = f"must be equal, or at most {_count(chosen)}, which {name} has at layer {layer}"
             raise Refused("features", features, remedy)

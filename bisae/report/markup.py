@@ -34,7 +34,7 @@ class Table:
 
 def number(value: float, form: str = "+.3f") -> str:
     """A number with a minus sign in place of a hyphen."""
-    return format(value, form).replace("-", "−")
+    return format(value, form.replace(".", "z.")).replace("-", "−")  # z: no sign at a rounded zero
 
 
 def markdown(table: Table) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bisae.analysis.cells_table import sae_name
 from bisae.analysis.lineage import AnalysedCell, Followed
 from bisae.cells.find import FoundCell
 from bisae.report.averages import check_kinds
@@ -105,7 +106,11 @@ class Report:
         for ladder in followed:
             hashes = [*ladder.lineage, ladder.about["hash"]]
             traced |= dict.fromkeys(hashes, traced_chunk(ladder, [names[hash] for hash in hashes]))
-        browsed = (_browsed(place, lineage.get(place.cell.hash), done, traced.get(place.cell.hash)) for place in places)
+        saes = {row["hash"]: sae_name(row) for row in cells.to_dict("records")}
+        browsed = (
+            _browsed(place, saes[hash], lineage.get(hash), done, traced.get(hash))
+            for place, hash in ((place, place.cell.hash) for place in places)
+        )
         write_browser(folder, browsed, shown)
         forget(folder, [*tables, *figures])
         return figures
@@ -128,13 +133,13 @@ def _name(cell: FoundCell) -> str:
 
 def _browsed(
     place: AnalysedCell,
+    sae: str,
     history: pd.DataFrame | None,
     done: Mapping[str, list[dict[str, Any]]],
     traced: Mapping[str, Any] | None,
 ) -> BrowserCell:
     cell, folder = place.cell, place.analysis.folder
     seed = cell.identity["sae"]["seed"]
-    sae = " ".join([cell.sae, *str(cell.identity["sae"].get("baseline", "")).split("_")]).strip()
     axes = {"model": cell.model, "step": cell.step, "layer": cell.layer, "sae": sae, "seed": seed}
     near = pd.read_parquet(folder / "neighbours.parquet")
     neighbours = Neighbours(*(np.stack(near[column].to_list()) for column in ("feature", "cosine")))

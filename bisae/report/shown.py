@@ -7,9 +7,9 @@ import pandas as pd
 from rich.table import Column, Table
 from rich.text import Text
 
+from bisae.analysis.cells_table import sae_name
 from bisae.features.measures.language import MIXED
 from bisae.runtime.console import counted, say, wide
-from bisae.training.baselines import TRAINED
 
 MOST = 20  # rows in the terminal; the report has all
 
@@ -26,7 +26,7 @@ def show_analysis(cells: pd.DataFrame, output: Path | None) -> None:
             row["model"],
             str(row["step"]),
             str(row["layer"]),
-            row["setting"] if row["baseline"] == TRAINED else f"{row['setting']} {row['baseline']}",
+            sae_name(row),
             f"{row['alive']:.0f} of {row['features']:.0f}",
         ]
         + [f"{row[name]:.3f}{_noise(row.get(f'{name}_reseed'))}" for name in (*shares, "monosemanticity")]

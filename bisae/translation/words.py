@@ -7,7 +7,7 @@ of it, is spelled like it, or stands in the other language's sentences at least 
 
 import json
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -134,6 +134,15 @@ class WordSource:
             (one, other): [Word(tuple(ids), tuple(translated), *rest) for ids, translated, *rest in words]
             for (one, other), words in json.loads(file.read_text(encoding="utf-8"))
         }
+
+    def unused(self, language: str, words: Collection[str]) -> list[str]:
+        """The listed words of `language` that are not among `words`; none where words are counted."""
+        if self.words is None:
+            return []
+        languages, pairs = _read("words", self.words)
+        listed = dict.fromkeys(pair.texts[languages.index(language)] for pair in pairs)
+        used = {normalised(word) for word in words}
+        return [word for word in listed if normalised(word) not in used]
 
     @property
     def _pairs(self) -> Path:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bisae.analysis.cells_table import settings_of
+from bisae.analysis.cells_table import sae_name, settings_of
 from bisae.analysis.checkpoint import CheckpointCells
 from bisae.analysis.folder import Analysis
 from bisae.analysis.lineage import AnalysedCell, ladders
@@ -52,3 +52,9 @@ def test_tables_name_a_ladder_of_warm_starts_by_one_setting() -> None:
 def test_the_first_sae_of_a_ladder_of_warm_starts_is_of_its_setting_where_none_other_started_afresh() -> None:
     for ladder in ([PLAIN[0], *WARM], [PLAIN[2], *BACK]):
         assert set(settings_of([place.cell for place in ladder])) == {"topk 8 k=2"}
+
+
+def test_a_row_of_the_table_names_its_setting_and_the_baseline_that_it_is() -> None:
+    row = {"setting": "topk 8 k=2", "baseline": "trained"}
+    assert sae_name(row) == "topk 8 k=2"
+    assert sae_name({**row, "baseline": "soft_frozen_decoder"}) == "topk 8 k=2 soft frozen decoder"

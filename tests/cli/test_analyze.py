@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -66,6 +67,8 @@ def test_every_cell_gets_its_features_and_the_report_says_what_they_are(place: P
     lineage, emergence = (pd.read_parquet(place / f"report/{name}.parquet") for name in ("lineage", "emergence"))
     assert lineage.groupby(["layer", "step"]).size().tolist() == [64, 64] and set(lineage["next_step"]) == {512}
     assert len(emergence) == table.query("step == 512")["alive"].sum()
+    browsed = (place / "report/browser/data/cells.js").read_text(encoding="utf-8")
+    assert set(re.findall(r'"sae":"([^"]*)"', browsed)) == set(table["setting"]) == {"topk 64 k=4"}
     expected = ["index.html", "tables/phases.md", "tables/examples.tex", "figures/over_step_embedded.pdf"]
     assert [name for name in expected if not (place / "report" / name).is_file()] == []
 

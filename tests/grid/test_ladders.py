@@ -53,7 +53,7 @@ def test_models_that_are_alike_share_a_sweep_and_layers_of_one_rate_a_pass(confi
     assert lines == [
         start + "model=embedded checkpoint=0,16,32,64,128,256,512,768,1024,1280,1536,final layer=all",
         start + "model=embedded_control checkpoint=0,128,512,final layer=all",
-        start + "model=embedded_seed1,embedded_d64,embedded_d192 checkpoint=0,512,final layer=all",
+        start + "model=embedded_seed1,embedded_d64 checkpoint=0,512,final layer=all",
     ]
     rates = {"embedded": {1: 1e-3, 2: 2e-3, 3: 1e-3, 4: 2e-3}}
     (ladder,) = composed(config, SMALL, only="embedded", rates=rates)

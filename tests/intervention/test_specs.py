@@ -99,6 +99,12 @@ def test_kinds_can_be_cut_to_the_smallest_or_to_a_number() -> None:
         assert {int(one.chosen[2].sum()) for one in found[1:]} == {count} and found[1].limit == f"{count} (draw 0)"
         whole = settings(EditSettings("add", "donor", [0.5]), ["en"])[1].chosen[2]
         assert (whole | ~found[1].chosen[2]).all()
+    none = features()
+    none.table["bilingual"] = False
+    edit = EditSettings("add", "donor", [0.5])
+    found = planned({2: none}, ["en", "ja"], edit, ["bi", "en", "mixed"], CONTROLS, "equal", 0)
+    counts = {one.kind: int(one.chosen[2].sum()) for one in found[1:] if not one.control}
+    assert counts == {"bi": 0, "en": 4, "mixed": 4} and found[1].limit == "4 (draw 0)"
     refused: list[Any] = [7, -1, "some", 2.5, True]
     for limit in refused:
         with pytest.raises(Refused, match=f"^features={limit}: must be"):

@@ -61,6 +61,14 @@ def test_words_of_a_file_are_counted_and_shared_ones_are_marked(tokenizer: Any, 
     }
 
 
+def test_listed_words_that_are_not_used_are_named(tokenizer: Any, pairs: Path, tmp_path: Path) -> None:
+    listed = [Pair(number, row) for number, row in enumerate([("犬", "dog"), ("空", "sky"), ("ｃａｔ", "cat ")])]
+    write_pairs(tmp_path / "words.tsv", ("ja", "en"), listed)
+    source = WordSource(str(tmp_path / "words.tsv"), str(pairs), 3, 0.8)
+    assert source.unused("en", ["dog", "cat"]) == ["sky"] and source.unused("ja", ["犬", "cat"]) == ["空"]
+    assert WordSource(None, str(pairs), 3, 0.8).unused("en", []) == []
+
+
 def test_files_that_cannot_be_read_or_do_not_fit_are_refused(tokenizer: Any, pairs: Path, tmp_path: Path) -> None:
     with pytest.raises(Refused, match="words="):
         read(tokenizer, tmp_path, pairs, str(tmp_path / "nowhere.tsv"))

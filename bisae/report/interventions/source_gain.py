@@ -3,7 +3,7 @@
 A kind is ranked among its random features only where all features together, the positive control, change the metric.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,14 @@ import pandas as pd
 from bisae.intervention.kinds import ALL
 from bisae.metrics.intervals import Samples
 from bisae.report.interventions.blocks import NONE, RANDOM, Block, Metric, short
+from bisae.report.interventions.lm_seeds import over_lm_seeds
 from bisae.report.interventions.orderings import changes_of
 from bisae.report.interventions.verdicts import against_random, beside_random
 from bisae.report.markup import Piece, Table, number
 
 FAMILIES = ("source gain", "loss")
 UNRANKED = "not ranked"
+SEEDS = {"value": "value", "change": "change", "less the random features'": "by"}  # columns over seeds of LMs, by head
 ABOUT = (
     "Source gain: nats per reference token by which the sentence's own source beats another sentence's; loss: nats per "
     "reference token after its own source. First row: the plain LM; below, changes against it with 95 % intervals over "
@@ -28,13 +30,14 @@ ABOUT = (
 
 
 def source_gains(
-    blocks: Sequence[Block], metrics: Sequence[Metric], samples: Samples
+    blocks: Sequence[Block], metrics: Sequence[Metric], samples: Samples, families: Mapping[str, str]
 ) -> tuple[pd.DataFrame, list[Table]]:
-    """A row for each block, kind and metric, and a table to print for each block; none without the positive control.
+    """A row for each block, kind and metric; a table for each block, none without the positive control, then one over
+    seeds of LMs.
 
-    The columns after the block's axes: kind, features, metric, value (of the LM under the edit), `change` against the
-    plain LM with `low` and `high`; of random features `random`, the mean change, and `draws`; `by`, the difference to
-    it, with `by_low` and `by_high`, `rank` and `verdict`, which are empty for none and all.
+    The columns after the block's axes: family, kind, features, metric, value (of the LM under the edit), `change`
+    against the plain LM with `low` and `high`; of random features `random`, the mean change, and `draws`; `by`, the
+    difference to it, with `by_low` and `by_high`, `rank` and `verdict`, which are empty for none and all.
     """
     shown = [metric for metric in metrics if metric.family in FAMILIES]
     shown.sort(key=lambda metric: FAMILIES.index(metric.family))
@@ -42,9 +45,11 @@ def source_gains(
     for block in blocks:
         if shown and ((block.rows["kind"] == ALL) & (block.rows["control"] == "")).any():
             of_block = list(_rows(block, shown, samples))
-            rows += [{**block.axes, **row} for row in of_block]
+            model = str(block.axes["model"])
+            rows += [{**block.axes, "family": families.get(model) or model, **row} for row in of_block]
             tables.append(_table(block, pd.DataFrame(of_block), shown))
-    return pd.DataFrame(rows), tables
+    tidy = pd.DataFrame(rows)
+    return tidy, [*tables, *over_lm_seeds(tidy, SEEDS, "+.3f")]
 
 
 def _rows(block: Block, metrics: Sequence[Metric], samples: Samples) -> Iterator[dict[str, Any]]:

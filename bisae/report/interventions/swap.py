@@ -11,9 +11,10 @@ import pandas as pd
 
 from bisae.intervention.kinds import ALL, STREAM
 from bisae.intervention.specs import SWAP
-from bisae.metrics.intervals import Samples, percentiles, t_interval
+from bisae.metrics.intervals import Samples, percentiles
 from bisae.report.figures_panels import Picture
 from bisae.report.interventions.blocks import NO_CLAIM, NONE, PARTS, RANDOM, Block, Metric, long, short
+from bisae.report.interventions.lm_seeds import over_lm_seeds
 from bisae.report.interventions.orderings import changes_of
 from bisae.report.interventions.verdicts import Change, against_random, beside_random
 from bisae.report.markup import Piece, Table, number
@@ -27,7 +28,6 @@ ABOUT = (
     "claim: the interval of the stream's effect holds 0. Contrast shared: words that could be mistaken for their "
     "translation."
 )
-SEEDS = "Mean share over LM seeds, in brackets 95 % (Student), and the number of seeds."
 NOTE = (
     "Bands: 95 % over pairs of words. Dashed: as many random features, with a change as long, mean of the draws. No "
     "point: the whole stream has no effect."
@@ -52,7 +52,7 @@ def swap_shares(
         rows += [{**block.axes, "family": families.get(model) or model, **row} for row in of_block]
         tables.append(_table(block, pd.DataFrame(of_block), shown))
     tidy = pd.DataFrame(rows)
-    return tidy, [*tables, *_seeds(tidy)]
+    return tidy, [*tables, *over_lm_seeds(tidy, {"share": "share"}, ".2f")]
 
 
 def _rows(block: Block, metrics: Sequence[Metric], samples: Samples) -> Iterator[dict[str, Any]]:
@@ -107,23 +107,6 @@ def _shown(row: pd.Series) -> str:
     share, low, high = (number(row[name], ".2f") for name in ("share", "share_low", "share_high"))
     text = f"{share} ({low} to {high})"
     return f"{text}; random {number(row['random'], '.2f')}: {row['verdict']}" if row["verdict"] else text
-
-
-def _seeds(tidy: pd.DataFrame) -> Iterator[Table]:
-    """Shares over the LMs of a family that has several."""
-    if tidy.empty or "share" not in tidy:
-        return
-    for family, rows in tidy.groupby("family", sort=False):
-        if rows["model"].nunique() < 2:
-            continue
-        lines = []
-        for key, group in rows.dropna(subset="share").groupby(["recipient", "layers", "metric", "kind"], sort=False):
-            by_seed = group.groupby("model")["share"].mean().to_numpy(float)
-            low, high = t_interval(by_seed)
-            interval = "–" if np.isnan(low) else f"{number(low, '.2f')} to {number(high, '.2f')}"
-            text = f"{number(by_seed.mean(), '.2f')} ({interval}); {len(by_seed)}"
-            lines.append([[Piece(str(part))] for part in (*key, text)])
-        yield Table(f"Over LM seeds: {family}", ["step", "layer", "metric", "kind", "share"], lines, [SEEDS])
 
 
 def swap_pictures(tidy: pd.DataFrame) -> Iterator[Picture]:

@@ -57,7 +57,7 @@ def write_interventions(
     texts |= _texts(tables / "slides", [table for table in slides if len(table.rows) > 1])  # more than the row of none
     held = orderings(shown, metrics, languages, samples)
     texts |= _texts(tables / "orderings", orderings_tables(held, metrics))
-    gains, gain_tables = source_gains(shown, metrics, samples)
+    gains, gain_tables = source_gains(shown, metrics, samples, families)
     if gain_tables:
         texts |= _texts(tables / "source_gain", gain_tables)
         texts[tables / "source_gain.csv"] = gains.to_csv(index=False)

@@ -24,9 +24,9 @@ def made(aligned: float, everything: float, model: str = "main") -> pd.DataFrame
     return frame(rows)
 
 
-def asked(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Table]]:
+def asked(table: pd.DataFrame, **families: str) -> tuple[pd.DataFrame, list[Table]]:
     metrics = metrics_of(table, LANGUAGES)
-    return source_gains(blocks(settled(table), metrics, LANGUAGES), metrics, samples_of(table))
+    return source_gains(blocks(settled(table), metrics, LANGUAGES), metrics, samples_of(table), families)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,9 @@ def test_a_kind_is_not_ranked_where_all_features_together_move_nothing() -> None
     assert list(shown) == ["–", "Aligned", "All"] and table.header[2:] == ["source gain En→Ja", "loss En→Ja"]
     assert shown["–"][1:] == ["", "0.200", "3.000"]
     assert shown["All"][2:] == ["+0.010 (−0.010 to +0.030)", "−0.010 (−0.030 to +0.010)"]
-    assert shown["Aligned"][2] == f"+0.100 (+0.080 to +0.120); random {DRAWS.mean():+.3f}: not ranked".replace("-", "−")
+    assert shown["Aligned"][2] == f"+0.100 (+0.080 to +0.120); random {DRAWS.mean():+z.3f}: not ranked".replace(
+        "-", "−"
+    )
 
 
 def test_each_lm_has_a_table_of_its_own_and_none_without_the_positive_control() -> None:
@@ -66,3 +68,17 @@ def test_each_lm_has_a_table_of_its_own_and_none_without_the_positive_control() 
     without = made(0.1, 0.2)
     found, tables = asked(without[without["kind"] != "all"])
     assert found.empty and not tables
+
+
+def test_seeds_of_an_lm_have_a_table_with_intervals_over_them() -> None:
+    seeds = {"main": -0.1, "seed1": -0.06, "seed2": -0.08}
+    every = [made(change, -0.2, name).assign(hash=lambda t, n=name: t["hash"] + n) for name, change in seeds.items()]
+    _, tables = asked(pd.concat([*every, made(0.1, 0.2, "control")]), **dict.fromkeys(seeds, "main"))
+    assert len(tables) == 5 and tables[-1].title == "Over LM seeds: main"
+    assert tables[-1].header[:-1] == ["recipient", "layers", "metric", "kind", "value", "change"]
+    shown = {tuple(cell[0].text for cell in row[2:4]): [cell[0].text for cell in row[4:]] for row in tables[-1].rows}
+    far = 4.302653 * 0.02 / np.sqrt(3)  # Student's 97.5 % quantile of 2 degrees; the values' standard deviation
+    assert shown[GAIN, "aligned"][1] == f"−0.080 (−{0.08 + far:.3f} to −{0.08 - far:.3f}); 3"
+    mean = -0.08 - DRAWS.mean()
+    assert shown[GAIN, "aligned"][2].startswith(f"{mean:.3f} ({mean - far:.3f} to ".replace("-", "−"))
+    assert shown[GAIN, "none"] == ["+0.200 (+0.200 to +0.200); 3", "–", "–"]

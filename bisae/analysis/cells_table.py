@@ -1,6 +1,6 @@
 """The table of cells, one row per cell: `report/cells.csv`. Every table and figure of the report is made from it."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -56,7 +56,7 @@ def settings_of(cells: Sequence[FoundCell]) -> list[str]:
     return names
 
 
-def sae_name(row: Mapping[Hashable, Any]) -> str:
+def sae_name(row: Mapping[Any, Any]) -> str:
     """How the SAE of a row of the table was trained: its setting and, unless it was trained, its baseline."""
     baseline = [] if row["baseline"] == TRAINED else str(row["baseline"]).split("_")
     return " ".join([row["setting"], *baseline])

@@ -12,6 +12,7 @@ from bisae.activations.manifest import BYTES_PER_VALUE
 from bisae.activations.registry import STORES
 from bisae.activations.streaming import BATCHES, shards_at_once
 from bisae.config.objects import target_of
+from bisae.features.analysed_activations import WINDOW
 from bisae.grid.device import GIB, Device, Speeds
 from bisae.grid.ladders import Ladder, Pass
 from bisae.runtime.errors import Refused
@@ -161,10 +162,11 @@ class Cost:
 
     @property
     def code_bytes(self) -> int:
-        """Bytes of the codes of all cells on the analysed text, in the cache: an index and a value for each firing."""
+        """Bytes of the codes of all cells on the analysed text, in the cache (`bisae.features.codes.CodesFolder`)."""
         tokens = self.ladder.settings["size"]["analysis_tokens"]
         firings = sum(sae.get("k", 0) for sae in self.ladder.saes) * tokens
-        return 8 * firings * len(self.ladder.layers) * len(self.ladder.steps)
+        counts = sum(sae["latents"] for sae in self.ladder.saes) * -(-tokens // WINDOW)
+        return (4 * firings + 6 * counts) * len(self.ladder.layers) * len(self.ladder.steps)
 
     def pattern_bytes(self, contexts: int) -> int:
         """Bytes of the contexts of all features before compression, at most; `contexts` of a feature."""

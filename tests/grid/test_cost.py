@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import DictConfig
 
+from bisae.features.codes import CodesFolder, encode
 from bisae.grid.cost import Cost
 from bisae.grid.device import GIB, Device, Speeds
 from bisae.grid.store_choice import StoreChoice
 from bisae.runtime.errors import Refused
+from bisae.sae import TopK
 from tests.conftest import TINY
 from tests.grid.ladders import composed
 
@@ -36,6 +39,15 @@ def test_work_is_counted_once_a_checkpoint_or_once_a_pass_and_epoch(config: Conf
     seconds = streaming.lm_flops / 1e15 + streaming.sae_flops / 1e14 + 60 * 16 * 2
     assert streaming.hours(speeds) == pytest.approx(seconds / 3600)
     assert cached.hours(speeds) > streaming.hours(speeds)  # 1 GB/s
+
+
+def test_codes_are_counted_as_their_files_hold_them(config: Config, tmp_path: Path) -> None:
+    sizes = ["size.analysis_tokens=5000", "size.latents=512", "size.k=8"]
+    (ladder,) = composed(config, "+grid={embedded:[0,512]}", "layer=[1,2]", *sizes, only="embedded")
+    codes = CodesFolder(tmp_path, 512)
+    codes.write(0, encode(TopK(32, 512, 8), 0, torch.randn(5000, 32, generator=torch.Generator().manual_seed(0))))
+    held = codes.path(0).stat().st_size
+    assert Cost(ladder, "cached", NODE, None).code_bytes == pytest.approx(2 * 2 * held, rel=0.01)
 
 
 def test_as_many_saes_stand_side_by_side_as_memory_and_ram_hold(config: Config) -> None:

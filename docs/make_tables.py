@@ -104,7 +104,11 @@ def layers(folder: Path) -> str:
 
 def over_lms(cells: pd.DataFrame, metric: str) -> str:
     """The mean of each LM's cells, and over the LMs with 95 % over them."""
-    values = cells.groupby("model")[metric].mean()
+    return with_seeds(cells.groupby("model")[metric].mean())
+
+
+def with_seeds(values: pd.Series) -> str:
+    """The mean of a value for each LM, with 95 % over them."""
     low, high = t_interval(values.to_numpy(float))
     return f"{values.mean():.3f} [{low:.3f}, {high:.3f}]"
 
@@ -131,6 +135,21 @@ def deep(folder: Path) -> str:
         rows.append([str(layer), *texts])
     names = ["aligned", "bilingual", "contextual", "translations found"]
     return table(["layer", *names, "aligned, controls", "translations found, controls"], rows)
+
+
+def parts(folder: Path) -> str:
+    """Thirds of the depth, as the report has them, at the end of the LMs of eight layers; differences within LMs."""
+    found = report(folder, "deep")
+    last = found[(found["step"] == found["step"].max()) & ~found["control"]]
+    third = pd.cut((last["layer"] - 0.5) / last["depth"], [0, 1 / 3, 2 / 3, 1], labels=["lower", "middle", "upper"])
+    names = {"aligned": "aligned", "bilingual": "bilingual"}
+    names |= {f"retrieval_{space}": f"translations found by the {space}" for space in ("stream", "codes")}
+    rows = []
+    for metric, name in names.items():
+        by_lm = last.groupby(["model", third], observed=True)[metric].mean().unstack()
+        less = [by_lm["middle"] - by_lm[other] for other in ("lower", "upper")]
+        rows.append([name, *(with_seeds(values) for values in (*(by_lm[part] for part in by_lm), *less))])
+    return table(["", "lower", "middle", "upper", "middle less lower", "middle less upper"], rows)
 
 
 def controls(folder: Path) -> str:
@@ -283,11 +302,10 @@ CONTROL = "train.py model=embedded_control layer=2"  # as many tokens as in the 
 ANALYSIS = (SWEEP, CONTROL, "analyze.py space=shipped runs=[runs/embedded,runs/embedded_control]")
 SEEDS = ("", "_seed1", "_seed2")
 PARALLEL, UNPAIRED = (",".join(name + seed for seed in SEEDS) for name in ("embedded_parallel", "embedded_unpaired"))
-DEEP_RUNS = ",".join(f"runs/{name}" for name in f"{PARALLEL},{UNPAIRED}".split(","))
 DEEP = (
     f"train.py -m model={PARALLEL} checkpoint=0,1024,final layer=all",
     f"train.py -m model={UNPAIRED} layer=all",
-    f"analyze.py space=shipped runs=[{DEEP_RUNS}] output=deep",
+    "analyze.py space=shipped runs=[runs/embedded_parallel*,runs/embedded_unpaired*] output=deep report.band=lm_seeds",
 )
 DEFAULT = "runs/embedded/step0002048/layer02"
 ENTRIES = {
@@ -301,7 +319,16 @@ ENTRIES = {
         ),
     ),
     "layers": Entry(ANALYSIS, layers, browser),
-    "seeds": Entry(DEEP, seeds),
+    "seeds": Entry(
+        DEEP,
+        seeds,
+        figures(
+            ("deep/figures/over_step_embedded_parallel.png", "seeds_over_step.png"),
+            ("deep/figures/over_layer.png", "seeds_over_layer.png"),
+            ("deep/figures/retrieval_embedded_parallel.png", "seeds_retrieval.png"),
+        ),
+    ),
+    "parts": Entry(DEEP, parts),
     "deep": Entry(DEEP, deep),
     "controls": Entry(["analyze.py experiment=demo output=demo"], controls),
     "trust": Entry(["analyze.py experiment=trust output=trust"], trust),

@@ -20,6 +20,7 @@ from bisae.report.interventions.verdicts import Change, against_random, beside_r
 from bisae.report.markup import Piece, Table, number
 
 NAMES = ("contrast", "contrast shared")  # families of metrics
+SEEDS = {"share": "share", "less the random features'": "by"}  # columns over seeds of LMs, by head
 ABOUT = (
     "A word is swapped for another where it stands. Stream: effect of the whole stream, in nats: the change of "
     "log p(the other word's translation) - log p(the word's), where the translation is predicted. Kinds: effect as a "
@@ -52,7 +53,7 @@ def swap_shares(
         rows += [{**block.axes, "family": families.get(model) or model, **row} for row in of_block]
         tables.append(_table(block, pd.DataFrame(of_block), shown))
     tidy = pd.DataFrame(rows)
-    return tidy, [*tables, *over_lm_seeds(tidy, {"share": "share"}, ".2f")]
+    return tidy, [*tables, *over_lm_seeds(tidy, SEEDS, ".2f")]
 
 
 def _rows(block: Block, metrics: Sequence[Metric], samples: Samples) -> Iterator[dict[str, Any]]:

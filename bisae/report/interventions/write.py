@@ -81,9 +81,10 @@ def write_interventions(
 
 
 def _texts(path: Path, tables: Sequence[Table]) -> dict[Path, str]:
-    """All tables as one Markdown and one LaTeX file; in Markdown their common foot stands below the last."""
-    bare = [replace(table, foot=[]) for table in tables[:-1]]
+    """All tables as one Markdown and one LaTeX file; in Markdown what stands below them stands once, below the last."""
+    foot = list(dict.fromkeys(line for table in tables for line in table.foot))
+    bare = [replace(table, foot=foot if table is tables[-1] else []) for table in tables]
     return {
-        path.with_suffix(".md"): "\n\n".join(markdown(table).strip() for table in [*bare, *tables[-1:]]) + "\n",
+        path.with_suffix(".md"): "\n\n".join(markdown(table).strip() for table in bare) + "\n",
         path.with_suffix(".tex"): "\n".join(map(latex, tables)),
     }

@@ -78,7 +78,17 @@ def test_seeds_of_an_lm_have_a_table_with_intervals_over_them() -> None:
     assert tables[-1].header[:-1] == ["recipient", "layers", "metric", "kind", "value", "change"]
     shown = {tuple(cell[0].text for cell in row[2:4]): [cell[0].text for cell in row[4:]] for row in tables[-1].rows}
     far = 4.302653 * 0.02 / np.sqrt(3)  # Student's 97.5 % quantile of 2 degrees; the values' standard deviation
-    assert shown[GAIN, "aligned"][1] == f"−0.080 (−{0.08 + far:.3f} to −{0.08 - far:.3f}); 3"
+    assert shown[GAIN, "Aligned"][1] == f"−0.080 (−{0.08 + far:.3f} to −{0.08 - far:.3f}); 3"
     mean = -0.08 - DRAWS.mean()
-    assert shown[GAIN, "aligned"][2].startswith(f"{mean:.3f} ({mean - far:.3f} to ".replace("-", "−"))
-    assert shown[GAIN, "none"] == ["+0.200 (+0.200 to +0.200); 3", "–", "–"]
+    assert shown[GAIN, "Aligned"][2].startswith(f"{mean:.3f} ({mean - far:.3f} to ".replace("-", "−"))
+    assert shown[GAIN, "–"] == ["+0.200 (+0.200 to +0.200); 3", "–", "–"]
+
+
+def test_a_seed_without_features_of_a_kind_does_not_count() -> None:
+    none = made(0.0, -0.2, "seed1")
+    none = none[~((none["kind"] == "aligned") & (none["control"] == "random"))]
+    none.loc[none["kind"] == "aligned", "features"] = 0
+    both = pd.concat([made(-0.1, -0.2), none.assign(hash=lambda t: t["hash"] + "s")])
+    table = asked(both, main="main", seed1="main")[1][-1]
+    shown = {tuple(cell[0].text for cell in row[2:4]): row[5][0].text for row in table.rows}
+    assert shown[GAIN, "Aligned"] == "−0.100 (–); 1" and shown[GAIN, "All"].endswith("; 2")

@@ -102,4 +102,4 @@ def test_several_seeds_of_an_lm_have_a_table_with_an_interval_over_them() -> Non
     *_, table = asked(both, main="main", seed1="main")[1]
     assert table.title == "Over LM seeds: main" and len(asked(both)[1]) == 3
     texts = {line[3][0].text: line[4][0].text for line in table.rows}
-    assert texts["aligned"].startswith("0.40 (") and texts["aligned"].endswith("; 2")
+    assert texts["Aligned"].startswith("0.40 (") and texts["Aligned"].endswith("; 2")

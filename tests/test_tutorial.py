@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import matplotlib
@@ -38,9 +39,12 @@ def blocks(page: Path, language: str | None = None) -> Iterator[tuple[str, str]]
 
 
 def commands(text: str) -> Iterator[tuple[str, list[str]]]:
-    """Entry points and overrides of the shell's lines."""
+    """Entry points and overrides of the shell's lines, with the values of its variables."""
+    known: dict[str, str] = {}
     for line in text.replace("\\\n", " ").splitlines():
-        words = shlex.split(line, comments=True)
+        if variable := re.fullmatch(r"(\w+)=(\S+)", line):
+            known[variable[1]] = variable[2]
+        words = shlex.split(Template(line).safe_substitute(known), comments=True)
         if words[:1] == ["python"]:
             entry, rest = (" ".join(words[1:4]), words[4:]) if words[1] == "-m" else (words[1], words[2:])
             yield entry, rest

@@ -13,12 +13,14 @@ import pandas as pd
 from bisae.metrics import NATS
 from bisae.metrics.intervals import Samples
 from bisae.report.interventions.blocks import NONE, RANDOM, Block, Metric, blocks, short
+from bisae.report.interventions.lm_seeds import over_lm_seeds
 from bisae.report.interventions.orderings import changes_of
 from bisae.report.interventions.verdicts import Change, against_random, beside_random
 from bisae.report.markup import Piece, Table, number
 
 ABLATE = "ablate"
 SPECIFIC, REVERSE = "specific", "reverse"
+SEEDS = {name: name for name in ("change", "random", "specificity")}  # columns over seeds of LMs
 ABOUT = (
     "Features of each kind taken out: rise of the cross-entropy on text of each language, nats per token, with 95 % "
     "intervals over documents, and its mean over random sets of as many, as active features. Size: mean length of "
@@ -32,7 +34,8 @@ ABOUT = (
 def language_matrix(
     table: pd.DataFrame, languages: Sequence[str], samples: Samples
 ) -> tuple[pd.DataFrame, list[Table]]:
-    """A row for each block of `mode=ablate`, kind and language of text, and a table to print for each block.
+    """A row for each block of `mode=ablate`, kind and language of text; a table for each block, then one over seeds of
+    LMs.
 
     Args:
         table: the settled table of interventions.
@@ -40,11 +43,11 @@ def language_matrix(
         samples: the changes of each metric in each resample, by the row's hash.
 
     Returns:
-        The columns after the block's axes: kind, features, size and random_size (mean ||new - old|| / ||old||), text
-        (a language), change (dCE, nats per token) with low and high, and random, its mean over the draws. In rows of a
-        language's own features also specificity with specificity_low and specificity_high, against that language of
-        the text, or in the row of the own text against the mean of all others; draws, rank and verdict. Nothing unless
-        the features of a language were taken out and two languages were read.
+        The columns after the block's axes: family, kind, features, size and random_size (mean ||new - old|| / ||old||),
+        text (a language), change (dCE, nats per token) with low and high, and random, its mean over the draws. In rows
+        of a language's own features also specificity with specificity_low and specificity_high, against that language
+        of the text, or in the row of the own text against the mean of all others; draws, rank and verdict. Nothing
+        unless the features of a language were taken out and two languages were read.
     """
     metrics = [
         Metric(f"{NATS}_{code}", "nats", code, 1, 1, 3)
@@ -52,13 +55,17 @@ def language_matrix(
         if f"{NATS}_{code}" in table and table[f"{NATS}_{code}"].notna().any()
     ]
     rows, tables = [], []
+    families = dict(zip(table["model"], table["family"], strict=True)) if "family" in table else {}
     for block in blocks(table, metrics, languages) if len(metrics) > 1 else ():
         own = block.rows.loc[block.rows["control"] == "", "kind"]
         if block.axes["mode"] == ABLATE and own.isin([metric.of for metric in metrics]).any():
             of_block = [row for kind in own[own != NONE] for row in _rows(block, kind, metrics, samples)]
-            rows += [{**block.axes, **row} for row in of_block]
+            model = str(block.axes["model"])
+            rows += [{**block.axes, "family": families.get(model) or model, **row} for row in of_block]
             tables.append(_table(block, pd.DataFrame(of_block), metrics))
-    return pd.DataFrame(rows), tables
+    tidy = pd.DataFrame(rows)
+    by_text = tidy.assign(metric="nats " + tidy["text"].map(short)) if rows else tidy
+    return tidy, [*tables, *over_lm_seeds(by_text, SEEDS, "+.3f")]
 
 
 def _rows(block: Block, kind: str, metrics: Sequence[Metric], samples: Samples) -> Iterator[dict[str, Any]]:

@@ -109,3 +109,13 @@ def test_two_donors_and_two_saes_of_a_layer_are_never_one_matrix(tmp_path: Path)
         "languages_main_ablate_topk-1",
         "languages_main_ablate_topk-2",
     }
+
+
+def test_seeds_of_an_lm_have_a_matrix_with_intervals_over_them() -> None:
+    both = pd.concat([made(), made().assign(model="seed1", hash=lambda t: t["hash"] + "s")]).assign(family="main")
+    matrix, tables = asked(both)
+    assert [table.title.partition(",")[0] for table in tables] == ["main", "seed1", "Over LM seeds: main"]
+    shown = {tuple(cell[0].text for cell in row[-5:-3]): [cell[0].text for cell in row[-3:]] for row in tables[-1].rows}
+    assert shown["nats En", "De"][0] == "+0.200 (+0.200 to +0.200); 2" and shown["nats En", "Bi"][2] == "–"
+    of_first = matrix.set_index(["model", "kind", "text"]).at[("main", "de", "en"), "specificity"]
+    assert shown["nats En", "De"][2].startswith(f"{of_first:+.3f} (") and set(matrix["family"]) == {"main"}

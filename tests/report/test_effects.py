@@ -78,7 +78,7 @@ def test_a_swapped_feature_has_its_share_of_the_whole_streams_effect_or_no_claim
     metrics = metrics_of(both, LANGUAGES)
     (tmp_path / "tables").mkdir()
     both.to_csv(tmp_path / "interventions.csv", index=False)
-    shares, _ = swap_shares(blocks(settled(both), metrics, LANGUAGES), metrics, samples_of(both), {})
+    shares, _ = swap_shares(blocks(settled(both), metrics, LANGUAGES), metrics, samples_of(both))
     shares.to_csv(tmp_path / "tables/swap.csv", index=False)
     (found,) = effects([tmp_path]).values()
     assert {one["feature"] for one in found} == {7}

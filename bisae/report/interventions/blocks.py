@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bisae.features.measures.language import class_names
@@ -71,10 +72,12 @@ class Block:
     """Interventions that differ only in kind and control; `axes` are what they share.
 
     `rows`: none first, then each kind followed by its controls; the draws of `random` are one row (`combine`).
+    `family`: the name that the LM shares with its other seeds, or its own.
     """
 
     axes: Mapping[str, Any]
     rows: pd.DataFrame
+    family: str
 
     @property
     def title(self) -> str:
@@ -150,13 +153,15 @@ def combine(table: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
 def blocks(table: pd.DataFrame, metrics: Sequence[Metric], languages: Sequence[str]) -> list[Block]:
     """The blocks, in the order of the table."""
     rows = combine(table, metrics)
+    family = table.get("family", table["model"]).astype(object).replace("", np.nan).fillna(table["model"])
+    families = dict(zip(table["model"], family, strict=True))
     none = rows["kind"] == NONE
     made = []
     for key, block in rows[~none].groupby(BLOCK, dropna=False, sort=False):
         axes = dict(zip(BLOCK, key, strict=True))
         plain = rows[none & (rows["model"] == axes["model"]) & (rows["recipient"] == axes["recipient"])]
         both = pd.concat([plain.head(1), in_order(block, languages)], ignore_index=True)
-        made.append(Block(axes, both))
+        made.append(Block(axes, both, families[axes["model"]]))
     return made
 
 

@@ -55,13 +55,11 @@ def language_matrix(
         if f"{NATS}_{code}" in table and table[f"{NATS}_{code}"].notna().any()
     ]
     rows, tables = [], []
-    families = dict(zip(table["model"], table["family"], strict=True)) if "family" in table else {}
     for block in blocks(table, metrics, languages) if len(metrics) > 1 else ():
         own = block.rows.loc[block.rows["control"] == "", "kind"]
         if block.axes["mode"] == ABLATE and own.isin([metric.of for metric in metrics]).any():
             of_block = [row for kind in own[own != NONE] for row in _rows(block, kind, metrics, samples)]
-            model = str(block.axes["model"])
-            rows += [{**block.axes, "family": families.get(model) or model, **row} for row in of_block]
+            rows += [{**block.axes, "family": block.family, **row} for row in of_block]
             tables.append(_table(block, pd.DataFrame(of_block), metrics))
     tidy = pd.DataFrame(rows)
     by_text = tidy.assign(metric="nats " + tidy["text"].map(short)) if rows else tidy

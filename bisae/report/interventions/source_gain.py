@@ -3,7 +3,7 @@
 A kind is ranked among its random features only where all features together, the positive control, change the metric.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ ABOUT = (
 
 
 def source_gains(
-    blocks: Sequence[Block], metrics: Sequence[Metric], samples: Samples, families: Mapping[str, str]
+    blocks: Sequence[Block], metrics: Sequence[Metric], samples: Samples
 ) -> tuple[pd.DataFrame, list[Table]]:
     """A row for each block, kind and metric; a table for each block, none without the positive control, then one over
     seeds of LMs.
@@ -45,8 +45,7 @@ def source_gains(
     for block in blocks:
         if shown and ((block.rows["kind"] == ALL) & (block.rows["control"] == "")).any():
             of_block = list(_rows(block, shown, samples))
-            model = str(block.axes["model"])
-            rows += [{**block.axes, "family": families.get(model) or model, **row} for row in of_block]
+            rows += [{**block.axes, "family": block.family, **row} for row in of_block]
             tables.append(_table(block, pd.DataFrame(of_block), shown))
     tidy = pd.DataFrame(rows)
     return tidy, [*tables, *over_lm_seeds(tidy, SEEDS, "+.3f")]

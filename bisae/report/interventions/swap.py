@@ -3,7 +3,7 @@
 No share is given where the interval of the whole stream's effect, the positive control, holds 0.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ OVER = {"recipient": ("LM training step", "step"), "layers": ("layer", "linear")
 
 
 def swap_shares(
-    blocks: Sequence[Block], metrics: Sequence[Metric], samples: Samples, families: Mapping[str, str]
+    blocks: Sequence[Block], metrics: Sequence[Metric], samples: Samples
 ) -> tuple[pd.DataFrame, list[Table]]:
     """A row for each block of `mode=swap`, kind and metric; a table for each block, then one over seeds of LMs.
 
@@ -48,9 +48,8 @@ def swap_shares(
     shown = [metric for metric in metrics if metric.family in NAMES]
     rows, tables = [], []
     for block in (block for block in blocks if block.axes["mode"] == SWAP):
-        model = str(block.axes["model"])
         of_block = list(_rows(block, shown, samples))
-        rows += [{**block.axes, "family": families.get(model) or model, **row} for row in of_block]
+        rows += [{**block.axes, "family": block.family, **row} for row in of_block]
         tables.append(_table(block, pd.DataFrame(of_block), shown))
     tidy = pd.DataFrame(rows)
     return tidy, [*tables, *over_lm_seeds(tidy, SEEDS, ".2f")]

@@ -47,8 +47,7 @@ def write_interventions(
     shown = blocks(table, metrics, languages) if metrics else []
     tables = folder / "tables"
     texts = _texts(tables / "interventions", [part for block in shown for part in interventions_tables(block, metrics)])
-    families = dict(zip(table["model"], table["family"], strict=True)) if "family" in table else {}
-    shares, share_tables = swap_shares(shown, metrics, samples, families)
+    shares, share_tables = swap_shares(shown, metrics, samples)
     if share_tables:
         texts |= _texts(tables / "swap", share_tables)
         texts[tables / "swap.csv"] = shares.to_csv(index=False)
@@ -57,7 +56,7 @@ def write_interventions(
     texts |= _texts(tables / "slides", [table for table in slides if len(table.rows) > 1])  # more than the row of none
     held = orderings(shown, metrics, languages, samples)
     texts |= _texts(tables / "orderings", orderings_tables(held, metrics))
-    gains, gain_tables = source_gains(shown, metrics, samples, families)
+    gains, gain_tables = source_gains(shown, metrics, samples)
     if gain_tables:
         texts |= _texts(tables / "source_gain", gain_tables)
         texts[tables / "source_gain.csv"] = gains.to_csv(index=False)

@@ -25,8 +25,8 @@ def made(aligned: float, everything: float, model: str = "main") -> pd.DataFrame
 
 
 def asked(table: pd.DataFrame, **families: str) -> tuple[pd.DataFrame, list[Table]]:
-    metrics = metrics_of(table, LANGUAGES)
-    return source_gains(blocks(settled(table), metrics, LANGUAGES), metrics, samples_of(table), families)
+    metrics, named = metrics_of(table, LANGUAGES), table.assign(family=table["model"].map(families))
+    return source_gains(blocks(settled(named), metrics, LANGUAGES), metrics, samples_of(table))
 
 
 @pytest.mark.parametrize(
@@ -51,9 +51,8 @@ def test_a_kind_is_not_ranked_where_all_features_together_move_nothing() -> None
     assert list(shown) == ["–", "Aligned", "All"] and table.header[2:] == ["source gain En→Ja", "loss En→Ja"]
     assert shown["–"][1:] == ["", "0.200", "3.000"]
     assert shown["All"][2:] == ["+0.010 (−0.010 to +0.030)", "−0.010 (−0.030 to +0.010)"]
-    assert shown["Aligned"][2] == f"+0.100 (+0.080 to +0.120); random {DRAWS.mean():+z.3f}: not ranked".replace(
-        "-", "−"
-    )
+    random = f"{DRAWS.mean():+z.3f}".replace("-", "−")
+    assert shown["Aligned"][2] == f"+0.100 (+0.080 to +0.120); random {random}: not ranked"
 
 
 def test_each_lm_has_a_table_of_its_own_and_none_without_the_positive_control() -> None:

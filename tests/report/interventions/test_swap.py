@@ -27,8 +27,8 @@ def made(aligned: float, stream: float, model: str = "main", step: int = 512) ->
 
 
 def asked(table: pd.DataFrame, **families: str) -> tuple[pd.DataFrame, list[Table]]:
-    metrics = metrics_of(table, LANGUAGES)
-    return swap_shares(blocks(settled(table), metrics, LANGUAGES), metrics, samples_of(table), families)
+    metrics, named = metrics_of(table, LANGUAGES), table.assign(family=table["model"].map(families))
+    return swap_shares(blocks(settled(named), metrics, LANGUAGES), metrics, samples_of(table))
 
 
 def joined(*tables: pd.DataFrame) -> pd.DataFrame:

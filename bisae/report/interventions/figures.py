@@ -1,4 +1,4 @@
-"""Figures of interventions: changes against none by kind and control, over coefficients, and over checkpoints."""
+"""Figures of interventions: changes against none by kind and control, over coefficients, checkpoints and LM seeds."""
 
 import re
 import textwrap
@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from bisae.report.figures_panels import CHARACTERS, Picture, draw_lines
 from bisae.report.interventions.blocks import BLOCK, NONE, RANDOM, Metric, combine, in_order, long, side_by_side, title
-from bisae.report.interventions.figures_kinds import draw_kinds
+from bisae.report.interventions.figures_kinds import draw_kinds, draw_lm_seeds
+from bisae.report.interventions.lm_seeds import changes_by_kind
 from bisae.report.style import BLACK, COLUMN, look, save
 
 PANELS = 5  # side by side
@@ -31,6 +32,21 @@ def draw_interventions(
     with look():
         for name, figure in _figures(table[table["kind"] != NONE], metrics, languages):
             written[name] = save(figure, folder, name)[0]
+    return written
+
+
+def draw_seeds_of_lms(
+    gains: pd.DataFrame, metrics: Sequence[Metric], languages: Sequence[str], folder: Path
+) -> dict[str, Path]:
+    """Draw the changes of `source_gains` over seeds of LMs, a figure for each family of metrics, as above."""
+    written = {}
+    for seeds in changes_by_kind(gains):
+        shown = [metric for metric in metrics if f"{metric.name}_change" in seeds.means]
+        for pack in side_by_side(shown, 1):
+            name = _name(f"lm_seeds_{pack[0].family}", seeds.axes)
+            heading = ", ".join(filter(None, [*seeds.means["family"].unique(), title(seeds.axes)]))
+            with look():
+                written[name] = save(draw_lm_seeds(seeds, pack, languages, heading), folder, name)[0]
     return written
 
 

@@ -1,7 +1,7 @@
-"""The figure of changes by kind: one panel for each metric, points with intervals for each kind and its controls."""
+"""The figures of changes by kind: one panel for each metric, points with intervals for each kind and its controls."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from bisae.report.figures_panels import CHARACTERS
 from bisae.report.interventions.blocks import RANDOM, Metric, combine, in_order, long
+from bisae.report.interventions.lm_seeds import LMSeeds
 from bisae.report.style import BLACK, COLUMN, PAGE, STYLES, style_of
 
 RECIPIENTS = 3  # shown at most
@@ -20,6 +21,7 @@ SLOT = 0.11  # inches a point takes
 NAMES = {"": "features of the kind", RANDOM: "random: mean, draws", "shuffled": "shuffled", "self": "self"}
 MARKERS = dict(zip(NAMES, "os^D", strict=True))
 BARS = "Bars: 95 % over documents or examples, paired."
+SEEDS = "Bars: 95 % over LM seeds (Student); dots are LMs. Random: the mean of as many features, as active."
 DRAWS = " Random: as many features, as active; dots are draws, bars where 95 % of draws lie."
 
 
@@ -29,16 +31,45 @@ def draw_kinds(table: pd.DataFrame, metrics: Sequence[Metric], languages: Sequen
     steps = _spread(every)
     table = table[table["recipient"].isin(steps)]
     rows = in_order(combine(table, metrics).sort_values("recipient"), languages).reset_index(drop=True)
+    draws = table[table["control"] == RANDOM]
+    note = BARS + DRAWS * bool(len(draws))
+    if len(steps) < len(every):
+        note += f" {len(steps)} of {len(every)} recipients are shown."
+    heading = (f"{title}: change against none", note)
+    return _figure(rows, draws, metrics, heading, "recipient", {step: f"into step {step}" for step in steps}, NAMES)
+
+
+def draw_lm_seeds(seeds: LMSeeds, metrics: Sequence[Metric], languages: Sequence[str], title: str) -> Figure:
+    """Draw means over seeds of LMs, and each LM as a dot; families of LMs in colours if there are several."""
+    rows = in_order(seeds.means, languages).reset_index(drop=True)
+    heading = (f"{title}: change against none, over LM seeds", SEEDS)
+    families = {family: family for family in rows["family"].unique()}
+    return _figure(rows, seeds.lms, metrics, heading, "family", families, {**NAMES, RANDOM: "random"})
+
+
+def _figure(
+    rows: pd.DataFrame,
+    dots: pd.DataFrame,
+    metrics: Sequence[Metric],
+    heading: Sequence[str],
+    by: str,
+    groups: Mapping[Any, str],
+    controls: Mapping[str, str],
+) -> Figure:
+    """`rows`: points with intervals, in order from the top; `dots`: what they are means of, below each.
+
+    Colours tell the values of the column `by` apart, which `groups` names, if there are several, else the kinds.
+    """
     kinds = list(rows["kind"].unique())
-    rows["place"] = rows.index + rows["kind"].map(kinds.index)  # leaves one place free between two kinds
+    rows = rows.assign(place=rows.index + rows["kind"].map(kinds.index))  # leaves one place free between two kinds
     names = [long(kind) for kind in kinds]
-    colours = {kind: style_of(name, names)[0] for kind, name in zip(kinds, names, strict=True)}
-    rows["colour"] = rows["kind"].map(colours)
-    if len(steps) > 1:
-        colours = {step: colour for step, (colour, _) in zip(steps, STYLES, strict=False)}
-        rows["colour"] = rows["recipient"].map(colours)
-    key = ["kind", "control", "recipient"]
-    draws = table[table["control"] == RANDOM].merge(rows[[*key, "place", "colour"]], on=key)
+    if len(groups) > 1:
+        colours = {group: colour for group, (colour, _) in zip(groups, STYLES, strict=False)}
+        rows["colour"] = rows[by].map(colours)
+    else:
+        rows["colour"] = rows["kind"].map(dict(zip(kinds, (style_of(name, names)[0] for name in names), strict=True)))
+    key = ["kind", "control", by]
+    dots = dots.merge(rows[[*key, "place", "colour"]], on=key)
 
     last = rows["place"].max()
     width = PAGE if len(metrics) > 1 else COLUMN
@@ -47,18 +78,14 @@ def draw_kinds(table: pd.DataFrame, metrics: Sequence[Metric], languages: Sequen
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for axis, metric in zip(panels, metrics, strict=True):
         _frame(axis, metric)
-        _draw(axis, rows, draws, metric)
+        _draw(axis, rows, dots, metric)
     panels[0].set_yticks(rows.groupby("kind")["place"].mean()[kinds], names)
     panels[0].set_ylim(last + 0.9, -0.9)
-    note = BARS + DRAWS * bool(len(draws))
-    if len(steps) < len(every):
-        note += f" {len(steps)} of {len(every)} recipients are shown."
-    heading = [f"{title}: change against none", note]
     lines = [line for text in heading for line in textwrap.wrap(text, int(width * CHARACTERS))]
     figure.suptitle("\n".join(lines), x=0.01, ha="left")
-    handles = [Line2D([], [], color=colours[step], label=f"into step {step}") for step in steps if len(steps) > 1]
-    used = [control for control in NAMES if (rows["control"] == control).any()]
-    handles += [Line2D([], [], color=BLACK, linestyle="", label=NAMES[name], **_mark(name)) for name in used]
+    handles = [Line2D([], [], color=colours[one], label=name) for one, name in groups.items() if len(groups) > 1]
+    used = [control for control in controls if (rows["control"] == control).any()]
+    handles += [Line2D([], [], color=BLACK, linestyle="", label=controls[name], **_mark(name)) for name in used]
     figure.legend(handles=handles, loc="outside lower center", ncols=4 if len(metrics) > 1 else 2)
     return figure
 
@@ -81,13 +108,13 @@ def _frame(axis: Axes, metric: Metric) -> None:
     axis.grid(visible=False, axis="y")
 
 
-def _draw(axis: Axes, rows: pd.DataFrame, draws: pd.DataFrame, metric: Metric) -> None:
+def _draw(axis: Axes, rows: pd.DataFrame, dots: pd.DataFrame, metric: Metric) -> None:
     value, low, high = (f"{metric.name}_change{end}" for end in ("", "_low", "_high"))
     scaled = rows.assign(**{name: rows[name] * metric.factor for name in (value, low, high)})
     axis.hlines(scaled["place"], scaled[low], scaled[high], colors=scaled["colour"], linewidth=0.8)
     for (control, colour), points in scaled.groupby(["control", "colour"], sort=False):
         axis.plot(points[value], points["place"], color=colour, linestyle="", **_mark(control))
-    axis.scatter(draws[value] * metric.factor, draws["place"] + 0.35, s=1.5, c=draws["colour"], linewidths=0)
+    axis.scatter(dots[value] * metric.factor, dots["place"] + 0.35, s=1.5, c=dots["colour"], linewidths=0)
 
 
 def _mark(control: str) -> dict[str, Any]:

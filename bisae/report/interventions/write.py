@@ -11,7 +11,7 @@ from bisae.intervention.specs import SWAP
 from bisae.metrics.intervals import Samples
 from bisae.report.figures_panels import draw_lines
 from bisae.report.interventions.blocks import blocks, metrics_of, settled
-from bisae.report.interventions.figures import draw_interventions, with_none
+from bisae.report.interventions.figures import draw_interventions, draw_seeds_of_lms, with_none
 from bisae.report.interventions.figures_languages import draw_languages
 from bisae.report.interventions.generations import generations_markdown, generations_page
 from bisae.report.interventions.languages import language_matrix
@@ -71,6 +71,7 @@ def write_interventions(
     for path, text in texts.items():
         write_text(path, text)
     figures = draw_interventions(table[table["mode"] != SWAP], metrics, languages, folder / "figures")
+    figures |= draw_seeds_of_lms(gains, metrics, languages, folder / "figures")
     figures |= draw_languages(matrix, languages, folder / "figures")
     with look():
         for picture in swap_pictures(shares):

@@ -1,12 +1,19 @@
 """The table of source gains: kinds are ranked only where all features together change the metric."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from bisae.report.interventions.blocks import blocks, metrics_of, settled
+from bisae.report.interventions.figures import draw_seeds_of_lms
+from bisae.report.interventions.figures_kinds import draw_lm_seeds
+from bisae.report.interventions.lm_seeds import changes_by_kind
 from bisae.report.interventions.source_gain import source_gains
 from bisae.report.markup import Table
+from bisae.report.style import look
 from tests.report.interventions.fixture import axes, frame, metric, samples_of
 
 LANGUAGES, GAIN, LOSS = ["en", "ja"], "source_gain_en_ja", "loss_en_ja"
@@ -81,6 +88,35 @@ def test_seeds_of_an_lm_have_a_table_with_intervals_over_them() -> None:
     mean = -0.08 - DRAWS.mean()
     assert shown[GAIN, "Aligned"][2].startswith(f"{mean:.3f} ({mean - far:.3f} to ".replace("-", "−"))
     assert shown[GAIN, "–"] == ["+0.200 (+0.200 to +0.200); 3", "–", "–"]
+
+
+def test_a_figure_shows_the_mean_over_lm_seeds_and_each_lm_beside_random_features(tmp_path: Path) -> None:
+    families = {"main": "main", "seed1": "main", "seed2": "main", "control": "control", "control1": "control"}
+    changes = dict(zip(families, (-0.1, -0.06, -0.08, 0.0, 0.01), strict=True))
+    parts = [made(by, -0.2, name).assign(hash=lambda t, n=name: t["hash"] + n) for name, by in changes.items()]
+    table = pd.concat([*parts, made(0.3, 0.2, "single").assign(hash=lambda t: t["hash"] + "single")])
+    gains, _ = asked(table, **families)
+    (seeds,) = changes_by_kind(gains)
+    means = seeds.means.set_index(["family", "kind", "control"])[
+        [f"{GAIN}_change{end}" for end in ("", "_low", "_high")]
+    ]
+    far = 4.302653 * 0.02 / np.sqrt(3)
+    assert means.loc[("main", "aligned", "")].tolist() == pytest.approx([-0.08, -0.08 - far, -0.08 + far])
+    assert means.loc[("control", "aligned", "random")].tolist() == pytest.approx([DRAWS.mean()] * 3)
+    assert len(means) == 6 and ("main", "all", "random") not in means.index
+
+    figures = draw_seeds_of_lms(gains, metrics_of(table, LANGUAGES), LANGUAGES, tmp_path)
+    assert list(figures) == [
+        f"lm_seeds_{of}_step-512_layer-2_add_from-step-2048_donor-norm_coefficient-1" for of in ("loss", "source-gain")
+    ]
+    with look():
+        figure = draw_lm_seeds(seeds, [m for m in metrics_of(table, LANGUAGES) if m.name == GAIN], LANGUAGES, "title")
+    collections: Any = figure.axes[0].collections
+    bars, dots = collections
+    assert len(bars.get_segments()) == 6
+    shown = np.sort(np.asarray(dots.get_offsets())[:, 0])
+    np.testing.assert_allclose(shown, np.sort([*changes.values(), *[DRAWS.mean()] * 5, *[-0.2] * 5]))
+    assert draw_seeds_of_lms(pd.DataFrame(), [], LANGUAGES, tmp_path) == {}
 
 
 def test_a_seed_without_features_of_a_kind_does_not_count() -> None:

@@ -29,14 +29,23 @@ from bisae.runtime.atomic import write_text
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 PAGES = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
-STEPS = "checkpoint=0,16,32,64,128,256,512,768,1024,1280,1536,2048"
-SWEEP = f"train.py -m {STEPS} layer=all"
+SWEEP = "train.py -m checkpoint=0,64,256,512,1024,2048 layer=all"
 LADDERS = {
     "embedded": "d_model 128, bridging documents",
     "embedded_control": "the same without bridging documents",
     "embedded_seed1": "main recipe, another seed",
     "embedded_d64": "main recipe at d_model 64",
 }
+PARALLEL, UNPAIRED = (
+    tuple(name + seed for seed in ("", "_seed1", "_seed2")) for name in ("embedded_parallel", "embedded_unpaired")
+)
+OTHER_SIZES = tuple(name + size for name in (PARALLEL[0], UNPAIRED[0]) for size in ("_d64", "_d160"))
+SIZED = (  # column, metric, of the middle third only
+    ("aligned", "aligned", False),
+    ("aligned, middle third", "aligned", True),
+    ("bilingual", "bilingual", False),
+    ("translations found by the stream, middle third", "retrieval_stream", True),
+)
 KINDS = {"en": "En", "ja": "Ja", "bi": "Bi", "mixed": "Mixed"}
 SHOWN = ("Mixed", "bilingual", "aligned", "contextual", "monosemanticity")
 
@@ -152,6 +161,55 @@ def parts(folder: Path) -> str:
     return table(["", "lower", "middle", "upper", "middle less lower", "middle less upper"], rows)
 
 
+def sizes(folder: Path) -> str:
+    """LMs of one recipe in three sizes at their end; other sizes less the three LMs of the middle size."""
+    found = report(folder, "sizes")
+    last = found[found["step"] == found["step"].max()].assign(middle=is_middle)
+    rows = []
+    for control in (False, True):
+        of = last[last["control"] == control]
+        by_lm = {metric: of[of["middle"] | ~middle].groupby("model")[name].mean() for metric, name, middle in SIZED}
+        for (width, parameters), cells in of.groupby(["d_model", "parameters"]):
+            lms = cells["model"].unique()
+            texts = [f"{width}, control" if control else str(width), f"{parameters / 1e6:.2f} M"]
+            for values in by_lm.values():
+                several = values[list(UNPAIRED if control else PARALLEL)]
+                texts.append(with_seeds(several) if len(lms) > 1 else beside(values[lms[0]], several))
+            rows.append(texts)
+    return table(["d_model", "parameters", *by_lm], rows)
+
+
+def is_middle(cells: pd.DataFrame) -> pd.Series:
+    """Whether a cell is in the middle third of its LM's depth."""
+    return ((cells["layer"] - 0.5) / cells["depth"]).between(1 / 3, 2 / 3)
+
+
+def beside(value: float, several: pd.Series) -> str:
+    """The value of one LM, and less the mean of several, with 95 % for one more LM of their kind (Student)."""
+    low, high = t_interval(several.to_numpy(float))
+    reach, less = (high - low) / 2 * (len(several) + 1) ** 0.5, value - several.mean()
+    return f"{value:.3f}; {less:+.3f} [{less - reach:.3f}, {less + reach:.3f}]"
+
+
+def worth(folder: Path) -> str:
+    """What taking each kind of features out of the LMs of eight layers changes of the source gain, over LM seeds."""
+    found = pd.read_csv(folder / "worth" / "tables" / "source_gain.csv", keep_default_na=False, na_values=[""])
+    found = found[(found["features"] != 0) & found["metric"].str.startswith("source_gain")]
+    rows = []
+    for family, of in found.groupby("family", sort=False):
+        for kind, group in of.groupby("kind", sort=False):
+            name = {"none": "nothing", **KINDS}.get(kind, kind)
+            features = group.drop_duplicates("model")["features"].dropna().astype(int).unique()
+            texts = [name + ", controls" * (family == UNPAIRED[0]), ", ".join(map(str, features))]
+            for _, values in group.groupby("metric", sort=False):
+                of_lms = values.set_index("model")
+                texts += [with_seeds(of_lms["value" if kind == "none" else "change"])]
+                texts += ["" if of_lms["by"].isna().any() else with_seeds(of_lms["by"])]
+            rows.append(texts)
+    ways = [f"source gain {way}" for way in ("En→Ja", "Ja→En")]
+    return table(["taken out", "features", *(text for way in ways for text in (way, "less the random sets'"))], rows)
+
+
 def controls(folder: Path) -> str:
     """The demo's LMs at layer 2; by chance: shuffled labels, clusters, pairs."""
     found = report(folder, "demo")
@@ -176,7 +234,7 @@ def bilingual(folder: Path) -> str:
     """Bilingual features by two rules, each beside its value by chance, and how many of them are aligned."""
     found = report(folder).sort_values(["model", "step", "layer"])
     rows = []
-    steps_of_layer_2 = found["step"].isin([0, 768]) & (found["layer"] == 2)
+    steps_of_layer_2 = found["step"].isin([0, 512]) & (found["layer"] == 2)
     for row in found[(found["step"] == 2048) | steps_of_layer_2].to_dict("records"):
         features = pd.read_parquet(folder / row["folder"] / "features.parquet")
         alive = features[features["class"] != "dead"]
@@ -300,13 +358,13 @@ class Entry(NamedTuple):
 
 CONTROL = "train.py model=embedded_control layer=2"  # as many tokens as in the sweep
 ANALYSIS = (SWEEP, CONTROL, "analyze.py space=shipped runs=[runs/embedded,runs/embedded_control]")
-SEEDS = ("", "_seed1", "_seed2")
-PARALLEL, UNPAIRED = (",".join(name + seed for seed in SEEDS) for name in ("embedded_parallel", "embedded_unpaired"))
+RUNS, RUNS_OF_SIZES = (",".join(f"runs/{name}" for name in names) for names in ((*PARALLEL, *UNPAIRED), OTHER_SIZES))
 DEEP = (
-    f"train.py -m model={PARALLEL} checkpoint=0,1024,final layer=all",
-    f"train.py -m model={UNPAIRED} layer=all",
-    "analyze.py space=shipped runs=[runs/embedded_parallel*,runs/embedded_unpaired*] output=deep report.band=lm_seeds",
+    f"train.py -m model={','.join(PARALLEL)} checkpoint=0,1024,final layer=all",
+    f"train.py -m model={','.join(UNPAIRED)} layer=all",
+    f"analyze.py space=shipped runs=[{RUNS}] output=deep report.band=lm_seeds",
 )
+SOURCE_GAIN = "intervene.py -m experiment=source_gain layer=5 output=worth"
 DEFAULT = "runs/embedded/step0002048/layer02"
 ENTRIES = {
     "cells": Entry([SWEEP], cells, lambda folder: plot(str(folder / "runs" / "embedded"), DOCS / "cells.png")),
@@ -330,11 +388,29 @@ ENTRIES = {
     ),
     "parts": Entry(DEEP, parts),
     "deep": Entry(DEEP, deep),
+    "sizes": Entry(
+        [
+            *DEEP[:2],
+            f"train.py -m model={','.join(OTHER_SIZES)} layer=all",
+            f"analyze.py space=shipped runs=[{RUNS},{RUNS_OF_SIZES}] output=sizes report.band=lm_seeds",
+        ],
+        sizes,
+        figures(("sizes/figures/over_size.png", "sizes.png")),
+    ),
+    "worth": Entry(
+        [
+            *DEEP,
+            f"{SOURCE_GAIN} runs=[{RUNS}] donor.model={','.join(PARALLEL)}",
+            f"{SOURCE_GAIN} runs=[{RUNS}] donor.model={','.join(UNPAIRED)} kind=[aligned,all]",
+        ],
+        worth,
+        figures(("worth/figures/lm_seeds_source-gain_*.png", "seeds_source_gain.png")),
+    ),
     "controls": Entry(["analyze.py experiment=demo output=demo"], controls),
     "trust": Entry(["analyze.py experiment=trust output=trust"], trust),
     "bilingual": Entry(
         [
-            "train.py -m checkpoint=0,768 layer=2",
+            "train.py -m checkpoint=0,512 layer=2",
             "train.py -m layer=all",
             "train.py -m model=embedded_control,embedded_d64",
             "analyze.py space=shipped runs=[runs/embedded,runs/embedded_control,runs/embedded_d64]",

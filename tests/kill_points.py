@@ -28,8 +28,8 @@ TRAIN = [str(ROOT / "train.py"), *TINY, "layer=[1,2]"]
 COMMANDS = {
     "train": [*TRAIN, "data.epochs=20"],
     "cache": [*TRAIN, "data.epochs=1", "data.tokens=200000", "activations.pass.shard_batches=16"],
-    # 48 cells: checkpoints x layers x seeds.
-    "sweep": [TRAIN[0], "-m", *TINY[1:], "checkpoint=64,128,256,512,1024,2048", "layer=all", "sae.seed=[0,1]"],
+    # 40 cells: checkpoints x layers x seeds.
+    "sweep": [TRAIN[0], "-m", *TINY[1:], "checkpoint=64,256,512,1024,2048", "layer=all", "sae.seed=[0,1]"],
     "search": [TRAIN[0], "-m", *TINY, "hparams_search=optuna"],  # 20 trials
     "pretrain": ["-m", "bisae", "pretrain", "name=toy", "out=ladder", *SMALL, "schedule.steps=400"],
     "analyze": [str(ROOT / "analyze.py"), *TINY_ANALYSIS, "alignment.pairs=pairs.tsv"],

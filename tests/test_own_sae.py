@@ -57,7 +57,7 @@ def test_an_own_class_goes_through_all_commands_that_name_it_and_no_others(
     features = pd.read_parquet(cell.folder / "features.parquet")
     assert len(features) == 64
 
-    wanted = ["translation=none", "layer=2", "recipient=128", "donor.step=512", "kind=[all]", "control.random=0"]
+    wanted = ["translation=none", "layer=2", "recipient=256", "donor.step=512", "kind=[all]", "control.random=0"]
     with pytest.raises(ConfigError, match=r"^runs=.*sae_classes=\[tests\.sae\.test_own\.Half\]"):
         intervene(config(*wanted, name="intervene"))
     assert len(intervene(config(*wanted, NAMED, name="intervene"))) > 1

@@ -51,9 +51,9 @@ def test_models_that_are_alike_share_a_sweep_and_layers_of_one_rate_a_pass(confi
     lines = commands(ladders, members, [SMALL, "sae.k=[4,8]"])
     start = f"python train.py -m {SMALL} 'sae.k=[4,8]' "
     assert lines == [
-        start + "model=embedded checkpoint=0,16,32,64,128,256,512,768,1024,1280,1536,final layer=all",
-        start + "model=embedded_control checkpoint=0,128,512,final layer=all",
-        start + "model=embedded_seed1,embedded_d64 checkpoint=0,512,final layer=all",
+        start + "model=embedded checkpoint=0,64,256,512,1024,final layer=all",
+        start + "model=embedded_control,embedded_d64 checkpoint=0,512,final layer=all",
+        start + "model=embedded_seed1 checkpoint=final layer=all",
     ]
     rates = {"embedded": {1: 1e-3, 2: 2e-3, 3: 1e-3, 4: 2e-3}}
     (ladder,) = composed(config, SMALL, only="embedded", rates=rates)

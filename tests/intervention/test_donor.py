@@ -40,7 +40,7 @@ def test_the_one_cell_of_each_layer_is_the_donors_and_other_checkpoints_are_reci
     cells = [make("embedded", step, layer, "a") for step in (512, 2048) for layer in (1, 2)]
     donor = choose(cells, tmp_path / "cache", layer=[1, 2])
     assert [(deep, cell.step, cell.layer) for deep, cell in donor.cells.items()] == [(1, 2048, 1), (2, 2048, 2)]
-    assert donor.checkpoint.step == 2048 and donor.recipient(128, cells, tmp_path).step == 128
+    assert donor.checkpoint.step == 2048 and donor.recipient(256, cells, tmp_path).step == 256
     assert choose(cells, tmp_path / "cache", step=512).checkpoint.step == 512
     with pytest.raises(Refused, match=r"^recipient=7: .* has the steps"):
         donor.recipient(7, cells, tmp_path)

@@ -47,7 +47,7 @@ def test_final_is_the_last_step_of_an_embedded_ladder(tmp_path: Path) -> None:
 
 
 def test_a_step_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match=r"^checkpoint=100: embedded has the steps \[0, 16, .*2048\]"):
+    with pytest.raises(Refused, match=r"^checkpoint=100: embedded has the steps \[0, 64, .*2048\]"):
         EmbeddedModel("embedded", str(tmp_path)).checkpoint(100)
     for wrong in ("last", -1, True):
         with pytest.raises(Refused, match="^checkpoint="):

@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from bisae.cells.cell import Cell, code_version
 from bisae.lm.model import Checkpoint
 from bisae.runtime.atomic import write_json
@@ -27,8 +29,8 @@ log = logging.getLogger("bisae.training.fit")
 class JobResults:
     """Writes the cells of `job` and logs their runs.
 
-    `config`: the resolved config (YAML), kept in each cell; `keep_save`: whether the last save outlives the job. Each
-    process writes the cells of the members that it trains, and rank 0 has all runs.
+    `config`: the resolved config (YAML), of which each cell keeps its own part, a value a key; `keep_save`: whether the
+    last save outlives the job. Each process writes the cells of the members that it trains, and rank 0 has all runs.
     """
 
     job: Job
@@ -94,7 +96,7 @@ class JobResults:
         for index, (member, sae) in enumerate(zip(module.members, module.saes, strict=True)):
             if index not in module.failed:
                 metrics = {f"val/{name}": value for name, value in module.validated[index].items()}
-                self._write_cell(member.cell, sae, metrics, self._provenance(member, sae, module))
+                self._write_cell(member.cell, member, sae, metrics, self._provenance(member, sae, module))
                 written[member.cell.run_id] = metrics
         everywhere = {run: metrics for one in module.log_run.meet(written) for run, metrics in one.items()}
         for cell in (member.cell for member in self.job.members):
@@ -110,15 +112,21 @@ class JobResults:
             about = self._provenance(member, sae, module) | {"sae_tokens": tokens, "snapshot_of": member.cell.name}
             # Not `wandb_run`: `runs=` finds the cell of a run, and analyses of that cell go on in it.
             about["snapshot_of_runs"] = [*about.pop("wandb_runs_before", ()), about.pop("wandb_run")]
-            self._write_cell(member.snapshots[tokens], sae, metrics, about)
+            self._write_cell(member.snapshots[tokens], member, sae, metrics, about)
 
     def _write_cell(
-        self, cell: Cell, sae: SparseAutoencoder, metrics: Mapping[str, float], provenance: Mapping[str, Any]
+        self,
+        cell: Cell,
+        member: Member,
+        sae: SparseAutoencoder,
+        metrics: Mapping[str, float],
+        provenance: Mapping[str, Any],
     ) -> None:
         if cell.finished:  # a killed job may have written some of its cells
             return
+        config = OmegaConf.to_yaml(own_config(self.config, cell, member.settings))
         try:
-            cell.write(sae, self.config, metrics, provenance)
+            cell.write(sae, config, metrics, provenance)
         except OSError:
             if not cell.finished:  # else a job with other members was a moment faster
                 raise

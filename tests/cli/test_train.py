@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 
 import bisae.training.fit
@@ -47,6 +47,14 @@ def test_a_finished_cell_holds_the_sae_its_config_its_provenance_and_finite_metr
     assert 0 < about["metrics"]["val/fvu"] < 1 and about["metrics"]["val/l0"] <= 4
     sae = load(cell.folder)
     assert torch.allclose(sae.W_dec.norm(dim=1), torch.ones(64), atol=1e-6)
+
+
+def test_the_config_in_a_cell_is_of_that_cell_alone_and_names_it_again(config: Config) -> None:
+    cells = train(config("layer=[1,2]", "sae.k=[2,4]"))
+    for cell in cells:
+        (again,) = train(OmegaConf.load(cell.folder / "config.yaml"))
+        assert again.hash == cell.hash
+    assert len({cell.hash for cell in cells}) == 4
 
 
 @pytest.mark.parametrize("store", ["cached", "streaming"])

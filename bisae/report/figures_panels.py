@@ -115,9 +115,11 @@ def draw_densities(counts: pd.DataFrame, title: str, note: str, x: str, y: str) 
 def _draw(axis: Axes, curve: pd.DataFrame, colour: str, marker: str, dashed: bool) -> None:
     shown: dict[str, Any] = {"color": colour, "marker": marker, "markevery": -(-len(curve) // MARKERS)}
     axis.plot(curve["x"], curve["value"], **shown, **_stroke(dashed))
-    if len(curve) == 1:
-        axis.vlines(curve["x"], curve["low"], curve["high"], colors=colour, linewidth=0.8)
-    elif curve["low"].notna().any():
+    known = curve["low"].notna()
+    alone = curve[known & ~(known.shift(1, fill_value=False) | known.shift(-1, fill_value=False))]
+    if len(alone):  # a band would not show them
+        axis.vlines(alone["x"], alone["low"], alone["high"], colors=colour, linewidth=0.8)
+    if known.sum() > len(alone):
         axis.fill_between(curve["x"], curve["low"], curve["high"], color=colour, alpha=0.2 - 0.1 * dashed, linewidth=0)
     if curve["null"].notna().any():
         axis.plot(curve["x"], curve["null"], **shown, linestyle=":", markersize=1.5, linewidth=0.8)

@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -74,6 +75,17 @@ def test_lines_of_a_panel_differ_in_grey_and_bands_are_drawn(name: str) -> None:
         assert len(set(seen)) == len(seen)
         banded = [curve for _, curve in rows.groupby(["line", "dashed"]) if curve["low"].notna().any()]
         assert len(axis.collections) == len(banded) > 0
+
+
+def test_an_interval_without_a_neighbour_is_a_bar_beside_the_band_of_others() -> None:
+    low = [np.nan, 0.1, np.nan, 0.2, 0.3]
+    data = pd.DataFrame({"x": range(5), "value": 0.5, "low": low, "high": 0.6, "null": np.nan})
+    data = data.assign(row="share", panel="one", line="aligned", dashed=False)
+    (axis,) = draw_lines(Picture("name", "title", "note", "x", "linear", data, "control")).axes
+    collections: Any = axis.collections
+    bar, band = collections
+    assert [segment.tolist() for segment in bar.get_segments()] == [[[1.0, 0.1], [1.0, 0.6]]]
+    assert band.get_paths()[-1].get_extents().get_points().tolist() == [[3.0, 0.2], [4.0, 0.6]]
 
 
 def test_over_step_shows_the_cells_with_the_control_dashed() -> None:

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import pandas as pd
@@ -64,7 +65,7 @@ def _figure(
     rows = rows.assign(place=rows.index + rows["kind"].map(kinds.index))  # leaves one place free between two kinds
     names = [long(kind) for kind in kinds]
     if len(groups) > 1:
-        colours = {group: colour for group, (colour, _) in zip(groups, STYLES, strict=False)}
+        colours = {group: colour for group, (colour, _) in zip(groups, cycle(STYLES), strict=False)}
         rows["colour"] = rows[by].map(colours)
     else:
         rows["colour"] = rows["kind"].map(dict(zip(kinds, (style_of(name, names)[0] for name in names), strict=True)))

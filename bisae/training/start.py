@@ -84,7 +84,7 @@ def named_start(where: str, runs: Path, layer: int, sae: Mapping[str, Any]) -> S
 def steps_until(checkpoint: int | str, ladder: Sequence[int | str] | None) -> list[int | str]:
     """The steps of `ladder` up to `checkpoint`, in the ladder's order. Raises Refused if it is not one of them."""
     if ladder is None:
-        remedy = "before which? Give the steps in their order, ladder=[0,128,final], or sweep over checkpoint with -m"
+        remedy = "before which? Give the steps in their order, ladder=[0,256,final], or sweep over checkpoint with -m"
         raise Refused("start", PREVIOUS, remedy)
     if checkpoint not in ladder or len(set(ladder)) != len(ladder):
         raise Refused("ladder", ladder, f"must name each step once, and checkpoint={checkpoint} among them")

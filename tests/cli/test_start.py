@@ -132,11 +132,11 @@ def test_a_start_may_be_a_saved_sae_or_cells_of_which_one_fits(config: Config, t
 
 
 REFUSED: Sequence[tuple[str, str, str]] = (
-    ("sae.start=previous", "sae.start", "ladder=[0,128,final]"),
+    ("sae.start=previous", "sae.start", "ladder=[0,256,final]"),
     ("sae.start=previous ladder=[0,64]", "ladder", "checkpoint=512"),
     ("sae.start=previous ladder=[0,0,512]", "ladder", "once"),
     ("sae.start=previous ladder=[0,63,512]", "checkpoint", "has the steps"),
-    ("sae.start=previous ladder=[0,128,512] trainer.devices=2", "sae.start", "hydra/launcher=basic"),
+    ("sae.start=previous ladder=[0,256,512] trainer.devices=2", "sae.start", "hydra/launcher=basic"),
     ("sae.start=nowhere", "sae.start", "no such folder"),
     ("sae.start=previous ladder=[64,512] +trainer.fast_dev_run=true", "sae.start", "a trial leaves no cells"),
     (

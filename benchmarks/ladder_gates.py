@@ -1,7 +1,8 @@
 """What an LM gains from translations beside each other: python benchmarks/ladder_gates.py LM CONTROL [LM CONTROL ...].
 
 LM and CONTROL: folders of one checkpoint each (pretrained/NAME/step0010240), or shipped ones (embedded_parallel:final).
-Several pairs, of one recipe and several seeds: also the mean over them, with Student's interval over LM seeds.
+Several pairs, of one recipe and several seeds: also the mean over them, with Student's interval over LM seeds, and
+`one_more`: where one more seed would lie. An LM of another size outside of it differs by more than its seed.
 
     below     nats a token of plain text, LM less control, of the `validation` documents; interval: paired documents
     gain      nats a token of a translation by which its own source beats another one; 400 examples, two shots;
@@ -28,7 +29,7 @@ from bisae.lm.causal_lm import load_causal_lm
 from bisae.lm.losses import token_losses
 from bisae.lm.model import Checkpoint, EmbeddedModel, HuggingFaceModel
 from bisae.lm.residual import ResidualReader
-from bisae.metrics.intervals import document_weights, percentiles, t_interval
+from bisae.metrics.intervals import document_weights, further_interval, percentiles, t_interval
 from bisae.pretrain.text import validation_documents
 from bisae.translation.prompts import Prompt, task_ids
 from bisae.translation.tasks import PairTasks
@@ -143,13 +144,15 @@ def rows(lm: Measured, control: Measured) -> list[dict[str, Any]]:
 
 
 def over_seeds(found: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The mean of each row over the pairs, and its values."""
+    """The mean of each row over the pairs, its values, and where one more LM of the recipe would lie."""
     means = []
     for same in zip(*found, strict=True):
         values = np.array([row["value"] for row in same])
-        interval = t_interval(values)
-        about = {"what": f"{same[0]['what']}, {len(values)} LMs", "value": float(values.mean())}
-        means.append({**about, "low": interval.low, "high": interval.high, "values": [round(one, 5) for one in values]})
+        low, high = t_interval(values)
+        further = further_interval(values)
+        means.append({"what": f"{same[0]['what']}, {len(values)} LMs", "value": float(values.mean())})
+        means[-1] |= {"low": low, "high": high, "one_more_low": further.low, "one_more_high": further.high}
+        means[-1] |= {"values": [round(one, 5) for one in values]}
     return means
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from bisae.cells.find import find_cells
 from bisae.features.measures.bilingual import bilingual_by_chance, is_bilingual
-from bisae.metrics.intervals import t_interval
+from bisae.metrics.intervals import further_interval, t_interval
 
 LMS = Path(__file__).parent.parent / "bisae" / "embedded" / "lm"
 LADDERS = {
@@ -175,9 +175,8 @@ def sizes(folder: Path) -> str:
 
 def beside(value: float, several: pd.Series) -> str:
     """The value of one LM, and less the mean of several, with 95 % for one more LM of their kind (Student)."""
-    low, high = t_interval(several.to_numpy(float))
-    reach, less = (high - low) / 2 * (len(several) + 1) ** 0.5, value - several.mean()
-    return f"{value:.3f}; {less:+.3f} [{less - reach:.3f}, {less + reach:.3f}]"
+    low, high = further_interval(several.to_numpy(float))
+    return f"{value:.3f}; {value - several.mean():+.3f} [{value - high:.3f}, {value - low:.3f}]"
 
 
 def worth(folder: Path) -> str:

@@ -52,6 +52,13 @@ def t_interval(values: Float[np.ndarray, " value"]) -> Interval:
     return _around(float(values.mean()), float(stats.sem(values)), len(values) - 1)
 
 
+def further_interval(values: Float[np.ndarray, " value"]) -> Interval:
+    """Of one more value that varies as these do, as that of another seed: Student's. UNKNOWN below two values."""
+    if len(values) < 2:
+        return UNKNOWN
+    return _around(float(values.mean()), float(values.std(ddof=1)) * (1 + 1 / len(values)) ** 0.5, len(values) - 1)
+
+
 def difference_interval(one: Float[np.ndarray, " value"], other: Float[np.ndarray, " value_"]) -> Interval:
     """Of the difference of two means, over seeds: Welch's; both may vary differently. UNKNOWN below two."""
     if min(len(one), len(other)) < 2:

@@ -5,6 +5,7 @@ from scipy import stats
 from bisae.metrics.intervals import (
     document_weights,
     draws,
+    further_interval,
     percentiles,
     resampled_interval,
     share_interval,
@@ -56,9 +57,18 @@ def test_seeds_have_students_interval() -> None:
     assert t_interval(np.array([0.5, 0.5])) == (0.5, 0.5)
 
 
+def test_a_further_value_lies_where_it_is_said_to_as_often_as_it_is_said() -> None:
+    drawn = np.random.default_rng(0).normal(3, 2, size=(4000, 4))
+    inside = [
+        low <= last <= high for (low, high), last in zip(map(further_interval, drawn[:, :3]), drawn[:, 3], strict=True)
+    ]
+    assert abs(np.mean(inside) - 0.95) < 3 * np.sqrt(0.95 * 0.05 / 4000)
+    assert further_interval(np.array([0.5, 0.5])) == (0.5, 0.5)
+
+
 @pytest.mark.parametrize("values", [np.array([]), np.array([0.5])])
 def test_of_less_than_two_values_nothing_is_said(values: np.ndarray) -> None:
-    assert np.isnan(t_interval(values)).all()
+    assert np.isnan(t_interval(values)).all() and np.isnan(further_interval(values)).all()
 
 
 def test_over_documents_a_mean_is_less_sure_than_over_their_tokens() -> None:

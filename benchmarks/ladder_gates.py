@@ -148,11 +148,10 @@ def over_seeds(found: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]
     means = []
     for same in zip(*found, strict=True):
         values = np.array([row["value"] for row in same])
-        low, high = t_interval(values)
-        further = further_interval(values)
-        means.append({"what": f"{same[0]['what']}, {len(values)} LMs", "value": float(values.mean())})
-        means[-1] |= {"low": low, "high": high, "one_more_low": further.low, "one_more_high": further.high}
-        means[-1] |= {"values": [round(one, 5) for one in values]}
+        about = {"what": f"{same[0]['what']}, {len(values)} LMs", "value": float(values.mean())}
+        ends = t_interval(values)._asdict()
+        further = {f"one_more_{end}": reach for end, reach in further_interval(values)._asdict().items()}
+        means.append({**about, **ends, **further, "values": [round(one, 5) for one in values]})
     return means
 
 

@@ -37,7 +37,7 @@ SIZED = (  # column, metric, of the middle third only
     ("bilingual", "bilingual", False),
     ("translations found by the stream, middle third", "retrieval_stream", True),
 )
-KINDS = {"en": "En", "ja": "Ja", "bi": "Bi", "mixed": "Mixed"}
+KINDS = {"none": "nothing", "en": "En", "ja": "Ja", "bi": "Bi", "mixed": "Mixed"}
 SHOWN = ("Mixed", "bilingual", "aligned", "contextual", "monosemanticity")
 
 
@@ -141,15 +141,19 @@ def parts(folder: Path) -> str:
     """Thirds of the depth, as the report has them, at the end of the LMs of eight layers; differences within LMs."""
     found = report(folder, "deep")
     last = found[(found["step"] == found["step"].max()) & ~found["control"]]
-    third = pd.cut((last["layer"] - 0.5) / last["depth"], [0, 1 / 3, 2 / 3, 1], labels=["lower", "middle", "upper"])
     names = {"aligned": "aligned", "bilingual": "bilingual"}
     names |= {f"retrieval_{space}": f"translations found by the {space}" for space in ("stream", "codes")}
     rows = []
     for metric, name in names.items():
-        by_lm = last.groupby(["model", third], observed=True)[metric].mean().unstack()
+        by_lm = last.groupby(["model", third(last)], observed=True)[metric].mean().unstack()
         less = [by_lm["middle"] - by_lm[other] for other in ("lower", "upper")]
         rows.append([name, *(with_seeds(values) for values in (*(by_lm[part] for part in by_lm), *less))])
     return table(["", "lower", "middle", "upper", "middle less lower", "middle less upper"], rows)
+
+
+def third(cells: pd.DataFrame) -> pd.Series:
+    """The third of its LM's depth that each cell is in, as reports have it."""
+    return pd.cut((cells["layer"] - 0.5) / cells["depth"], [0, 1 / 3, 2 / 3, 1], labels=["lower", "middle", "upper"])
 
 
 def sizes(folder: Path) -> str:
@@ -159,7 +163,7 @@ def sizes(folder: Path) -> str:
     rows = []
     for control in (False, True):
         of = last[last["control"] == control]
-        middle = of[((of["layer"] - 0.5) / of["depth"]).between(1 / 3, 2 / 3)]
+        middle = of[third(of) == "middle"]
         by_lm = {
             metric: (middle if in_middle else of).groupby("model")[name].mean() for metric, name, in_middle in SIZED
         }
@@ -179,16 +183,20 @@ def beside(value: float, several: pd.Series) -> str:
     return f"{value:.3f}; {value - several.mean():+.3f} [{value - high:.3f}, {value - low:.3f}]"
 
 
+def source_gains(folder: Path, output: str) -> pd.DataFrame:
+    """The source gains of a report of interventions, without the losses."""
+    found = pd.read_csv(folder / output / "tables" / "source_gain.csv", keep_default_na=False, na_values=[""])
+    return found[found["metric"].str.startswith("source_gain")]
+
+
 def worth(folder: Path) -> str:
     """What taking each kind of features out of the LMs of eight layers changes of the source gain, over LM seeds."""
-    found = pd.read_csv(folder / "worth" / "tables" / "source_gain.csv", keep_default_na=False, na_values=[""])
-    found = found[(found["features"] != 0) & found["metric"].str.startswith("source_gain")]
-    rows = []
+    found, rows = source_gains(folder, "worth"), []
+    found = found[found["features"] != 0]
     for family, of in found.groupby("family", sort=False):
         for kind, group in of.groupby("kind", sort=False):
-            name = {"none": "nothing", **KINDS}.get(kind, kind)
             features = [f"{count:.0f}" for count in group.drop_duplicates("model")["features"].dropna()]
-            texts = [name + ", controls" * (family == UNPAIRED[0])]
+            texts = [KINDS.get(kind, kind) + ", controls" * (family == UNPAIRED[0])]
             texts.append(", ".join(features if len(set(features)) > 1 else features[:1]))
             for _, values in group.groupby("metric", sort=False):
                 of_lms = values.set_index("model")
@@ -279,13 +287,12 @@ def interventions(folder: Path) -> str:
 
 def source_gain(folder: Path) -> str:
     """What taking each kind of features out changes of the source gain, beside the mean of the random draws."""
-    found = pd.read_csv(folder / "source_gain" / "tables" / "source_gain.csv", keep_default_na=False, na_values=[""])
-    found = found[(found["model"] == "embedded") & found["metric"].str.startswith("source_gain")]
-    rows = []
+    found, rows = source_gains(folder, "source_gain"), []
+    found = found[found["model"] == "embedded"]
     for kind, group in found.groupby("kind", sort=False):
         texts = [f"{row['value']:.3f}" if kind == "none" else changed(row) for _, row in group.iterrows()]
         features = "" if kind == "none" else f"{group['features'].iloc[0]:.0f}"
-        rows.append([{"none": "nothing", **KINDS}.get(kind, kind), features, *texts])
+        rows.append([KINDS.get(kind, kind), features, *texts])
     return table(["taken out", "features", "source gain En→Ja", "source gain Ja→En"], rows)
 
 

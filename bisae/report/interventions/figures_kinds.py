@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from typing import Any
 
 import pandas as pd
@@ -15,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from bisae.report.figures_panels import CHARACTERS
 from bisae.report.interventions.blocks import RANDOM, Metric, combine, in_order, long
 from bisae.report.interventions.lm_seeds import LMSeeds
-from bisae.report.style import BLACK, COLUMN, PAGE, STYLES, style_of
+from bisae.report.style import BLACK, COLUMN, PAGE, style_of
 
 RECIPIENTS = 3  # shown at most
 SLOT = 0.11  # inches a point takes
@@ -64,11 +63,9 @@ def _figure(
     kinds = list(rows["kind"].unique())
     rows = rows.assign(place=rows.index + rows["kind"].map(kinds.index))  # leaves one place free between two kinds
     names = [long(kind) for kind in kinds]
-    if len(groups) > 1:
-        colours = {group: colour for group, (colour, _) in zip(groups, cycle(STYLES), strict=False)}
-        rows["colour"] = rows[by].map(colours)
-    else:
-        rows["colour"] = rows["kind"].map(dict(zip(kinds, (style_of(name, names)[0] for name in names), strict=True)))
+    coloured = list(groups.values()) if len(groups) > 1 else names
+    colours = {name: style_of(name, coloured)[0] for name in coloured}
+    rows["colour"] = (rows[by].map(groups) if len(groups) > 1 else rows["kind"].map(long)).map(colours)
     key = ["kind", "control", by]
     dots = dots.merge(rows[[*key, "place", "colour"]], on=key)
 
@@ -84,7 +81,7 @@ def _figure(
     panels[0].set_ylim(last + 0.9, -0.9)
     lines = [line for text in heading for line in textwrap.wrap(text, int(width * CHARACTERS))]
     figure.suptitle("\n".join(lines), x=0.01, ha="left")
-    handles = [Line2D([], [], color=colours[one], label=name) for one, name in groups.items() if len(groups) > 1]
+    handles = [Line2D([], [], color=colours[name], label=name) for name in groups.values() if len(groups) > 1]
     used = [control for control in controls if (rows["control"] == control).any()]
     handles += [Line2D([], [], color=BLACK, linestyle="", label=controls[name], **_mark(name)) for name in used]
     figure.legend(handles=handles, loc="outside lower center", ncols=4 if len(metrics) > 1 else 2)
